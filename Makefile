@@ -1,0 +1,132 @@
+# Pharos: one non-recursive Makefile. Sources are found, headers are tracked, variants build side by side.
+#
+#   make            build/pharos              make run      install what is missing, build, start the station
+#   make test       every test                make lint     arrows, budgets, banned functions, format
+#   make bench      speed beside its limits   make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
+#   make SANITIZE=address,undefined test      the same tests under sanitizers
+#   make CC=clang   another compiler          make install PREFIX=/usr/local
+
+CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
+SANITIZE ?=
+PREFIX   ?= /usr/local
+PORT     ?= 8080
+MODEL    ?= models/default.gguf
+
+comma   := ,
+VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if $(SANITIZE),san-$(subst $(comma),-,$(SANITIZE))))
+OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
+ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
+
+PACKAGES := libuv yaml-0.1 libpcre2-8 libutf8proc
+ifneq ($(filter-out deps clean lint format,$(or $(MAKECMDGOALS),all)),)
+PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
+PKG_LIBS   = $(shell pkg-config --libs $(PACKAGES))
+endif
+
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
+HARDEN   := -fstack-protector-strong -fPIE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
+SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+CPPFLAGS := -Isrc -D_POSIX_C_SOURCE=200809L
+CFLAGS   ?= -O2 -g
+CSTD     := -std=c17
+LDFLAGS  += -pie -Wl,-z,relro,-z,now
+LIBS      = $(PKG_LIBS) -lm -lpthread
+COMPILE   = $(CC) $(CSTD) $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP
+
+# Instruction sets are whole files; each is compiled for its own set and chosen at run time.
+KERNEL_FLAGS := -O3 -fno-math-errno -fno-trapping-math
+flags_kernels_ref    := $(KERNEL_FLAGS)
+flags_kernels_avx2   := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c
+flags_kernels_avx512 := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
+flags_kernels_amx    := $(flags_kernels_avx512) -mamx-tile -mamx-int8 -mamx-bf16
+kernel_flags = $(or $(flags_$(1)),$(foreach set,avx2 avx512 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
+
+SOURCES := $(sort $(wildcard src/*/*.c))
+ifeq ($(filter x86_64 amd64,$(ARCH)),)
+SOURCES := $(filter-out %_avx2.c %_avx512.c %_amx.c,$(SOURCES))
+endif
+OBJECTS     := $(SOURCES:%.c=$(OUT)/%.o)
+MAIN_OBJECT := $(OUT)/src/cli/main.o
+LIBRARY     := $(OUT)/libpharos.a
+
+UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
+UNIT_SUPPORT := $(sort $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*/*.c tests/unit/*.c)))
+UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(OUT)/tests/%)
+FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
+FUZZ_SECONDS ?= 60
+
+.PHONY: all run test unit e2e lint format bench fuzz soak deps install clean
+.DELETE_ON_ERROR:
+all: $(OUT)/pharos
+
+$(OUT)/pharos: $(MAIN_OBJECT) $(LIBRARY)
+	$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(LIBRARY): $(filter-out $(MAIN_OBJECT),$(OBJECTS))
+	@rm -f $@
+	ar rcs $@ $^
+
+# The compiler line is a prerequisite: other flags rebuild everything, a touched header only what includes it.
+$(OUT)/flags: FORCE
+	@mkdir -p $(OUT) && echo '$(COMPILE) $(KERNEL_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(KERNEL_FLAGS)' > $@
+FORCE:
+
+$(OUT)/src/%.o: src/%.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) $(call kernel_flags,$(notdir $*)) -c -o $@ $<
+
+$(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -Itests/unit -DTEST_SHARED_DIR='"../shared"' -c -o $@ $<
+
+$(UNIT_TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(UNIT_SUPPORT:tests/unit/%.c=$(OUT)/tests/%.o) $(LIBRARY)
+	$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -ljansson $(LIBS)
+
+unit: $(UNIT_TESTS)
+	@scripts/run-unit-tests $(UNIT_TESTS)
+
+e2e: $(OUT)/pharos
+	@PHAROS=$(CURDIR)/$(OUT)/pharos scripts/run-e2e-tests
+
+test: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) $(OUT)/pharos $(UNIT_TESTS)
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e
+
+run: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@exec scripts/run-station $(OUT)/pharos "$(MODEL)" "$(PORT)"
+
+deps:
+	@scripts/deps
+
+lint:
+	@scripts/lint
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+bench: $(OUT)/pharos
+	@scripts/bench $(OUT)/pharos
+
+# Fuzzers: clang's libFuzzer over the same sources, sanitizers on.
+build/fuzz/%: tests/fuzz/%.c $(SOURCES)
+	@mkdir -p build/fuzz
+	$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined build/clang-san-fuzzer-no-link-address-undefined/libpharos.a
+	clang $(CSTD) -O1 -g -fsanitize=fuzzer,address,undefined $(CPPFLAGS) $(PKG_CFLAGS) -o $@ $< \
+	    build/clang-san-fuzzer-no-link-address-undefined/libpharos.a $(LIBS)
+
+fuzz: $(FUZZERS)
+	@scripts/run-fuzzers $(FUZZ_SECONDS) $(FUZZERS)
+
+soak: $(OUT)/pharos
+	@PHAROS=$(CURDIR)/$(OUT)/pharos scripts/soak
+
+install: $(OUT)/pharos
+	install -D -m 0755 $(OUT)/pharos $(DESTDIR)$(PREFIX)/bin/pharos
+
+clean:
+	rm -rf build
+
+-include $(OBJECTS:.o=.d) $(UNIT_SOURCES:tests/unit/%.c=$(OUT)/tests/%.d) $(UNIT_SUPPORT:tests/unit/%.c=$(OUT)/tests/%.d)

@@ -1,0 +1,32 @@
+/* Clock and random source as parameters, so that tests drive them. */
+#ifndef PHAROS_BASE_CLOCK_H
+#define PHAROS_BASE_CLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct clock_source {
+    uint64_t (*monotonic_ns)(void *ud); /* never goes back; for deadlines and durations */
+    int64_t (*unix_ms)(void *ud);       /* wall clock */
+    void *ud;
+};
+
+const struct clock_source *clock_system(void);
+uint64_t clock_monotonic_ns(const struct clock_source *clock);
+int64_t clock_unix_ms(const struct clock_source *clock);
+
+/* xoshiro256** 1.0 (Blackman and Vigna 2018), seeded through splitmix64. Not for secrets. Owner: the caller.
+ */
+struct rng {
+    uint64_t state[4];
+};
+
+void rng_init(struct rng *rng, uint64_t seed);
+uint64_t rng_u64(struct rng *rng);
+float rng_float(struct rng *rng);   /* uniform in [0, 1), 24 bits */
+double rng_double(struct rng *rng); /* uniform in [0, 1), 53 bits */
+
+/* Bytes fit for secrets, from the operating system. Returns 0, or -1 when it has none. */
+int entropy_fill(void *bytes, size_t len);
+
+#endif

@@ -1,0 +1,33 @@
+/* Files: read-only maps, bounded reads, atomic writes. The operating system's words reach the error message.
+ */
+#ifndef PHAROS_BASE_FILE_H
+#define PHAROS_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/status.h"
+
+struct file_map {
+    const uint8_t *data; /* NULL for an empty file */
+    size_t len;
+};
+
+/* Maps a regular file read-only and shared. A file that shrinks later raises SIGBUS on access: model files
+ * are meant to be replaced by rename, never written in place. */
+PH_MUST_USE enum ph_status file_map_open(struct file_map *map, const char *path, struct ph_err *err);
+void file_map_release(struct file_map *map);
+
+/* Reads a whole file, or standard input when path is "-", into out (PH_ERR_LIMIT beyond out->max). */
+PH_MUST_USE enum ph_status file_read(const char *path, struct buf *out, struct ph_err *err);
+
+/* Writes to a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the directory: after a
+ * crash the old content or the new is there, never a mixture. mode e.g. 0644. */
+PH_MUST_USE enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len, unsigned mode,
+                                             struct ph_err *err);
+
+bool file_exists(const char *path);
+
+#endif

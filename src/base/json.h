@@ -1,0 +1,80 @@
+/* JSON (RFC 8259): a DOM in an arena, and a writer.
+ *
+ * What goes through us must come out as it came in: objects keep the order of their members, unknown members
+ * stay, duplicate members stay (json_get finds the last, as most parsers do), numbers keep their text. Input
+ * is strict: UTF-8 without surrogates or overlong forms, no trailing commas, no leading zeros, no text after
+ * the value, depth limited. Strings are stored unescaped, may contain 0 bytes, and are terminated for
+ * convenience. Thread: a document belongs to its arena's owner. */
+#ifndef PHAROS_BASE_JSON_H
+#define PHAROS_BASE_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/status.h"
+
+enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+
+struct json {
+    enum json_type type;
+    uint32_t key_len;  /* member name, when the parent is an object */
+    const char *key;   /* terminated; NULL for elements and roots */
+    struct json *next; /* next sibling */
+    union {
+        struct {
+            const char *text; /* STRING: unescaped; NUMBER: as written */
+            size_t len;
+        } str;
+        struct {
+            struct json *first;
+            struct json *last;
+            size_t count;
+        } list; /* ARRAY, OBJECT */
+    } u;
+};
+
+/* Parses exactly one value. On failure `err` names byte offset and line. `text` need not outlive the call. */
+PH_MUST_USE enum ph_status json_parse(struct arena *arena, const char *text, size_t len, struct json **out,
+                                      struct ph_err *err);
+
+/* Reading. All accept NULL and answer as for JSON_NULL, so that chains need no checks. */
+const struct json *json_get(const struct json *object, const char *key); /* NULL when absent */
+const struct json *json_at(const struct json *array, size_t index);      /* walks; use JSON_EACH for loops */
+bool json_is(const struct json *value, enum json_type type);
+bool json_is_bool(const struct json *value);
+bool json_is_absent(const struct json *value);                         /* NULL or JSON_NULL */
+size_t json_count(const struct json *value);                           /* elements or members; 0 otherwise */
+const char *json_text(const struct json *value, const char *fallback); /* STRING's bytes, else fallback */
+bool json_to_double(const struct json *value, double *out); /* false: not a number, or not finite */
+bool json_to_int64(const struct json *value,
+                   int64_t *out); /* false: not an integer in range; 3.0 and 1e3 are integers */
+bool json_text_is(const struct json *value, const char *text);
+bool json_equal(const struct json *a,
+                const struct json *b); /* deep; object order ignored; numbers by value */
+
+#define JSON_EACH(item, list_value) \
+    for (const struct json *item = json_first(list_value); item; item = item->next)
+const struct json *json_first(const struct json *list_value);
+
+/* Building in an arena. Every constructor returns NULL when out of memory; json_set and json_push accept a
+ * NULL value or container and then do nothing but return NULL, so that a builder checks its root once. Text
+ * is copied. */
+struct json *json_new(struct arena *arena, enum json_type type); /* NULL, FALSE, TRUE, ARRAY, OBJECT */
+struct json *json_new_string(struct arena *arena, const char *text, size_t len);
+struct json *json_new_int(struct arena *arena, int64_t value);
+struct json *json_new_double(struct arena *arena, double value);
+struct json *json_set(struct arena *arena, struct json *object, const char *key,
+                      struct json *value); /* replaces */
+struct json *json_push(struct json *array, struct json *value);
+struct json *json_copy(struct arena *arena, const struct json *value);
+
+/* Writing. Compact; text is escaped as RFC 8259 asks and no further ("/" and non-ASCII stay); invalid UTF-8
+ * becomes U+FFFD. Failures stick to the buffer. Numbers are written with their own text. */
+void json_write(struct buf *out, const struct json *value);
+void json_write_string(struct buf *out, const char *text, size_t len); /* with the quotes */
+void json_write_double(struct buf *out, double value); /* shortest text that reads back equal */
+
+#endif

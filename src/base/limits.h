@@ -1,0 +1,62 @@
+/* Every limit that protects the station from its inputs, by name and unit. A limit only ever goes down
+ * without a reason in its commit. Limits a user may want to move are configuration; their defaults are here.
+ */
+#ifndef PHAROS_BASE_LIMITS_H
+#define PHAROS_BASE_LIMITS_H
+
+/* JSON and YAML */
+#define JSON_DEPTH_MAX 256
+#define CONFIG_BYTES_MAX (1u << 20)
+#define CONFIG_DEPTH_MAX 16
+
+/* HTTP edge */
+#define HTTP_HEADER_BYTES_MAX (32u << 10)
+#define HTTP_HEADER_COUNT_MAX 100
+#define HTTP_BODY_BYTES_MAX (16u << 20)
+#define HTTP_REQUEST_ARENA_BYTES_MAX (128u << 20)
+#define HTTP_CONNECTIONS_MAX 4096
+#define HTTP_PIPELINE_BYTES_MAX (64u << 10) /* read ahead while a reply is in flight */
+#define HTTP_HEADER_DEADLINE_MS 10000       /* first byte to end of headers */
+#define HTTP_BODY_DEADLINE_MS 60000         /* end of headers to end of body */
+#define HTTP_IDLE_DEADLINE_MS 75000         /* keep-alive without a request */
+#define HTTP_WRITE_STALL_DEADLINE_MS 30000  /* a client that reads nothing */
+#define HTTP_WRITE_QUEUE_BYTES_MAX (1u << 20)
+#define HTTP_STOP_GRACE_MS 10000 /* SIGTERM: finish within this, then cut */
+
+/* GGUF */
+#define GGUF_KEY_COUNT_MAX 65536
+#define GGUF_TENSOR_COUNT_MAX 65536
+#define GGUF_NAME_BYTES_MAX 65535
+#define GGUF_DIMS_MAX 4
+
+/* Models */
+#define VOCAB_TOKENS_MAX (1u << 21)
+#define VOCAB_TOKEN_BYTES_MAX 2048 /* one piece, decoded */
+#define MODEL_LAYERS_MAX 512
+#define MODEL_HEADS_MAX 1024
+#define MODEL_EXPERTS_MAX 1024
+#define MODEL_DIM_MAX (1u << 20)
+#define MODEL_CONTEXT_MAX (1u << 22)
+
+/* Templates */
+#define TEMPLATE_BYTES_MAX (1u << 20)
+#define TEMPLATE_OUTPUT_BYTES_MAX (32u << 20)
+#define TEMPLATE_STEPS_MAX 5000000 /* statements and expressions evaluated in one render */
+#define TEMPLATE_DEPTH_MAX 200
+#define TEMPLATE_ARENA_BYTES_MAX (256u << 20)
+
+/* Engine */
+#define ENGINE_SEQUENCES_MAX 256 /* decoding together */
+#define ENGINE_QUEUE_MAX 1024    /* waiting for a place */
+#define ENGINE_STOP_COUNT_MAX 16
+#define ENGINE_STOP_BYTES_MAX 1024 /* one stop string */
+#define ENGINE_EVENTS_MAX 64       /* undelivered tokens before a sequence waits for its reader */
+#define ENGINE_LOGPROBS_MAX 20
+#define ENGINE_LOGIT_BIAS_MAX 1024
+
+/* Chat requests */
+#define CHAT_MESSAGES_MAX 16384
+#define CHAT_CHOICES_MAX 32 /* n */
+#define CHAT_STOP_COUNT_MAX ENGINE_STOP_COUNT_MAX
+
+#endif

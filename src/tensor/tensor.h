@@ -1,0 +1,199 @@
+/* tensor: number formats, kernels, worker pool. Knows nothing of models.
+ *
+ * Conventions. Row-major everywhere. `x [n][d]` means n rows of d floats. A weight matrix `w [m][d]` has m
+ * output rows of d inputs, as GGUF stores them (dimension 0 = d is contiguous). All sizes are elements unless
+ * a name says bytes.
+ *
+ * Invariants (assertions cite the number):
+ *  T1  A result row depends on its own input row, the weights and the `phase` only: not on how many rows
+ * share the call, not on the number of lanes. 32 streams together therefore say what each says alone. T2
+ * Kernels allocate nothing. Scratch belongs to the pool and is sized when the pool is made. T3  Every kernel
+ * set computes what kernels_ref computes, within the bounds that tests/unit/tensor states.
+ *
+ * Thread: a pool and what runs on it belong to one owner thread; distinct pools are independent. */
+#ifndef PHAROS_TENSOR_TENSOR_H
+#define PHAROS_TENSOR_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* ---- Number formats
+ * ----------------------------------------------------------------------------------------------- Numbers are
+ * GGUF's tensor type ids (ggml's `docs/gguf.md`). Blocks are little-endian, as in the file. */
+enum tensor_type {
+    TENSOR_F32 = 0,
+    TENSOR_F16 = 1,
+    TENSOR_Q4_0 = 2,
+    TENSOR_Q4_1 = 3,
+    TENSOR_Q5_0 = 6,
+    TENSOR_Q5_1 = 7,
+    TENSOR_Q8_0 = 8,
+    TENSOR_Q2_K = 10,
+    TENSOR_Q3_K = 11,
+    TENSOR_Q4_K = 12,
+    TENSOR_Q5_K = 13,
+    TENSOR_Q6_K = 14,
+    TENSOR_Q8_K = 15,
+    TENSOR_IQ4_NL = 20,
+    TENSOR_IQ4_XS = 23,
+    TENSOR_BF16 = 30,
+    TENSOR_MXFP4 = 39
+};
+
+struct tensor_format {
+    enum tensor_type type;
+    const char *name;   /* "Q4_K" */
+    uint32_t block_len; /* elements a block */
+    uint32_t block_bytes;
+};
+
+const struct tensor_format *tensor_format(uint32_t type_id);         /* NULL: not a format we know */
+const struct tensor_format *tensor_format_by_name(const char *name); /* case-insensitive; NULL: unknown */
+size_t tensor_row_bytes(enum tensor_type type, size_t len);          /* len must be a multiple of block_len */
+
+void tensor_dequantize(enum tensor_type type, const void *src, float *dst, size_t len);
+/* Reference quantisers for every format above; `len` a multiple of block_len. Never fails: non-finite input
+ * is clamped. */
+void tensor_quantize(enum tensor_type type, const float *src, void *dst, size_t len);
+
+uint16_t tensor_f32_to_f16(float value);
+float tensor_f16_to_f32(uint16_t bits);
+uint16_t tensor_f32_to_bf16(float value);
+float tensor_bf16_to_f32(uint16_t bits);
+
+/* ---- Kernel sets
+ * -------------------------------------------------------------------------------------------------- One
+ * table of function pointers for each instruction set, whole files: kernels_ref.c, kernels_avx2.c, ... */
+struct kernels;
+
+/* The best set this CPU can run; `limit` names a lower one ("ref", "avx2", "avx512", "amx") or is NULL. NULL:
+ * the named set is unknown or cannot run here. The table is static and immutable. */
+const struct kernels *kernels_select(const char *limit);
+const char *kernels_name(const struct kernels *kernels);
+
+/* ---- Worker pool
+ * -------------------------------------------------------------------------------------------------- The
+ * calling thread is lane 0; lanes 1.. are threads of the pool. pool_run lets every lane run fn once and
+ * returns when all have. Between runs, and at barriers, lanes spin for a short while and then sleep, so that
+ * a waiting pool costs nothing and a busy neighbour is not fought for its core. Work inside is shared out in
+ * chunks on demand (lane_take), so that a lane that lost its core for a moment does not hold up the others
+ * for its whole share. */
+struct pool;
+
+struct lane {
+    struct pool *pool;
+    const struct kernels *kernels;
+    unsigned index;
+    unsigned count;
+    void *scratch;  /* pool's scratch_bytes for this lane alone, 64-byte aligned */
+    uint64_t round; /* how many collective steps this lane has begun (private to the pool) */
+};
+
+/* lanes 0 = one for each CPU this process may use. */
+PH_MUST_USE enum ph_status pool_create(struct pool **out, unsigned lanes, size_t scratch_bytes,
+                                       const struct kernels *kernels, struct ph_err *err);
+void pool_free(struct pool *pool);
+unsigned pool_lanes(const struct pool *pool);
+void pool_run(struct pool *pool, void (*fn)(struct lane *lane, void *ud), void *ud);
+
+/* Collective steps: every lane must make the same sequence of these calls inside one pool_run. */
+void lane_barrier(struct lane *lane);
+/* Shares [0, total) out in chunks: `while (lane_take(lane, total, chunk, &first, &end)) ...`. Each loop is
+ * one collective step; the loop has no barrier at its end. */
+bool lane_take(struct lane *lane, size_t total, size_t chunk, size_t *first, size_t *end);
+
+/* ---- Matrix products (collective: every lane calls with the same arguments; a barrier ends each)
+ * ---------------------
+ */
+struct matrix {
+    enum tensor_type type;
+    size_t rows; /* m, outputs */
+    size_t cols; /* d, inputs; a multiple of the format's block_len */
+    const void *data;
+};
+
+/* Decode: few rows, each must be quick and independent of its neighbours: bound by memory bandwidth.
+ * Prefill: many rows; a weight tile is unpacked once for all of them: bound by arithmetic. */
+enum phase { PHASE_DECODE, PHASE_PREFILL };
+
+/* Input rows, and their forms that kernels ask for (quantised blocks, BF16): converted once, used by several
+ * products. */
+struct act {
+    const float *x; /* [n][d] */
+    size_t n, d;
+    void *workspace; /* act_workspace_bytes(n_max, d_max) bytes, 64-byte aligned, owned by the caller */
+    uint32_t ready;  /* which forms are valid (private) */
+};
+
+size_t act_workspace_bytes(size_t n_max, size_t d_max);
+/* Points `act` at new rows and forgets old forms; lane-local and cheap: every lane may hold its own copy. */
+void act_init(struct act *act, const float *x, size_t n, size_t d, void *workspace);
+
+/* y [n][y_stride >= m] = x [n][d] * w^T. */
+void tensor_matmul(struct lane *lane, const struct matrix *w, struct act *x, float *y, size_t y_stride,
+                   enum phase phase);
+
+/* ---- Vector operations (not collective: the caller shares rows out)
+ * ------------------------------------------------ */
+float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len);
+void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x,
+                 size_t len); /* y += alpha x */
+void tensor_add(const struct kernels *k, float *y, const float *x, size_t len);
+void tensor_mul(const struct kernels *k, float *y, const float *x, size_t len);
+void tensor_scale(const struct kernels *k, float *y, float alpha, size_t len);
+/* y = x / rms(x) * weight; weight may be NULL; y may be x. (Zhang and Sennrich 2019) */
+void tensor_rms_norm(const struct kernels *k, float *y, const float *x, const float *weight, size_t len,
+                     float eps);
+void tensor_layer_norm(const struct kernels *k, float *y, const float *x, const float *weight,
+                       const float *bias, size_t len, float eps);
+void tensor_softmax(const struct kernels *k, float *x, size_t len); /* in place, max-shifted */
+void tensor_silu_mul(const struct kernels *k, float *gate, const float *up,
+                     size_t len); /* gate = silu(gate) * up */
+void tensor_gelu_mul(const struct kernels *k, float *gate, const float *up,
+                     size_t len); /* tanh form, as GGUF models use */
+void tensor_silu(const struct kernels *k, float *x, size_t len);
+void tensor_gelu(const struct kernels *k, float *x, size_t len);
+void tensor_softcap(const struct kernels *k, float *x, size_t len, float cap); /* cap * tanh(x / cap) */
+
+/* Rotary position embedding (Su et al. 2021) on one head vector, dimensions [0, 2 * pairs). cos_sin
+ * [pairs][2] is the table for this position, its magnitude scale included. neox: pair (i, i + pairs); else
+ * (2i, 2i + 1). */
+void tensor_rope(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox);
+
+/* ---- Attention over a paged KV cache (not collective)
+ * --------------------------------------------------------------- One KV head, one group of query heads that
+ * share it, one query position. Keys and values lie in pages of `page_len` positions: page p holds k
+ * [page_len][head_dim_k] then is found at k_pages[p] (v likewise, [page_len][head_dim_v]), rows in `type`
+ * (F32, F16 or Q8_0). Keys [first, end) take part. Softmax is computed online, page by page from the first
+ * absolute page on, which keeps T1. */
+struct attn {
+    enum tensor_type type;
+    size_t page_len, head_dim_k, head_dim_v;
+    const void *const *k_pages;
+    const void *const *v_pages;
+    size_t first, end;
+    float scale;        /* multiplies q.k */
+    float softcap;      /* 0 = none; applied after scale */
+    const float *sinks; /* NULL, or one extra logit for each query head of the group (attention sinks) */
+};
+
+/* q [group][head_dim_k] -> out [group][head_dim_v]; scratch >= tensor_attend_scratch_bytes. */
+void tensor_attend(const struct kernels *k, const struct attn *attn, const float *q, size_t group, float *out,
+                   void *scratch);
+size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_dim_k, size_t head_dim_v);
+
+/* Stores one row of len floats as KV cache rows of `type`. */
+void tensor_kv_store(const struct kernels *k, enum tensor_type type, const float *src, void *dst, size_t len);
+
+/* ---- The machine's limits, measured (for bench and estimate); each runs about `seconds` on all lanes
+ * ---------------- */
+double tensor_measure_read_bandwidth(struct pool *pool, size_t bytes,
+                                     double seconds);               /* bytes/s over a buffer */
+double tensor_measure_peak_f32(struct pool *pool, double seconds);  /* FLOP/s, FMA counted as two */
+double tensor_measure_peak_bf16(struct pool *pool, double seconds); /* 0: no such instructions in this set */
+double tensor_measure_peak_int8(struct pool *pool, double seconds);
+
+#endif

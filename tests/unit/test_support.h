@@ -1,0 +1,30 @@
+/* What every unit test includes: cmocka with its prerequisites, and a plain-worded skip where ../shared is
+ * absent. */
+#ifndef PHAROS_TESTS_TEST_SUPPORT_H
+#define PHAROS_TESTS_TEST_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#ifndef TEST_SHARED_DIR
+#define TEST_SHARED_DIR "../shared"
+#endif
+
+/* Skips the running test, saying so, unless the development data lies beside the checkout. */
+#define REQUIRE_SHARED()                                                     \
+    do {                                                                     \
+        if (access(TEST_SHARED_DIR "/conformance/README.md", R_OK) != 0) {   \
+            printf("SKIP: %s: %s is not here\n", __func__, TEST_SHARED_DIR); \
+            skip();                                                          \
+        }                                                                    \
+    } while (0)
+
+#endif
