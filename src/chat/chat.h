@@ -141,8 +141,7 @@ struct chat_event {
     } error;
 };
 
-/* ---- OpenAI dialect, both directions for the edge
- * ------------------------------------------------------------------------- */
+/* ---- OpenAI dialect, both directions for the edge ---- */
 
 /* An error in a dialect's terms; fields as in chat_event.error. Strings are static or in the request's arena.
  */

@@ -57,8 +57,7 @@ const struct model *
 engine_model(const struct engine *engine); /* immutable: tokenise and template on your own thread */
 size_t engine_context_len(const struct engine *engine);
 
-/* ---- One sequence
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- One sequence ---- */
 struct engine_text {
     const char *text;
     size_t len;
@@ -125,8 +124,7 @@ void engine_seq_free(struct engine_seq *seq); /* cancels when still running; wai
 /* With prompt_logits: [n_vocab] after the first TOKEN or FINISH event was read; else NULL. */
 const float *engine_seq_logits(const struct engine_seq *seq);
 
-/* ---- What it is doing (for metrics, routing and readiness)
- * -------------------------------------------------------------- */
+/* ---- What it is doing (for metrics, routing and readiness) ---- */
 struct engine_stats {
     size_t running, waiting, sequences_max;
     size_t kv_pages_used, kv_pages_total;

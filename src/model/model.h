@@ -17,8 +17,7 @@
 #include "base/status.h"
 #include "tensor/tensor.h"
 
-/* ---- GGUF v2 and v3 (ggml docs/gguf.md), mapped, read-only
- * ----------------------------------------------------------- */
+/* ---- GGUF v2 and v3 (ggml docs/gguf.md), mapped, read-only ---- */
 enum gguf_type {
     GGUF_UINT8,
     GGUF_INT8,
@@ -102,8 +101,7 @@ void gguf_writer_data(struct gguf_writer *w, const void *bytes,
 PH_MUST_USE enum ph_status gguf_writer_close(struct gguf_writer *w, struct ph_err *err);
 void gguf_writer_abandon(struct gguf_writer *w);
 
-/* ---- Vocabulary and tokenizer
- * ---------------------------------------------------------------------------------------- */
+/* ---- Vocabulary and tokenizer ---- */
 struct vocab;
 
 enum vocab_kind { VOCAB_SPM, VOCAB_BPE, VOCAB_WPM };
@@ -165,8 +163,7 @@ after other text, the first piece keeps its space */
 void detok_push(struct detok *detok, int32_t id, struct buf *out);
 void detok_flush(struct detok *detok, struct buf *out);
 
-/* ---- Chat templates: the Jinja subset that model files use
- * ------------------------------------------------------------ */
+/* ---- Chat templates: the Jinja subset that model files use ---- */
 struct chat_template;
 
 PH_MUST_USE enum ph_status chat_template_create(struct chat_template **out, const char *source, size_t len,
@@ -179,9 +176,7 @@ PH_MUST_USE enum ph_status chat_template_render(const struct chat_template *chat
                                                 const struct json *vars, const struct clock_source *clock,
                                                 struct buf *out, struct ph_err *err);
 
-/* ---- Models
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- Models ---- */
 struct model;
 
 struct model_info {
@@ -212,9 +207,8 @@ PH_MUST_USE enum ph_status lora_open(struct lora **out, const struct model *mode
                                      struct ph_err *err);
 void lora_free(struct lora *lora);
 
-/* ---- Forward pass
- * ------------------------------------------------------------------------------------------------------ A
- * runner owns the workspace, the KV pages and the worker pool for one model. Everything is allocated in
+/* ---- Forward pass ---- */
+/* A runner owns the workspace, the KV pages and the worker pool for one model. Everything is allocated in
  * runner_create; runner_step allocates nothing. Thread: its creator's only. */
 struct runner;
 struct kv_seq; /* one sequence's pages */
@@ -263,9 +257,7 @@ struct runner_row {
 PH_MUST_USE enum ph_status runner_step(struct runner *runner, const struct runner_row *rows, size_t count,
                                        enum phase phase, struct ph_err *err);
 
-/* ---- Sampling
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- Sampling ---- */
 struct logit_bias {
     int32_t id;
     float bias; /* -inf forbids */

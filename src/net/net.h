@@ -21,9 +21,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 
-/* ---- Loop
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- Loop ---- */
 struct net_loop;
 
 PH_MUST_USE enum ph_status net_loop_create(struct net_loop **out, struct ph_err *err);
@@ -55,9 +53,7 @@ PH_MUST_USE enum ph_status net_on_signal(struct net_loop *loop, void (*fn)(void 
 PH_MUST_USE enum ph_status net_work(struct net_loop *loop, void (*work)(void *ud), void (*done)(void *ud),
                                     void *ud);
 
-/* ---- HTTP server
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- HTTP server ---- */
 struct http_server;
 struct http_exchange; /* one request and its reply */
 
@@ -112,8 +108,7 @@ struct http_stats {
 };
 void http_server_stats(const struct http_server *server, struct http_stats *out);
 
-/* ---- One exchange (loop's thread)
- * ------------------------------------------------------------------------------------------- */
+/* ---- One exchange (loop's thread) ---- */
 const struct http_request *http_exchange_request(const struct http_exchange *exchange);
 const char *http_request_header(const struct http_request *request,
                                 const char *lower_name);           /* NULL: absent */

@@ -20,9 +20,8 @@
 
 #include "base/status.h"
 
-/* ---- Number formats
- * ----------------------------------------------------------------------------------------------- Numbers are
- * GGUF's tensor type ids (ggml's `docs/gguf.md`). Blocks are little-endian, as in the file. */
+/* ---- Number formats ---- */
+/* Numbers are GGUF's tensor type ids (ggml's `docs/gguf.md`). Blocks are little-endian, as in the file. */
 enum tensor_type {
     TENSOR_F32 = 0,
     TENSOR_F16 = 1,
@@ -64,9 +63,8 @@ float tensor_f16_to_f32(uint16_t bits);
 uint16_t tensor_f32_to_bf16(float value);
 float tensor_bf16_to_f32(uint16_t bits);
 
-/* ---- Kernel sets
- * -------------------------------------------------------------------------------------------------- One
- * table of function pointers for each instruction set, whole files: kernels_ref.c, kernels_avx2.c, ... */
+/* ---- Kernel sets ---- */
+/* One table of function pointers for each instruction set, whole files: kernels_ref.c, kernels_avx2.c, ... */
 struct kernels;
 
 /* The best set this CPU can run; `limit` names a lower one ("ref", "avx2", "avx512", "amx") or is NULL. NULL:
@@ -74,9 +72,8 @@ struct kernels;
 const struct kernels *kernels_select(const char *limit);
 const char *kernels_name(const struct kernels *kernels);
 
-/* ---- Worker pool
- * -------------------------------------------------------------------------------------------------- The
- * calling thread is lane 0; lanes 1.. are threads of the pool. pool_run lets every lane run fn once and
+/* ---- Worker pool ---- */
+/* The calling thread is lane 0; lanes 1.. are threads of the pool. pool_run lets every lane run fn once and
  * returns when all have. Between runs, and at barriers, lanes spin for a short while and then sleep, so that
  * a waiting pool costs nothing and a busy neighbour is not fought for its core. Work inside is shared out in
  * chunks on demand (lane_take), so that a lane that lost its core for a moment does not hold up the others
@@ -105,9 +102,7 @@ void lane_barrier(struct lane *lane);
  * one collective step; the loop has no barrier at its end. */
 bool lane_take(struct lane *lane, size_t total, size_t chunk, size_t *first, size_t *end);
 
-/* ---- Matrix products (collective: every lane calls with the same arguments; a barrier ends each)
- * ---------------------
- */
+/* ---- Matrix products (collective: every lane calls with the same arguments; a barrier ends each) ---- */
 struct matrix {
     enum tensor_type type;
     size_t rows; /* m, outputs */
@@ -136,8 +131,7 @@ void act_init(struct act *act, const float *x, size_t n, size_t d, void *workspa
 void tensor_matmul(struct lane *lane, const struct matrix *w, struct act *x, float *y, size_t y_stride,
                    enum phase phase);
 
-/* ---- Vector operations (not collective: the caller shares rows out)
- * ------------------------------------------------ */
+/* ---- Vector operations (not collective: the caller shares rows out) ---- */
 float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len);
 void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x,
                  size_t len); /* y += alpha x */
@@ -163,12 +157,11 @@ void tensor_softcap(const struct kernels *k, float *x, size_t len, float cap); /
  * (2i, 2i + 1). */
 void tensor_rope(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox);
 
-/* ---- Attention over a paged KV cache (not collective)
- * --------------------------------------------------------------- One KV head, one group of query heads that
- * share it, one query position. Keys and values lie in pages of `page_len` positions: page p holds k
- * [page_len][head_dim_k] then is found at k_pages[p] (v likewise, [page_len][head_dim_v]), rows in `type`
- * (F32, F16 or Q8_0). Keys [first, end) take part. Softmax is computed online, page by page from the first
- * absolute page on, which keeps T1. */
+/* ---- Attention over a paged KV cache (not collective) ---- */
+/* One KV head, one group of query heads that share it, one query position. Keys and values lie in pages of
+ * `page_len` positions: page p holds k [page_len][head_dim_k] then is found at k_pages[p] (v likewise,
+ * [page_len][head_dim_v]), rows in `type` (F32, F16 or Q8_0). Keys [first, end) take part. Softmax is
+ * computed online, page by page from the first absolute page on, which keeps T1. */
 struct attn {
     enum tensor_type type;
     size_t page_len, head_dim_k, head_dim_v;
@@ -188,8 +181,8 @@ size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_di
 /* Stores one row of len floats as KV cache rows of `type`. */
 void tensor_kv_store(const struct kernels *k, enum tensor_type type, const float *src, void *dst, size_t len);
 
-/* ---- The machine's limits, measured (for bench and estimate); each runs about `seconds` on all lanes
- * ---------------- */
+/* ---- The machine's limits, measured (for bench and estimate) ---- */
+/* Each runs about `seconds` on all lanes. */
 double tensor_measure_read_bandwidth(struct pool *pool, size_t bytes,
                                      double seconds);               /* bytes/s over a buffer */
 double tensor_measure_peak_f32(struct pool *pool, double seconds);  /* FLOP/s, FMA counted as two */
