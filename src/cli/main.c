@@ -1,7 +1,17 @@
-#include <stdio.h>
+/* pharos: the command line. One table of commands; each is a file of its own. */
+#include "cli/cli_int.h"
 
-int main(void)
+static const struct cli_command commands[] = {
+    {"serve", "run the station: OpenAI and Anthropic APIs over local models", cmd_serve},
+    {"chat", "talk in the terminal", cmd_chat},
+    {NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
 {
-    fputs("pharos: no commands yet\n", stderr);
-    return 2;
+    int exit_code = cli_dispatch("pharos", "Pharos, a self-hosted AI station.", commands, argc, argv);
+    /* A full disk or a closed pipe shows only here. */
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return cli_error(CLI_EXIT_FAILURE, "standard output could not be written; is the disk full?");
+    return exit_code;
 }
