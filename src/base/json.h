@@ -3,8 +3,9 @@
  * What goes through us must come out as it came in: objects keep the order of their members, unknown members
  * stay, duplicate members stay (json_get finds the last, as most parsers do), numbers keep their text. Input
  * is strict: UTF-8 without surrogates or overlong forms, no trailing commas, no leading zeros, no text after
- * the value, depth limited. Strings are stored unescaped, may contain 0 bytes, and are terminated for
- * convenience. Thread: a document belongs to its arena's owner. */
+ * the value, depth limited. One leniency: a lone surrogate escape (\uD83D, from clients that cut strings by
+ * UTF-16 units) reads as U+FFFD. Strings are stored unescaped, may contain 0 bytes; they, names and numbers
+ * are terminated for convenience. Thread: a document belongs to its arena's owner. */
 #ifndef PHAROS_BASE_JSON_H
 #define PHAROS_BASE_JSON_H
 
@@ -52,27 +53,33 @@ bool json_to_double(const struct json *value, double *out); /* false: not a numb
 bool json_to_int64(const struct json *value,
                    int64_t *out); /* false: not an integer in range; 3.0 and 1e3 are integers */
 bool json_text_is(const struct json *value, const char *text);
-bool json_equal(const struct json *a,
-                const struct json *b); /* deep; object order ignored; numbers by value */
+
+/* Deep, by meaning: numbers by exact value (1 = 1.0 = 10e-1), members in any order, a duplicate member by its
+ * last value. Quadratic in the members of an object when their order differs. */
+bool json_equal(const struct json *a, const struct json *b);
 
 #define JSON_EACH(item, list_value) \
     for (const struct json *item = json_first(list_value); item; item = item->next)
 const struct json *json_first(const struct json *list_value);
 
-/* Building in an arena. Every constructor returns NULL when out of memory; json_set and json_push accept a
- * NULL value or container and then do nothing but return NULL, so that a builder checks its root once. Text
- * is copied. */
+/* Building in an arena. Every constructor returns NULL when out of memory. json_set and json_push return the
+ * value they hung up, which must be a root; given a NULL value or container they do nothing but return NULL.
+ * Text is copied. */
 struct json *json_new(struct arena *arena, enum json_type type); /* NULL, FALSE, TRUE, ARRAY, OBJECT */
 struct json *json_new_string(struct arena *arena, const char *text, size_t len);
 struct json *json_new_int(struct arena *arena, int64_t value);
-struct json *json_new_double(struct arena *arena, double value);
-struct json *json_set(struct arena *arena, struct json *object, const char *key,
-                      struct json *value); /* replaces */
+struct json *json_new_double(struct arena *arena, double value); /* not finite: null */
+
+/* The value takes the place of the last member of that name; other duplicates go, so that no reader can see
+ * the old value. */
+struct json *json_set(struct arena *arena, struct json *object, const char *key, struct json *value);
 struct json *json_push(struct json *array, struct json *value);
-struct json *json_copy(struct arena *arena, const struct json *value);
+void json_remove(struct json *object, const char *key);                /* every member of that name */
+struct json *json_copy(struct arena *arena, const struct json *value); /* a root, deep */
 
 /* Writing. Compact; text is escaped as RFC 8259 asks and no further ("/" and non-ASCII stay); invalid UTF-8
- * becomes U+FFFD. Failures stick to the buffer. Numbers are written with their own text. */
+ * becomes U+FFFD. Failures stick to the buffer; a tree nested absurdly deep is PH_ERR_LIMIT. Numbers are
+ * written with their own text, a number that is not finite as null. */
 void json_write(struct buf *out, const struct json *value);
 void json_write_string(struct buf *out, const char *text, size_t len); /* with the quotes */
 void json_write_double(struct buf *out, double value); /* shortest text that reads back equal */

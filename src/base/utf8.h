@@ -14,6 +14,11 @@ bool utf8_valid(const char *text, size_t len);
 /* Decodes one code point of text[0..len), len >= 1. Returns the bytes read (1..4), or 0 when the bytes there
  * are not valid UTF-8 (truncated included). */
 size_t utf8_decode(const char *text, size_t len, uint32_t *code_point);
+
+/* The same for text that may be broken: reads one code point, or U+FFFD for the longest run of bytes that
+ * begins a character and does not finish it (Unicode 15, section 3.9). Returns the bytes read, at least 1. */
+size_t utf8_next(const char *text, size_t len, uint32_t *code_point);
+
 size_t utf8_encode(uint32_t code_point, char out[UTF8_LEN_MAX]); /* 0: not a scalar value */
 
 /* How many trailing bytes of text form the beginning of a character that is not complete yet (0..3); such a
