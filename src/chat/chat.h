@@ -56,7 +56,13 @@ struct chat_sampling {
 
 enum chat_kind {
     CHAT_KIND_CHAT,      /* messages, rendered by the model's template */
-    CHAT_KIND_COMPLETION /* a bare prompt: text, or token ids */
+    CHAT_KIND_COMPLETION /* bare prompts: text, or token ids */
+};
+
+struct chat_prompt {
+    struct chat_text text;
+    const int32_t *ids; /* NULL: use the text */
+    size_t id_count;
 };
 
 struct chat_request {
@@ -65,9 +71,8 @@ struct chat_request {
     const char *model; /* as asked for; NULL: the station's default */
     const struct chat_message *messages;
     size_t message_count;
-    struct chat_text prompt;   /* COMPLETION */
-    const int32_t *prompt_ids; /* COMPLETION with token ids; NULL: use the text */
-    size_t prompt_id_count;
+    const struct chat_prompt *prompts; /* COMPLETION: choice p * n + k answers prompt p */
+    size_t prompt_count;
     struct chat_text suffix;  /* COMPLETION, fill in the middle */
     bool echo;                /* COMPLETION: the prompt comes back before the completion */
     const struct json *tools; /* as given; NULL: none */
@@ -76,7 +81,7 @@ struct chat_request {
     size_t max_tokens; /* 0: not said */
     const struct chat_text *stops;
     size_t stop_count;
-    size_t choices; /* n, >= 1 */
+    size_t choices; /* n, >= 1: for each prompt */
     bool logprobs;
     size_t top_logprobs;
     bool stream, include_usage;
@@ -115,7 +120,7 @@ struct chat_token_logprob {
 
 struct chat_event {
     enum chat_event_kind kind;
-    size_t choice; /* 0 .. n - 1 */
+    size_t choice; /* 0 .. n - 1, or prompts * n - 1 */
     struct chat_text text;
     const struct chat_token_logprob *logprobs; /* one for each token of this delta; NULL: not asked for */
     size_t logprob_count;
@@ -127,6 +132,10 @@ struct chat_event {
         struct chat_text arguments;
     } tool_call;
     enum chat_finish finish;
+    struct {
+        uint64_t queue_ns, prefill_ns, decode_ns; /* FINISH; 0: the provider does not know */
+        uint64_t tokens;                          /* generated for this choice */
+    } timing;
     struct {
         uint64_t prompt_tokens, cached_tokens, completion_tokens;
     } usage;
@@ -141,7 +150,8 @@ struct chat_event {
     } error;
 };
 
-/* ---- OpenAI dialect, both directions for the edge ---- */
+/* How many sequences answer this request: n for each prompt. */
+size_t chat_choice_count(const struct chat_request *request);
 
 /* An error in a dialect's terms; fields as in chat_event.error. Strings are static or in the request's arena.
  */
@@ -151,6 +161,15 @@ struct chat_fault {
     char message[PH_ERR_MESSAGE_MAX];
     uint32_t retry_after_s;
 };
+
+/* Fills the fault. The type follows from the status: 400 is invalid_request_error, 429 rate_limit_error, 5xx
+ * server_error. */
+void chat_fault_set(struct chat_fault *fault, int http_status, const char *code, const char *param,
+                    const char *fmt, ...) PH_PRINTF(5, 6);
+/* The ERROR event that says the same. It points into the fault. */
+struct chat_event chat_fault_event(const struct chat_fault *fault, enum ph_status status);
+
+/* ---- OpenAI dialect, both directions for the edge ---- */
 
 /* Body -> request. Unknown fields and nulls are accepted; a wrong type or value is a fault that names the
  * parameter. The request's memory, and a copy of everything it points to, is in `arena`. */
@@ -174,8 +193,10 @@ void chat_openai_encode(struct chat_openai_encoder *encoder, const struct chat_e
 /* {"error":{...}} */
 void chat_openai_encode_fault(const struct chat_fault *fault, struct buf *out);
 
-/* Messages and tools as the JSON that chat templates expect: tool-call arguments as objects, content as text.
- */
-struct json *chat_template_messages(struct arena *arena, const struct chat_request *request);
+/* Messages as the JSON array that chat templates expect: content as text, tool-call arguments as objects,
+ * absent members left out instead of null, unknown members kept. `keep_developer`: the template knows that
+ * role; otherwise it becomes system. NULL: out of memory. */
+struct json *chat_template_messages(struct arena *arena, const struct chat_request *request,
+                                    bool keep_developer);
 
 #endif

@@ -1,0 +1,53 @@
+/* Faults: what went wrong, in a dialect's terms. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "chat/chat.h"
+
+static const char *type_of(int http_status)
+{
+    switch (http_status) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 429:
+        return "rate_limit_error";
+    default:
+        return http_status >= 500 ? "server_error" : "invalid_request_error";
+    }
+}
+
+void chat_fault_set(struct chat_fault *fault, int http_status, const char *code, const char *param,
+                    const char *fmt, ...)
+{
+    *fault = (struct chat_fault){
+        .http_status = http_status, .type = type_of(http_status), .code = code, .param = param};
+    struct ph_err cut; /* messages end at a character boundary, as everywhere */
+    char message[2 * PH_ERR_MESSAGE_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
+    (void)ph_fail(&cut, PH_ERR_ARG, "%s", message);
+    snprintf(fault->message, sizeof fault->message, "%s", cut.message);
+}
+
+struct chat_event chat_fault_event(const struct chat_fault *fault, enum ph_status status)
+{
+    struct chat_event event = {.kind = CHAT_EVENT_ERROR};
+    event.error.status = status;
+    event.error.http_status = fault->http_status;
+    event.error.type = fault->type;
+    event.error.code = fault->code;
+    event.error.param = fault->param;
+    event.error.message = fault->message;
+    event.error.retry_after_s = fault->retry_after_s;
+    return event;
+}
+
+size_t chat_choice_count(const struct chat_request *request)
+{
+    size_t prompts = request->kind == CHAT_KIND_COMPLETION ? request->prompt_count : 1;
+    return prompts * request->choices;
+}
