@@ -6,7 +6,7 @@
  * the file: a count is believed only as far as the bytes left could hold that many entries.
  *
  * Invariants:
- *  G1  Key and tensor names are unique, not empty, free of 0 bytes, and copied to the arena with a terminator.
+ *  G1  Key and tensor names are unique, not empty, free of 0 bytes, and copied to the arena, terminated.
  *  G2  An entry's value, array elements and strings included, lies wholly inside the map.
  *  G3  Tensor data lies wholly inside the map, aligned, and no two tensors share a byte.
  *

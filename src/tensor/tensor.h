@@ -5,8 +5,8 @@
  * a name says bytes.
  *
  * Invariants (assertions cite the number):
- *  T1  A result row depends on its own input row, the weights and the `phase` only: not on how many rows share
- *      the call, not on the number of lanes. 32 streams together therefore say what each says alone.
+ *  T1  A result row depends on its own input row, the weights and the `phase` only: not on how many rows
+ *      share the call, not on the number of lanes. 32 streams together therefore say what each says alone.
  *  T2  Kernels allocate nothing. Scratch belongs to the pool and is sized when the pool is made.
  *  T3  Every kernel set computes what kernels_ref computes, within the bounds that tests/unit/tensor states.
  *
