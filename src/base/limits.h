@@ -53,6 +53,12 @@
 #define ENGINE_EVENTS_MAX 64       /* undelivered tokens before a sequence waits for its reader */
 #define ENGINE_LOGPROBS_MAX 20
 #define ENGINE_LOGIT_BIAS_MAX 1024
+#define ENGINE_CONTEXT_DEFAULT_MAX 8192
+#define ENGINE_SEQUENCES_DEFAULT 32
+#define ENGINE_QUEUE_DEFAULT 256
+#define ENGINE_PREFILL_CHUNK_DEFAULT 512
+#define ENGINE_PREFILL_CHUNK_MAX 4096
+#define ENGINE_KV_MEMORY_SHARE 3 /* the KV cache: at most one part in so many of what weights leave */
 
 /* Chat requests */
 #define CHAT_MESSAGES_MAX 16384

@@ -72,6 +72,7 @@ struct engine_request {
     size_t stop_count;
     bool ignore_end;   /* go on past end-of-generation tokens */
     bool show_special; /* control tokens appear in the text */
+    bool continues;    /* the text goes on after other text: the first piece keeps its leading space */
     bool want_logprobs;
     size_t top_logprobs; /* 0 .. ENGINE_LOGPROBS_MAX */
     bool prompt_logits;  /* keep the logits of the last prompt position for engine_seq_logits */
