@@ -15,6 +15,10 @@ const struct clock_source *clock_system(void);
 uint64_t clock_monotonic_ns(const struct clock_source *clock);
 int64_t clock_unix_ms(const struct clock_source *clock);
 
+/* "2026-11-21T00:14:22.123Z" */
+#define CLOCK_UTC_TEXT_MAX 64
+void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX]);
+
 /* xoshiro256** 1.0 (Blackman and Vigna 2018), seeded through splitmix64. Not for secrets. Owner: the caller.
  */
 struct rng {

@@ -20,11 +20,13 @@ struct file_map {
 PH_MUST_USE enum ph_status file_map_open(struct file_map *map, const char *path, struct ph_err *err);
 void file_map_release(struct file_map *map);
 
-/* Reads a whole file, or standard input when path is "-", into out (PH_ERR_LIMIT beyond out->max). */
+/* Appends a whole file, or standard input when path is "-", to out (PH_ERR_LIMIT beyond out->max). On failure
+ * its text is as before. */
 PH_MUST_USE enum ph_status file_read(const char *path, struct buf *out, struct ph_err *err);
 
 /* Writes to a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the directory: after a
- * crash the old content or the new is there, never a mixture. mode e.g. 0644. */
+ * crash the old content or the new is there, never a mixture (and perhaps a stray ".pharos-tmp-*" beside it).
+ * A failure leaves nothing behind. A symbolic link at `path` is replaced. mode e.g. 0644, less the umask. */
 PH_MUST_USE enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len, unsigned mode,
                                              struct ph_err *err);
 

@@ -9,6 +9,9 @@
 #define CONFIG_BYTES_MAX (1u << 20)
 #define CONFIG_DEPTH_MAX 16
 
+/* Log: a line; what Linux writes to a pipe in one piece (PIPE_BUF) */
+#define LOG_LINE_BYTES_MAX 4096
+
 /* HTTP edge */
 #define HTTP_HEADER_BYTES_MAX (32u << 10)
 #define HTTP_HEADER_COUNT_MAX 100

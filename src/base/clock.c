@@ -1,0 +1,71 @@
+#include "base/clock.h"
+
+#include <stdio.h>
+
+#include <uv.h>
+
+#define NS_PER_MS 1000000
+#define MS_PER_DAY 86400000
+#define DAYS_PER_ERA 146097 /* 400 Gregorian years */
+#define DAYS_TO_1970 719468 /* from 0000-03-01 */
+
+static uint64_t system_monotonic_ns(void *ud)
+{
+    (void)ud;
+    return uv_hrtime();
+}
+
+static int64_t system_unix_ms(void *ud)
+{
+    (void)ud;
+    uv_timeval64_t now;
+    if (uv_gettimeofday(&now) != 0)
+        return 0;
+    return now.tv_sec * 1000 + now.tv_usec / 1000;
+}
+
+const struct clock_source *clock_system(void)
+{
+    static const struct clock_source source = {system_monotonic_ns, system_unix_ms, NULL};
+    return &source;
+}
+
+uint64_t clock_monotonic_ns(const struct clock_source *clock)
+{
+    return clock->monotonic_ns(clock->ud);
+}
+
+int64_t clock_unix_ms(const struct clock_source *clock)
+{
+    return clock->unix_ms(clock->ud);
+}
+
+static int64_t floor_div(int64_t value, int64_t by)
+{
+    return value / by - (value % by < 0);
+}
+
+/* Years begin in March here, so that the leap day is the last of its year and months have a linear rule:
+ * (153 * month + 2) / 5 days lie before a month. */
+void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX])
+{
+    int64_t days = floor_div(unix_ms, MS_PER_DAY);
+    int64_t ms = unix_ms - days * MS_PER_DAY;
+    int64_t era = floor_div(days + DAYS_TO_1970, DAYS_PER_ERA);
+    int64_t day_of_era = days + DAYS_TO_1970 - era * DAYS_PER_ERA;
+    int64_t year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / (DAYS_PER_ERA - 1)) / 365;
+    int64_t day = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t month = (5 * day + 2) / 153;
+    day -= (153 * month + 2) / 5;
+    month += month < 10 ? 3 : -9;
+    int64_t year = era * 400 + year_of_era + (month <= 2);
+    snprintf(out, CLOCK_UTC_TEXT_MAX, "%04lld-%02hhu-%02hhuT%02hhu:%02hhu:%02hhu.%03huZ", (long long)year,
+             (unsigned char)month, (unsigned char)(day + 1), (unsigned char)(ms / 3600000),
+             (unsigned char)(ms / 60000 % 60), (unsigned char)(ms / 1000 % 60), (unsigned short)(ms % 1000));
+}
+
+int entropy_fill(void *bytes, size_t len)
+{
+    return uv_random(NULL, NULL, bytes, len, 0, NULL) == 0 ? 0 : -1;
+}

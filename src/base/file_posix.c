@@ -1,0 +1,243 @@
+/* Files on a POSIX system. */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#define READ_BYTES ((size_t)1 << 16)
+#define WRITE_BYTES_MAX ((size_t)1 << 30) /* systems refuse or cut larger single writes */
+#define TEMP_PREFIX ".pharos-tmp-"
+#define TEMP_RANDOM_BYTES 8
+#define ERROR_TEXT_MAX 128
+
+static enum ph_status fail_os(struct ph_err *err, const char *doing, const char *path)
+{
+    int code = errno;
+    char words[ERROR_TEXT_MAX];
+    if (strerror_r(code, words, sizeof words) != 0)
+        words[0] = 0;
+    enum ph_status status = code == ENOENT ? PH_ERR_NOTFOUND : code == ENOMEM ? PH_ERR_NOMEM : PH_ERR_IO;
+    return ph_fail(err, status, "cannot %s %s: %s", doing, path, words);
+}
+
+static enum ph_status check_mappable(const struct stat *info, const char *path, struct ph_err *err)
+{
+    if (S_ISDIR(info->st_mode))
+        return ph_fail(err, PH_ERR_ARG, "%s is a directory; name a file in it", path);
+    if (!S_ISREG(info->st_mode))
+        return ph_fail(err, PH_ERR_ARG, "%s is not a regular file (a device, pipe or socket can't be mapped)",
+                       path);
+    if ((uintmax_t)info->st_size > SIZE_MAX)
+        return ph_fail(err, PH_ERR_LIMIT, "%s has %jd bytes, more than the address space", path,
+                       (intmax_t)info->st_size);
+    return PH_OK;
+}
+
+static enum ph_status map_descriptor(struct file_map *map, int fd, const char *path, struct ph_err *err)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return fail_os(err, "inspect", path);
+    enum ph_status status = check_mappable(&info, path, err);
+    if (status != PH_OK || info.st_size == 0)
+        return status;
+    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED)
+        return fail_os(err, "map", path);
+    map->data = data;
+    map->len = (size_t)info.st_size;
+    return PH_OK;
+}
+
+enum ph_status file_map_open(struct file_map *map, const char *path, struct ph_err *err)
+{
+    *map = (struct file_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not block us */
+    if (fd < 0)
+        return fail_os(err, "open", path);
+    enum ph_status status = map_descriptor(map, fd, path, err);
+    close(fd);
+    return status;
+}
+
+void file_map_release(struct file_map *map)
+{
+    if (map->data)
+        munmap((void *)map->data, map->len);
+    *map = (struct file_map){0};
+}
+
+static ssize_t read_retrying(int fd, void *bytes, size_t len)
+{
+    ssize_t got;
+    do
+        got = read(fd, bytes, len);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+/* Reads up to the buffer's maximum and then one byte more, to tell a full buffer from a longer file. */
+static enum ph_status read_descriptor(int fd, const char *path, struct buf *out, struct ph_err *err)
+{
+    for (;;) {
+        size_t room = out->max - out->len;
+        size_t want = room < READ_BYTES ? room : READ_BYTES;
+        char probe;
+        char *into = want > 0 ? buf_reserve(out, want) : &probe;
+        if (!into)
+            return ph_fail(err, buf_status(out), "no memory to read %s", path);
+        ssize_t got = read_retrying(fd, into, want > 0 ? want : 1);
+        if (got < 0)
+            return fail_os(err, "read", path);
+        if (got == 0)
+            return PH_OK;
+        if (want == 0)
+            return ph_fail(err, PH_ERR_LIMIT, "%s is longer than %zu bytes, the most that is read here", path,
+                           out->max);
+        buf_grew(out, (size_t)got);
+    }
+}
+
+enum ph_status file_read(const char *path, struct buf *out, struct ph_err *err)
+{
+    size_t before = out->len;
+    bool standard_input = strcmp(path, "-") == 0;
+    const char *name = standard_input ? "standard input" : path;
+    int fd = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_os(err, "open", name);
+    enum ph_status status = read_descriptor(fd, name, out, err);
+    if (!standard_input)
+        close(fd);
+    if (status != PH_OK && out->data) {
+        out->len = before;
+        out->data[before] = 0;
+    }
+    return status;
+}
+
+/* "dir" of "dir/name", "." of "name", "/" of "/name"; the length of its part of the path, 0 for ".". */
+static size_t directory_len(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* The name is short and of its own, so that it fits wherever the target's does. */
+static char *temp_path(const char *path)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char random[TEMP_RANDOM_BYTES];
+    size_t dir_len = directory_len(path), prefix_len = sizeof TEMP_PREFIX - 1;
+    char *temp = mem_alloc(dir_len + prefix_len + 2 * sizeof random + 1);
+    if (!temp)
+        return NULL;
+    if (entropy_fill(random, sizeof random) != 0) {
+        mem_free(temp);
+        return NULL;
+    }
+    memcpy(temp, path, dir_len);
+    memcpy(temp + dir_len, TEMP_PREFIX, prefix_len);
+    char *at = temp + dir_len + prefix_len;
+    for (size_t i = 0; i < sizeof random; i++) {
+        *at++ = digits[random[i] >> 4];
+        *at++ = digits[random[i] & 15];
+    }
+    *at = 0;
+    return temp;
+}
+
+static int write_all(int fd, const char *bytes, size_t len)
+{
+    while (len > 0) {
+        ssize_t written = write(fd, bytes, len < WRITE_BYTES_MAX ? len : WRITE_BYTES_MAX);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return -1;
+        bytes += written;
+        len -= (size_t)written;
+    }
+    return 0;
+}
+
+static int fsync_retrying(int fd)
+{
+    int result;
+    do
+        result = fsync(fd);
+    while (result != 0 && errno == EINTR);
+    return result;
+}
+
+/* Writes and syncs the temporary file; the descriptor is closed either way. */
+static enum ph_status fill_temp(int fd, const char *path, const void *bytes, size_t len, struct ph_err *err)
+{
+    enum ph_status status = PH_OK;
+    if (write_all(fd, bytes, len) != 0)
+        status = fail_os(err, "write", path);
+    else if (fsync_retrying(fd) != 0)
+        status = fail_os(err, "sync", path);
+    if (close(fd) != 0 && status == PH_OK && errno != EINTR)
+        status = fail_os(err, "close", path);
+    return status;
+}
+
+/* Makes the rename durable. File systems that can't sync a directory say EINVAL and need not. */
+static enum ph_status sync_directory(const char *path, struct ph_err *err)
+{
+    size_t len = directory_len(path);
+    char *dir = mem_alloc(len + 2);
+    if (!dir)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory to sync the directory of %s", path);
+    memcpy(dir, path, len);
+    dir[len] = '.';
+    dir[len + 1] = 0;
+    enum ph_status status = PH_OK;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || (fsync_retrying(fd) != 0 && errno != EINVAL))
+        status = fail_os(err, "sync the directory of", path);
+    if (fd >= 0)
+        close(fd);
+    mem_free(dir);
+    return status;
+}
+
+enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len, unsigned mode,
+                                 struct ph_err *err)
+{
+    char *temp = temp_path(path);
+    if (!temp)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory or no random numbers to write %s", path);
+    enum ph_status status;
+    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
+    if (fd < 0) {
+        status = fail_os(err, "create a file beside", path);
+        goto done;
+    }
+    status = fill_temp(fd, path, bytes, len, err);
+    if (status == PH_OK && rename(temp, path) != 0)
+        status = fail_os(err, "replace", path);
+    if (status != PH_OK) {
+        unlink(temp);
+        goto done;
+    }
+    status = sync_directory(path, err);
+done:
+    mem_free(temp);
+    return status;
+}
+
+bool file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}

@@ -1,0 +1,267 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "test_support.h"
+
+struct fixture {
+    char dir[64];
+    char path[128];
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    snprintf(f->dir, sizeof f->dir, "/tmp/test_file.XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    snprintf(f->path, sizeof f->path, "%s/file", f->dir);
+    *state = f;
+    return 0;
+}
+
+/* Removes the directory's files and answers how many there were. */
+static int empty_dir(const char *path)
+{
+    int count = 0;
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        char name[512];
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        remove(name);
+        count++;
+    }
+    closedir(dir);
+    return count;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    empty_dir(f->dir);
+    rmdir(f->dir);
+    free(f);
+    return 0;
+}
+
+static void assert_content(const char *path, const char *expected)
+{
+    struct buf buf;
+    struct ph_err err = {0};
+    buf_init(&buf, 1 << 20);
+    if (file_read(path, &buf, &err) != PH_OK)
+        fail_msg("%s", err.message);
+    assert_string_equal(buf.data ? buf.data : "", expected);
+    buf_release(&buf);
+}
+
+static void written_files_are_read_and_mapped(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    struct file_map map;
+    assert_false(file_exists(f->path));
+    assert_int_equal(file_write_atomic(f->path, "first", 5, 0640, &err), PH_OK);
+    assert_content(f->path, "first");
+    assert_int_equal(file_write_atomic(f->path, "the second", 10, 0640, &err), PH_OK);
+    assert_content(f->path, "the second");
+    assert_true(file_exists(f->path));
+    assert_int_equal(file_map_open(&map, f->path, &err), PH_OK);
+    assert_int_equal(map.len, 10);
+    assert_memory_equal(map.data, "the second", 10);
+    struct stat info;
+    assert_int_equal(stat(f->path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0640);
+    assert_int_equal(file_write_atomic(f->path, "third", 5, 0640, &err), PH_OK);
+    assert_memory_equal(map.data, "the second", 10); /* a map outlives the replacement */
+    file_map_release(&map);
+    file_map_release(&map);
+    assert_int_equal(file_write_atomic(f->path, NULL, 0, 0600, &err), PH_OK);
+    assert_int_equal(file_map_open(&map, f->path, &err), PH_OK);
+    assert_null(map.data);
+    assert_int_equal(map.len, 0);
+    file_map_release(&map);
+    assert_int_equal(empty_dir(f->dir), 1);
+}
+
+static void names_without_a_slash_work(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    char before[512];
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(chdir(f->dir), 0);
+    enum ph_status status = file_write_atomic("plain", "x", 1, 0600, &err);
+    assert_int_equal(chdir(before), 0);
+    assert_int_equal(status, PH_OK);
+    assert_int_equal(empty_dir(f->dir), 1);
+}
+
+static void what_cannot_be_mapped_is_named(void **state)
+{
+    struct fixture *f = *state;
+    struct file_map map;
+    char fifo[128];
+    snprintf(fifo, sizeof fifo, "%s/fifo", f->dir);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    const struct {
+        const char *path;
+        enum ph_status status;
+        const char *words;
+    } cases[] = {
+        {f->dir, PH_ERR_ARG, "is a directory"},          {fifo, PH_ERR_ARG, "not a regular file"},
+        {"/dev/null", PH_ERR_ARG, "not a regular file"}, {f->path, PH_ERR_NOTFOUND, "No such file"},
+        {"/dev/null/x", PH_ERR_IO, "Not a directory"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct ph_err err = {0};
+        assert_int_equal(file_map_open(&map, cases[i].path, &err), cases[i].status);
+        assert_non_null(strstr(err.message, cases[i].words));
+        assert_non_null(strstr(err.message, cases[i].path));
+        assert_null(map.data);
+    }
+}
+
+static void reads_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    char *big = malloc(300000);
+    for (size_t i = 0; i < 300000; i++)
+        big[i] = (char)('a' + i % 26);
+    assert_int_equal(file_write_atomic(f->path, big, 300000, 0600, &err), PH_OK);
+    struct buf buf;
+    buf_init(&buf, 300003);
+    buf_puts(&buf, "abc");
+    assert_int_equal(file_read(f->path, &buf, &err), PH_OK);
+    assert_int_equal(buf.len, 300003);
+    assert_memory_equal(buf.data + 3, big, 300000);
+    buf_release(&buf);
+    for (size_t max = 299999; max <= 300002; max++) {
+        buf_init(&buf, max);
+        buf_puts(&buf, "abc");
+        assert_int_equal(file_read(f->path, &buf, &err), PH_ERR_LIMIT);
+        assert_non_null(strstr(err.message, f->path));
+        assert_string_equal(buf.data, "abc");
+        buf_release(&buf);
+    }
+    buf_init(&buf, 1000);
+    assert_int_equal(file_read("/dev/zero", &buf, &err), PH_ERR_LIMIT);
+    assert_int_equal(file_read(f->dir, &buf, &err), PH_ERR_IO);
+    assert_non_null(strstr(err.message, "directory"));
+    buf_release(&buf);
+    free(big);
+}
+
+static void a_dash_reads_standard_input(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "from a pipe", 11), 11);
+    close(ends[1]);
+    int saved = dup(STDIN_FILENO);
+    dup2(ends[0], STDIN_FILENO);
+    close(ends[0]);
+    assert_content("-", "from a pipe");
+    dup2(saved, STDIN_FILENO);
+    close(saved);
+}
+
+/* The system refuses in the middle of the data, as on a full disk. */
+static void a_failed_write_leaves_the_old_content_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    struct rlimit before, small = {10000, 10000};
+    char *big = calloc(1, 100000);
+    assert_int_equal(file_write_atomic(f->path, "old", 3, 0600, &err), PH_OK);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before);
+    small.rlim_max = before.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &small);
+    enum ph_status status = file_write_atomic(f->path, big, 100000, 0600, &err);
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(status, PH_ERR_IO);
+    assert_non_null(strstr(err.message, "File too large"));
+    assert_content(f->path, "old");
+    assert_int_equal(empty_dir(f->dir), 1);
+    free(big);
+}
+
+static void a_write_that_cannot_begin_or_end_says_why(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    char inside[160], sub[160];
+    snprintf(inside, sizeof inside, "%s/absent/file", f->dir);
+    assert_int_equal(file_write_atomic(inside, "x", 1, 0600, &err), PH_ERR_NOTFOUND);
+    assert_non_null(strstr(err.message, inside));
+    snprintf(sub, sizeof sub, "%s/sub", f->dir);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    assert_int_equal(file_write_atomic(sub, "x", 1, 0600, &err), PH_ERR_IO); /* rename over a directory */
+    assert_non_null(strstr(err.message, sub));
+    assert_int_equal(empty_dir(f->dir), 1);
+}
+
+/* A writer is killed at moments spread over its work; a reader must always find one whole version. */
+static void a_killed_writer_leaves_a_whole_file(void **state)
+{
+    struct fixture *f = *state;
+    enum { SIZE = 1 << 20, KILLS = 40 };
+    char *version = malloc(SIZE), *seen = malloc(SIZE);
+    memset(version, 'A', SIZE);
+    assert_int_equal(file_write_atomic(f->path, version, SIZE, 0600, NULL), PH_OK);
+    unsigned changed = 0;
+    char last = 'A';
+    for (int kill_number = 0; kill_number < KILLS; kill_number++) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (int i = 1;; i++) {
+                memset(version, 'A' + (kill_number + i) % 26, SIZE);
+                if (file_write_atomic(f->path, version, SIZE, 0600, NULL) != PH_OK)
+                    _exit(1);
+            }
+        }
+        struct timespec pause = {0, 100000L + 137000L * kill_number};
+        nanosleep(&pause, NULL);
+        kill(child, SIGKILL);
+        int status;
+        waitpid(child, &status, 0);
+        assert_true(WIFSIGNALED(status));
+        struct file_map map;
+        assert_int_equal(file_map_open(&map, f->path, NULL), PH_OK);
+        assert_int_equal(map.len, SIZE);
+        memset(seen, map.data[0], SIZE);
+        assert_memory_equal(map.data, seen, SIZE);
+        changed += (char)map.data[0] != last;
+        last = (char)map.data[0];
+        file_map_release(&map);
+    }
+    assert_true(changed > 0); /* else every kill came before the first rename and nothing was tested */
+    free(version);
+    free(seen);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(written_files_are_read_and_mapped, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_without_a_slash_work, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_mapped_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(reads_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_dash_reads_standard_input, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_failed_write_leaves_the_old_content_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_write_that_cannot_begin_or_end_says_why, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_killed_writer_leaves_a_whole_file, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
