@@ -65,12 +65,12 @@
 
 /* Chat requests */
 #define CHAT_MESSAGES_MAX 16384
-#define CHAT_CHOICES_MAX 32 /* n */
-#define CHAT_STOP_COUNT_MAX ENGINE_STOP_COUNT_MAX
-#define CHAT_SEQUENCES_MAX 128            /* prompts x n */
-#define CHAT_REPLY_BYTES_MAX (64u << 20)  /* collected for a reply that is not streamed */
-#define CHAT_INLINE_BYTES_MAX (64u << 10) /* longer prompts are tokenised on a helper thread */
-#define CHAT_PROMPT_BYTES_MAX (32u << 20) /* rendered */
-#define CHAT_KEEPALIVE_MS 10000           /* silence in a stream before a comment line */
+#define CHAT_CHOICES_MAX 32                             /* n */
+#define CHAT_STOP_COUNT_MAX (ENGINE_STOP_COUNT_MAX - 1) /* one is the plain template's own */
+#define CHAT_SEQUENCES_MAX 128                          /* prompts x n */
+#define CHAT_REPLY_BYTES_MAX (64u << 20)                /* collected for a reply that is not streamed */
+#define CHAT_INLINE_BYTES_MAX (16u << 10)               /* longer prompts are rendered on a helper thread */
+#define CHAT_PROMPT_BYTES_MAX (32u << 20)               /* rendered */
+#define CHAT_KEEPALIVE_MS 10000                         /* silence in a stream before a comment line */
 
 #endif

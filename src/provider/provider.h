@@ -28,15 +28,25 @@ struct provider_sink {
     void *ud;
 };
 
-/* A model in this process. Takes the engine. */
+/* A model in this process. It answers "still loading" until an engine is attached, so that a station can
+ * listen at once. `clock` serves templates that ask for the date. */
 PH_MUST_USE enum ph_status provider_local_create(struct provider **out, const char *model_id,
-                                                 struct engine *engine, const struct clock_source *clock,
+                                                 const struct clock_source *clock, struct ph_err *err);
+/* Takes the engine, also when it fails. A chat template that cannot be used is no failure: it is logged, and
+ * chat requests are refused with the reason. Loop's thread. */
+PH_MUST_USE enum ph_status provider_local_attach(struct provider *provider, struct engine *engine,
                                                  struct ph_err *err);
-void provider_free(struct provider *provider); /* no call may be running */
+/* The model will not come: requests are refused with this reason (copied). Loop's thread. */
+void provider_local_fail(struct provider *provider, const char *reason);
+void provider_free(struct provider *provider); /* NULL is fine; no call may be running */
 
 const char *provider_model_id(const struct provider *provider);
-struct engine *provider_engine(const struct provider *provider); /* NULL: not local */
+const char *provider_kind(const struct provider *provider);      /* "local" */
+struct engine *provider_engine(const struct provider *provider); /* NULL: not local, or not attached */
 bool provider_ready(const struct provider *provider);
+const char *provider_problem(const struct provider *provider); /* why it will never be ready; NULL: none */
+/* Longest prompt and reply together, in tokens; 0 while unknown. */
+size_t provider_context_len(const struct provider *provider);
 
 /* Begins to answer; `request` must live until the call is gone. A fault means nothing was begun. */
 PH_MUST_USE enum ph_status provider_start(struct provider *provider, struct net_loop *loop,
