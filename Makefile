@@ -39,7 +39,7 @@ flags_kernels_ref    := $(KERNEL_FLAGS)
 flags_kernels_avx2   := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c
 flags_kernels_avx512 := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
 flags_kernels_amx    := $(flags_kernels_avx512) -mamx-tile -mamx-int8 -mamx-bf16
-kernel_flags = $(or $(flags_$(1)),$(foreach set,avx2 avx512 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
+kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
 
 SOURCES := $(sort $(wildcard src/*/*.c))
 ifeq ($(filter x86_64 amd64,$(ARCH)),)

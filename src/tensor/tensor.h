@@ -86,7 +86,8 @@ struct lane {
     unsigned index;
     unsigned count;
     void *scratch;  /* pool's scratch_bytes for this lane alone, 64-byte aligned */
-    uint64_t round; /* how many collective steps this lane has begun (private to the pool) */
+    void *panel;    /* the matrix products' own scratch (private to tensor) */
+    uint32_t round; /* how many shared loops this lane has finished (private to the pool) */
 };
 
 /* lanes 0 = one for each CPU this process may use. */

@@ -1,0 +1,119 @@
+/* Input rows and their forms. A form is made for all rows at once, by all lanes together, before the first
+ * product that wants it; each form has its own place in the workspace, so that several can be valid at a
+ * time.
+ *
+ * Quantisation follows ggml's arithmetic as its x86 kernels do it, because products should round where
+ * llama.cpp's do: blocks of 32 take 127 / max as their inverse scale and round to even; blocks of 256 are
+ * quantize_q8_k. */
+#include "tensor/act_int.h"
+
+#include <assert.h>
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+static size_t form_stride(enum act_form form, size_t d)
+{
+    switch (form) {
+    case FORM_Q8:
+        return q8_scaled_sums(d) + align64(d / 32 * 4);
+    case FORM_Q8K:
+        return q8k_scales(d) + align64(d / 256 * 4);
+    case FORM_F32T:
+        return d * TILE_ROWS * 4;
+    case FORM_BF16T:
+    case FORM_BF16L:
+        return round_up(d, 32) * TILE_ROWS * 2;
+    case FORM_Q8T:
+        return d * TILE_ROWS + d / 32 * TILE_ROWS * 8;
+    default:
+        return 0;
+    }
+}
+
+static bool form_is_tile(enum act_form form)
+{
+    return form >= FORM_F32T;
+}
+
+static size_t form_units(enum act_form form, size_t n)
+{
+    return form_is_tile(form) ? (n + TILE_ROWS - 1) / TILE_ROWS : n;
+}
+
+size_t act_workspace_bytes(size_t n_max, size_t d_max)
+{
+    size_t total = 0, d = round_up(d_max, 256);
+    for (unsigned form = 0; form < FORM_COUNT; form++)
+        total += form_units(form, n_max) * align64(form_stride(form, d));
+    return total;
+}
+
+void act_init(struct act *act, const float *x, size_t n, size_t d, void *workspace)
+{
+    *act = (struct act){.x = x, .n = n, .d = d, .workspace = workspace};
+}
+
+struct act_view act_view(const struct act *act, enum act_form form)
+{
+    size_t offset = 0;
+    for (unsigned f = 0; f < (unsigned)form; f++)
+        offset += form_units(f, act->n) * align64(form_stride(f, act->d));
+    return (struct act_view){(uint8_t *)act->workspace + offset, align64(form_stride(form, act->d))};
+}
+
+/* ---- Making a row or a group of a form ---- */
+
+static void make_q8(const struct vector_kernels *v, const float *x, size_t d, uint8_t *row)
+{
+    float *scales = (float *)(void *)(row + q8_scales(d));
+    float *sums = (float *)(void *)(row + q8_sums(d));
+    float *scaled = (float *)(void *)(row + q8_scaled_sums(d));
+    for (size_t b = 0; b < d / 32; b++) {
+        int32_t sum;
+        float scale;
+        v->quantize_q8(x + 32 * b, (int8_t *)row + 32 * b, &scale, &sum, 32);
+        scales[b] = tensor_f16_to_f32(tensor_f32_to_f16(scale));
+        sums[b] = (float)sum;
+        scaled[b] = tensor_f16_to_f32(tensor_f32_to_f16(scale * (float)sum));
+    }
+}
+
+static void make_q8k(const float *x, size_t d, uint8_t *row)
+{
+    uint8_t block[292];
+    for (size_t b = 0; b < d / 256; b++) {
+        tensor_quantize(TENSOR_Q8_K, x + 256 * b, block, 256);
+        memcpy(row + 256 * b, block + 4, 256);
+        memcpy(row + q8k_sums(d) + 32 * b, block + 260, 32);
+        memcpy(row + q8k_scales(d) + 4 * b, block, 4);
+    }
+}
+
+static void make_form(enum act_form form, const struct kernels *k, const struct act *act, size_t unit)
+{
+    struct act_view view = act_view(act, form);
+    uint8_t *to = view.data + unit * view.stride;
+    if (form == FORM_Q8)
+        make_q8(k->vector, act->x + unit * act->d, act->d, to);
+    else if (form == FORM_Q8K)
+        make_q8k(act->x + unit * act->d, act->d, to);
+}
+
+void act_prepare(struct lane *lane, struct act *act, uint32_t forms)
+{
+    uint32_t missing = forms & ~act->ready;
+    if (!missing)
+        return;
+    for (unsigned form = 0; form < FORM_COUNT; form++) {
+        if (!(missing & FORM_BIT(form)))
+            continue;
+        size_t unit, end;
+        while (lane_take(lane, form_units(form, act->n), 1, &unit, &end))
+            make_form(form, lane->kernels, act, unit);
+    }
+    act->ready |= missing;
+    lane_barrier(lane);
+}

@@ -1,0 +1,128 @@
+/* The table behind `struct kernels`: what an instruction set provides, and the forms of input rows it may ask
+ * for.
+ *
+ * A matrix product is a function for each format and phase that computes some weight rows against all input
+ * rows. It names the forms it reads; the driver (matmul.c) makes them, once, before the product. */
+#ifndef PHAROS_TENSOR_KERNELS_INT_H
+#define PHAROS_TENSOR_KERNELS_INT_H
+
+#include "tensor/formats_int.h"
+#include "tensor/tensor.h"
+
+/* ---- Forms of input rows ----
+ *
+ * Row forms keep a row together; they serve decode. Tile forms transpose groups of TILE_ROWS rows, so that
+ * one vector holds the same input of sixteen rows; they serve prefill. Missing rows of the last group are
+ * zero.
+ *
+ *  FORM_Q8    codes int8 [d], then for each block of 32: scale, sum of codes, scale * sum rounded to F16; the
+ *             scale is rounded to F16, the code is made with the unrounded one (as ggml's Q8_0 and Q8_1 do)
+ *  FORM_Q8K   codes int8 [d], then int16 sums of 16 codes, then a float scale for each block of 256 (ggml's
+ * Q8_K) FORM_F32T  [group][d][16] float FORM_BF16T [group][d / 2][16][2] bf16, d rounded up to even: the
+ * operand shape of VDPBF16PS and of AMX tiles FORM_BF16L the same for what BF16 rounding left over: x = hi +
+ * lo to 16 bits FORM_Q8T   [group] of codes [d / 4][16][4] int8, then [d / 32][16] scales, then [d / 32][16]
+ * scale * sum */
+enum act_form { FORM_Q8, FORM_Q8K, FORM_F32T, FORM_BF16T, FORM_BF16L, FORM_Q8T, FORM_COUNT };
+
+#define TILE_ROWS 16
+#define FORM_BIT(form) (1u << (form))
+
+/* One form's place: rows (or groups) `stride` bytes apart. */
+struct act_view {
+    uint8_t *data;
+    size_t stride;
+};
+
+struct act_view act_view(const struct act *act, enum act_form form);
+
+/* Where the planes of a row form lie, in bytes from the row's start. */
+static inline size_t align64(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+static inline size_t q8_scales(size_t d)
+{
+    return align64(d);
+}
+static inline size_t q8_sums(size_t d)
+{
+    return q8_scales(d) + align64(d / 32 * 4);
+}
+static inline size_t q8_scaled_sums(size_t d)
+{
+    return q8_sums(d) + align64(d / 32 * 4);
+}
+static inline size_t q8k_sums(size_t d)
+{
+    return align64(d);
+}
+static inline size_t q8k_scales(size_t d)
+{
+    return q8k_sums(d) + align64(d / 16 * 2);
+}
+
+/* ---- Matrix products ---- */
+
+struct mm_job {
+    const struct matrix *w;
+    const struct act *x;
+    float *y;
+    size_t y_stride;
+    uint8_t *panel; /* POOL_PANEL_BYTES */
+};
+
+struct mm_kernel {
+    void (*run)(const struct mm_job *job, size_t first, size_t end); /* weight rows [first, end) */
+    uint32_t forms; /* FORM_BIT of what it reads; 0: the float rows themselves */
+    uint32_t tile;  /* weight rows it likes to take together; chunks are multiples of it */
+};
+
+/* ---- Vector operations: the tensor_* functions without their first argument ---- */
+struct vector_kernels {
+    float (*dot)(const float *a, const float *b, size_t len);
+    void (*axpy)(float *y, float alpha, const float *x, size_t len);
+    void (*add)(float *y, const float *x, size_t len);
+    void (*mul)(float *y, const float *x, size_t len);
+    void (*scale)(float *y, float alpha, size_t len);
+    void (*rms_norm)(float *y, const float *x, const float *weight, size_t len, float eps);
+    void (*layer_norm)(float *y, const float *x, const float *weight, const float *bias, size_t len,
+                       float eps);
+    void (*softmax)(float *x, size_t len);
+    void (*silu_mul)(float *gate, const float *up, size_t len);
+    void (*gelu_mul)(float *gate, const float *up, size_t len);
+    void (*silu)(float *x, size_t len);
+    void (*gelu)(float *x, size_t len);
+    void (*softcap)(float *x, size_t len, float cap);
+    void (*rope)(float *x, const float *cos_sin, size_t pairs, bool neox);
+    void (*attend)(const struct attn *attn, const float *q, size_t group, float *out, void *scratch);
+    void (*to_f16)(const float *src, uint16_t *dst, size_t len);
+    void (*quantize_q8)(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len);
+};
+
+/* Loops of arithmetic alone, for tensor_measure_peak_*: each returns operations done and runs `rounds`
+ * rounds. */
+struct peak_kernels {
+    uint64_t (*f32)(uint64_t rounds);
+    uint64_t (*bf16)(uint64_t rounds);
+    uint64_t (*int8)(uint64_t rounds);
+    uint64_t (*read)(const void *data,
+                     size_t bytes); /* reads every byte; returns something that depends on them */
+};
+
+struct kernels {
+    const char *name;
+    const struct vector_kernels *vector;
+    const struct peak_kernels *peak;
+    struct mm_kernel decode[FORMAT_TYPES];
+    struct mm_kernel prefill[FORMAT_TYPES];
+};
+
+extern const struct vector_kernels vector_ref, vector_avx2, vector_avx512;
+extern const struct kernels kernels_ref;
+
+/* The reference product of any format, which other sets name for what they do not speed up. */
+void mm_ref_float(const struct mm_job *job, size_t first, size_t end);
+void mm_ref_q8(const struct mm_job *job, size_t first, size_t end);
+void mm_ref_q8k(const struct mm_job *job, size_t first, size_t end);
+
+#endif

@@ -1,0 +1,96 @@
+/* The public vector operations: each is one entry of the kernel set's table (see vector_body.h). */
+#include "tensor/kernels_int.h"
+
+float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len)
+{
+    return k->vector->dot(a, b, len);
+}
+
+void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x, size_t len)
+{
+    k->vector->axpy(y, alpha, x, len);
+}
+
+void tensor_add(const struct kernels *k, float *y, const float *x, size_t len)
+{
+    k->vector->add(y, x, len);
+}
+
+void tensor_mul(const struct kernels *k, float *y, const float *x, size_t len)
+{
+    k->vector->mul(y, x, len);
+}
+
+void tensor_scale(const struct kernels *k, float *y, float alpha, size_t len)
+{
+    k->vector->scale(y, alpha, len);
+}
+
+void tensor_rms_norm(const struct kernels *k, float *y, const float *x, const float *weight, size_t len,
+                     float eps)
+{
+    k->vector->rms_norm(y, x, weight, len, eps);
+}
+
+void tensor_layer_norm(const struct kernels *k, float *y, const float *x, const float *weight,
+                       const float *bias, size_t len, float eps)
+{
+    k->vector->layer_norm(y, x, weight, bias, len, eps);
+}
+
+void tensor_softmax(const struct kernels *k, float *x, size_t len)
+{
+    k->vector->softmax(x, len);
+}
+
+void tensor_silu_mul(const struct kernels *k, float *gate, const float *up, size_t len)
+{
+    k->vector->silu_mul(gate, up, len);
+}
+
+void tensor_gelu_mul(const struct kernels *k, float *gate, const float *up, size_t len)
+{
+    k->vector->gelu_mul(gate, up, len);
+}
+
+void tensor_silu(const struct kernels *k, float *x, size_t len)
+{
+    k->vector->silu(x, len);
+}
+
+void tensor_gelu(const struct kernels *k, float *x, size_t len)
+{
+    k->vector->gelu(x, len);
+}
+
+void tensor_softcap(const struct kernels *k, float *x, size_t len, float cap)
+{
+    k->vector->softcap(x, len, cap);
+}
+
+void tensor_rope(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox)
+{
+    k->vector->rope(x, cos_sin, pairs, neox);
+}
+
+void tensor_attend(const struct kernels *k, const struct attn *attn, const float *q, size_t group, float *out,
+                   void *scratch)
+{
+    k->vector->attend(attn, q, group, out, scratch);
+}
+
+/* scores [group][page_len], maxima and sums [group], one key or value row as floats; each part 64-byte
+ * aligned */
+size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_dim_k, size_t head_dim_v)
+{
+    size_t row = head_dim_k > head_dim_v ? head_dim_k : head_dim_v;
+    return align64(group * page_len * 4) + 2 * align64(group * 4) + align64(row * 4) + 64;
+}
+
+void tensor_kv_store(const struct kernels *k, enum tensor_type type, const float *src, void *dst, size_t len)
+{
+    if (type == TENSOR_F16)
+        k->vector->to_f16(src, dst, len);
+    else
+        tensor_quantize(type, src, dst, len);
+}

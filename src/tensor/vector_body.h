@@ -1,0 +1,450 @@
+/* Vector operations and attention, written once with the compiler's vector types and compiled for each
+ * instruction set by vector_ref.c, vector_avx2.c, vector_avx512.c, which define before including this:
+ *
+ *   VECTOR_BYTES          width of a vector
+ *   VECTOR_TABLE          name of the table to define
+ *   vector_fma(a, b, c)   a * b + c, fused where the set can
+ *   vector_load_f16(p)    VECTOR_LEN halves to floats
+ *   vector_store_f16(p, v)
+ *
+ * Sums run in several accumulators that are folded in a fixed order, so a result depends on the length and
+ * the values only. A tail shorter than a vector is worked on in a zero-padded copy. */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/kernels_int.h"
+
+#define VECTOR_LEN ((size_t)VECTOR_BYTES / 4)
+
+typedef float vf __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t vi __attribute__((vector_size(VECTOR_BYTES)));
+typedef float vf_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+
+static inline vf vector_fma(vf a, vf b, vf c);
+static inline vf vector_load_f16(const uint16_t *p);
+static inline void vector_store_f16(uint16_t *p, vf v);
+
+static inline vf load(const float *p)
+{
+    return *(const vf_any *)(const void *)p;
+}
+
+static inline void store(float *p, vf v)
+{
+    *(vf_any *)(void *)p = v;
+}
+
+static inline vf load_part(const float *p, size_t len)
+{
+    float full[VECTOR_LEN] = {0};
+    memcpy(full, p, len * sizeof *p);
+    return load(full);
+}
+
+static inline void store_part(float *p, vf v, size_t len)
+{
+    float full[VECTOR_LEN];
+    store(full, v);
+    memcpy(p, full, len * sizeof *p);
+}
+
+static inline vf splat(float v)
+{
+    return v - (vf){0};
+}
+
+static inline vf select(vi mask, vf yes, vf no)
+{
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+}
+
+static inline vf max_of(vf a, vf b)
+{
+    return select(a > b, a, b);
+}
+
+static inline vf min_of(vf a, vf b)
+{
+    return select(a < b, a, b);
+}
+
+static inline float fold_sum(vf v)
+{
+    float part[VECTOR_LEN];
+    store(part, v);
+    for (size_t half = VECTOR_LEN / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            part[i] += part[i + half];
+    return part[0];
+}
+
+static inline float fold_max(vf v)
+{
+    float part[VECTOR_LEN];
+    store(part, v);
+    for (size_t half = VECTOR_LEN / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+    return part[0];
+}
+
+/* ---- exp: 2^k * e^r with |r| <= ln 2 / 2, e^r by its Taylor polynomial of degree 7 (error 4e-9) ---- */
+
+#define ROUND_MAGIC 12582912.0f /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
+
+static inline vf exp_of(vf x)
+{
+    x = min_of(max_of(x, splat(-104.0f)), splat(89.0f));
+    vf shifted = vector_fma(x, splat(1.44269504f), splat(ROUND_MAGIC));
+    vi k = (vi)shifted - (vi)splat(ROUND_MAGIC);
+    vf whole = shifted - splat(ROUND_MAGIC);
+    vf r = vector_fma(whole, splat(-0.693359375f), x);
+    r = vector_fma(whole, splat(2.12194440e-4f), r);
+    vf p = splat(1.0f / 5040);
+    p = vector_fma(p, r, splat(1.0f / 720));
+    p = vector_fma(p, r, splat(1.0f / 120));
+    p = vector_fma(p, r, splat(1.0f / 24));
+    p = vector_fma(p, r, splat(1.0f / 6));
+    p = vector_fma(p, r, splat(0.5f));
+    p = vector_fma(p, r, splat(1.0f));
+    p = vector_fma(p, r, splat(1.0f));
+    vi half = k >> 1; /* in two steps, so that the ends of the range become 0 and infinity by themselves */
+    return p * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);
+}
+
+static inline vf silu_of(vf x)
+{
+    return x / (splat(1.0f) + exp_of(-x));
+}
+
+/* 0.5 x (1 + tanh(z)) is x / (1 + exp(-2 z)), which loses nothing where tanh is near -1. */
+static inline vf gelu_of(vf x)
+{
+    vf z = splat(0.79788456080286535588f) * x * (splat(1.0f) + splat(0.044715f) * x * x);
+    return x / (splat(1.0f) + exp_of(splat(-2.0f) * z));
+}
+
+static inline vf tanh_of(vf x)
+{
+    vf e = exp_of(splat(2.0f) * x);
+    vf far = select(x > 20.0f, splat(1.0f), (e - splat(1.0f)) / (e + splat(1.0f)));
+    vf s = x * x; /* near zero the quotient would cancel: the odd series instead */
+    vf near = splat(62.0f / 2835);
+    near = vector_fma(near, s, splat(-17.0f / 315));
+    near = vector_fma(near, s, splat(2.0f / 15));
+    near = vector_fma(near, s, splat(-1.0f / 3));
+    near = vector_fma(near * s, x, x);
+    return select(s < 0.04f, near, far);
+}
+
+/* ---- Elementwise ---- */
+
+/* Runs `expr` over y, with X and Y standing for the vectors of x and y (x may be y). */
+#define FOR_EACH_VECTOR(y, x, len, expr)                                             \
+    do {                                                                             \
+        size_t i_ = 0;                                                               \
+        for (; i_ + VECTOR_LEN <= (len); i_ += VECTOR_LEN) {                         \
+            vf X = load((x) + i_), Y = load((y) + i_);                               \
+            (void)X, (void)Y;                                                        \
+            store((y) + i_, (expr));                                                 \
+        }                                                                            \
+        if (i_ < (len)) {                                                            \
+            vf X = load_part((x) + i_, (len)-i_), Y = load_part((y) + i_, (len)-i_); \
+            (void)X, (void)Y;                                                        \
+            store_part((y) + i_, (expr), (len)-i_);                                  \
+        }                                                                            \
+    } while (0)
+
+static void vector_axpy(float *y, float alpha, const float *x, size_t len)
+{
+    FOR_EACH_VECTOR(y, x, len, vector_fma(splat(alpha), X, Y));
+}
+
+static void vector_add(float *y, const float *x, size_t len)
+{
+    FOR_EACH_VECTOR(y, x, len, Y + X);
+}
+
+static void vector_mul(float *y, const float *x, size_t len)
+{
+    FOR_EACH_VECTOR(y, x, len, Y * X);
+}
+
+static void vector_scale(float *y, float alpha, size_t len)
+{
+    FOR_EACH_VECTOR(y, y, len, Y * splat(alpha));
+}
+
+static void vector_silu(float *x, size_t len)
+{
+    FOR_EACH_VECTOR(x, x, len, silu_of(Y));
+}
+
+static void vector_gelu(float *x, size_t len)
+{
+    FOR_EACH_VECTOR(x, x, len, gelu_of(Y));
+}
+
+static void vector_silu_mul(float *gate, const float *up, size_t len)
+{
+    FOR_EACH_VECTOR(gate, up, len, silu_of(Y) * X);
+}
+
+static void vector_gelu_mul(float *gate, const float *up, size_t len)
+{
+    FOR_EACH_VECTOR(gate, up, len, gelu_of(Y) * X);
+}
+
+static void vector_softcap(float *x, size_t len, float cap)
+{
+    FOR_EACH_VECTOR(x, x, len, splat(cap) * tanh_of(Y / splat(cap)));
+}
+
+/* ---- Sums ---- */
+
+static float vector_dot(const float *a, const float *b, size_t len)
+{
+    vf s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+    size_t i = 0;
+    for (; i + 4 * VECTOR_LEN <= len; i += 4 * VECTOR_LEN) {
+        s0 = vector_fma(load(a + i), load(b + i), s0);
+        s1 = vector_fma(load(a + i + VECTOR_LEN), load(b + i + VECTOR_LEN), s1);
+        s2 = vector_fma(load(a + i + 2 * VECTOR_LEN), load(b + i + 2 * VECTOR_LEN), s2);
+        s3 = vector_fma(load(a + i + 3 * VECTOR_LEN), load(b + i + 3 * VECTOR_LEN), s3);
+    }
+    for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+        s0 = vector_fma(load(a + i), load(b + i), s0);
+    if (i < len)
+        s1 = vector_fma(load_part(a + i, len - i), load_part(b + i, len - i), s1);
+    return fold_sum((s0 + s1) + (s2 + s3));
+}
+
+static float sum_of(const float *x, size_t len)
+{
+    vf s = {0};
+    size_t i = 0;
+    for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+        s += load(x + i);
+    if (i < len)
+        s += load_part(x + i, len - i);
+    return fold_sum(s);
+}
+
+static void vector_rms_norm(float *y, const float *x, const float *weight, size_t len, float eps)
+{
+    float inverse = 1.0f / sqrtf(vector_dot(x, x, len) / (float)len + eps);
+    if (weight) {
+        size_t i = 0;
+        for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+            store(y + i, load(x + i) * splat(inverse) * load(weight + i));
+        for (; i < len; i++)
+            y[i] = x[i] * inverse * weight[i];
+    } else {
+        FOR_EACH_VECTOR(y, x, len, X * splat(inverse));
+    }
+}
+
+static void vector_layer_norm(float *y, const float *x, const float *weight, const float *bias, size_t len,
+                              float eps)
+{
+    float mean = sum_of(x, len) / (float)len;
+    FOR_EACH_VECTOR(y, x, len, X - splat(mean));
+    float inverse = 1.0f / sqrtf(vector_dot(y, y, len) / (float)len + eps);
+    vector_scale(y, inverse, len);
+    if (weight)
+        vector_mul(y, weight, len);
+    if (bias)
+        vector_add(y, bias, len);
+}
+
+static float largest(const float *x, size_t len)
+{
+    vf m = splat(-INFINITY);
+    size_t i = 0;
+    for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+        m = max_of(load(x + i), m);
+    float best = fold_max(m);
+    for (; i < len; i++)
+        best = x[i] > best ? x[i] : best;
+    return best;
+}
+
+/* x = exp(x - shift), returns the sum */
+static float exp_shifted(float *x, size_t len, float shift)
+{
+    vf s = {0};
+    size_t i = 0;
+    for (; i + VECTOR_LEN <= len; i += VECTOR_LEN) {
+        vf e = exp_of(load(x + i) - splat(shift));
+        store(x + i, e);
+        s += e;
+    }
+    if (i < len) {
+        store_part(x + i, exp_of(load_part(x + i, len - i) - splat(shift)), len - i);
+        s += load_part(x + i, len - i);
+    }
+    return fold_sum(s);
+}
+
+static void vector_softmax(float *x, size_t len)
+{
+    float top = largest(x, len);
+    if (top == -INFINITY) /* everything masked: exp would see inf - inf */
+        top = 0.0f;
+    float sum = exp_shifted(x, len, top);
+    vector_scale(x, 1.0f / sum, len);
+}
+
+/* ---- Rotation ---- */
+
+static void vector_rope(float *x, const float *cos_sin, size_t pairs, bool neox)
+{
+    size_t step = neox ? 1 : 2, apart = neox ? pairs : 1;
+    for (size_t i = 0; i < pairs; i++) {
+        float *a = x + i * step, *b = a + apart;
+        float c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+        float x0 = *a, x1 = *b;
+        *a = x0 * c - x1 * s;
+        *b = x0 * s + x1 * c;
+    }
+}
+
+/* ---- Conversions ---- */
+
+static void vector_to_f16(const float *src, uint16_t *dst, size_t len)
+{
+    size_t i = 0;
+    for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+        vector_store_f16(dst + i, load(src + i));
+    for (; i < len; i++)
+        dst[i] = tensor_f32_to_f16(src[i]);
+}
+
+/* Blocks of 32 as ggml's x86 kernels make them: inverse 127 / max, codes rounded to even. */
+static void vector_quantize_q8(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len)
+{
+    for (size_t b = 0; b < len / 32; b++, src += 32, codes += 32) {
+        vf top = {0};
+        for (size_t i = 0; i < 32; i += VECTOR_LEN)
+            top = max_of((vf)((vi)load(src + i) & 0x7fffffff), top);
+        float most = fold_max(top);
+        float inverse = most > 1e-35f ? 127.0f / most : 0.0f;
+        vi total = {0};
+        for (size_t i = 0; i < 32; i += VECTOR_LEN) {
+            vf scaled = min_of(max_of(load(src + i) * splat(inverse), splat(-127.0f)), splat(127.0f));
+            vi q = (vi)(scaled + splat(ROUND_MAGIC)) - (vi)splat(ROUND_MAGIC);
+            total += q;
+            for (size_t j = 0; j < VECTOR_LEN; j++)
+                codes[i + j] = (int8_t)q[j];
+        }
+        scales[b] = most / 127.0f;
+        sums[b] = 0;
+        for (size_t j = 0; j < VECTOR_LEN; j++)
+            sums[b] += total[j];
+    }
+}
+
+/* ---- Attention ---- */
+
+struct attend_state {
+    float *scores; /* [group][page_len] */
+    float *top;    /* [group] running maximum */
+    float *sum;    /* [group] running sum of exponentials */
+    float *row;    /* one key or value row as floats */
+};
+
+/* A cache row as floats: the row itself where it is F32, else converted into `buffer`. */
+static const float *cache_row(enum tensor_type type, const void *page, size_t index, size_t len,
+                              float *buffer)
+{
+    if (type == TENSOR_F32)
+        return (const float *)page + index * len;
+    if (type == TENSOR_F16) {
+        const uint16_t *row = (const uint16_t *)page + index * len;
+        size_t i = 0;
+        for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+            store(buffer + i, vector_load_f16(row + i));
+        for (; i < len; i++)
+            buffer[i] = tensor_f16_to_f32(row[i]);
+        return buffer;
+    }
+    size_t row_bytes = tensor_row_bytes(type, len);
+    tensor_dequantize(type, (const uint8_t *)page + index * row_bytes, buffer, len);
+    return buffer;
+}
+
+/* One page's keys [from, to) (positions within the page): scores, running maxima and sums, then the values.
+ */
+static void attend_page(const struct attn *a, const struct attend_state *s, const float *q, size_t group,
+                        float *out, size_t page, size_t from, size_t to)
+{
+    size_t count = to - from;
+    for (size_t j = from; j < to; j++) {
+        const float *key = cache_row(a->type, a->k_pages[page], j, a->head_dim_k, s->row);
+        for (size_t h = 0; h < group; h++)
+            s->scores[h * a->page_len + j - from] =
+                vector_dot(q + h * a->head_dim_k, key, a->head_dim_k) * a->scale;
+    }
+    for (size_t h = 0; h < group; h++) {
+        float *scores = s->scores + h * a->page_len;
+        if (a->softcap > 0.0f)
+            vector_softcap(scores, count, a->softcap);
+        float top = largest(scores, count);
+        top = top > s->top[h] ? top : s->top[h];
+        if (top == -INFINITY)
+            top = 0.0f;
+        float keep = expf(s->top[h] - top);
+        s->top[h] = top;
+        s->sum[h] = s->sum[h] * keep + exp_shifted(scores, count, top);
+        if (keep != 1.0f)
+            vector_scale(out + h * a->head_dim_v, keep, a->head_dim_v);
+    }
+    for (size_t j = from; j < to; j++) {
+        const float *value = cache_row(a->type, a->v_pages[page], j, a->head_dim_v, s->row);
+        for (size_t h = 0; h < group; h++)
+            vector_axpy(out + h * a->head_dim_v, s->scores[h * a->page_len + j - from], value, a->head_dim_v);
+    }
+}
+
+static void vector_attend(const struct attn *a, const float *q, size_t group, float *out, void *scratch)
+{
+    uint8_t *place = (uint8_t *)align64((size_t)scratch);
+    struct attend_state s = {.scores = (float *)(void *)place};
+    s.top = (float *)(void *)(place += align64(group * a->page_len * 4));
+    s.sum = (float *)(void *)(place += align64(group * 4));
+    s.row = (float *)(void *)(place + align64(group * 4));
+    for (size_t h = 0; h < group; h++) {
+        s.top[h] = a->sinks ? a->sinks[h] : -INFINITY;
+        s.sum[h] = a->sinks ? 1.0f : 0.0f;
+    }
+    memset(out, 0, group * a->head_dim_v * sizeof *out);
+    for (size_t at = a->first; at < a->end;) {
+        size_t page = at / a->page_len, start = page * a->page_len;
+        size_t stop = a->end - start < a->page_len ? a->end - start : a->page_len;
+        attend_page(a, &s, q, group, out, page, at - start, stop);
+        at = start + stop;
+    }
+    for (size_t h = 0; h < group; h++)
+        if (s.sum[h] > 0.0f)
+            vector_scale(out + h * a->head_dim_v, 1.0f / s.sum[h], a->head_dim_v);
+}
+
+const struct vector_kernels VECTOR_TABLE = {
+    .dot = vector_dot,
+    .axpy = vector_axpy,
+    .add = vector_add,
+    .mul = vector_mul,
+    .scale = vector_scale,
+    .rms_norm = vector_rms_norm,
+    .layer_norm = vector_layer_norm,
+    .softmax = vector_softmax,
+    .silu_mul = vector_silu_mul,
+    .gelu_mul = vector_gelu_mul,
+    .silu = vector_silu,
+    .gelu = vector_gelu,
+    .softcap = vector_softcap,
+    .rope = vector_rope,
+    .attend = vector_attend,
+    .to_f16 = vector_to_f16,
+    .quantize_q8 = vector_quantize_q8,
+};

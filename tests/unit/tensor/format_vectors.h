@@ -1,0 +1,54 @@
+/* One real block of every format: bytes from a model that llama.cpp quantised, and the FNV-1a hash of the
+ * little-endian F32 values that the Python gguf package (ggml's own) takes from it. */
+#ifndef PHAROS_TESTS_TENSOR_FORMAT_VECTORS_H
+#define PHAROS_TESTS_TENSOR_FORMAT_VECTORS_H
+
+#include "tensor/tensor.h"
+
+struct format_vector {
+    enum tensor_type type;
+    uint64_t hash;
+    const char *hex;
+};
+
+static const struct format_vector format_vectors[] = {
+    {TENSOR_F32, 0x1ccc8756ac835128u, "1fbcf2be5d429cbf9455b93eb4a5e43e86453ebea8ae613eb85b833f45f0223f"},
+    {TENSOR_F16, 0x5991d30438eeaf25u, "932a96b1783078333f241daf29278c33"},
+    {TENSOR_Q4_0, 0x6e551ffc97abe4a6u, "e23085e07a3b87b99f8c2baba5dce2b72621"},
+    {TENSOR_Q4_1, 0x121604e42cce2fafu, "cb30e2bc85f07b3b87ca9f8c3baba5ece2b72621"},
+    {TENSOR_Q5_0, 0xdcd8ceb989338a52u, "e22cec0be23efad0d576fe732d08564549b8c35d3d52"},
+    {TENSOR_Q5_1, 0x630da8d7987abb4cu, "a42ce2bcec0bf33e0ae0e6770e842f1a57575ac9d37e3d53"},
+    {TENSOR_Q8_0, 0xdd15ab798be8b5d0u,
+     "ec20cf81262eed176b422c2bca3c99ebe594f967ebb5fa350c00a81f1e545d2b99a6"},
+    {TENSOR_Q2_K, 0xfe9d62a01877df30u,
+     "8b786b38aaff69bc59994959898a67996154a22a25566b76d27ea96a804161d06aeb697ca60752a2b0a65653a39658a4"
+     "07a5101911b142a0209a62e2d04ca2949ea2e17722a9a6ea889589a47b6353a87e2c2e30"},
+    {TENSOR_Q3_K, 0xf9a3cf355f0a56e5u,
+     "f9eaa680de5ed10a8e47fbf62a46f50e52da2ab86f1817d22d2bdd0871b745f973ab8347d152ad5041a550f2375b08e5"
+     "95bb77a1805e95a3ada27c03e7a50c75590f7b2e600f687f0fce68c2f04b05fb1869f677ee779cb907e2c6f8a867c350"
+     "0193bb3656142b99004c03002495"},
+    {TENSOR_Q4_K, 0x47d4ccdd91ebea65u,
+     "fb0c5e19fef9b2e9fbefedecff383d99fe4776d672758a80726b79856736a94293b7960279659966597c58071e99691b"
+     "b5e35730faba64c1b95dc27f952917fd5cf9b9dbe7cd564ae4dbc38e7b4507babbd7a775296e48666675a87c80579b57"
+     "394aa5ade51d683ba7761c52d89d0778cc99b895ae09af268069aefa782a89782cad79a87d3865ce2477da795da779ab"},
+    {TENSOR_Q5_K, 0xfd0fbbdb5dc16c34u,
+     "6909531affb8f0b8bfbab2f5f498cf0a827726938da1bfff289d12b15fb237cf539b88ff75954f27cf2fff5baffbf2e9"
+     "fb93fb2409e846e1ee610ef3527a656958a4400397ce1b9678175685c4658fd1dfc6dcaf72c658f57d226e08bf5dd3d1"
+     "765f5f302a3141e145ba3570011f044ca64e2adecb3b92563af10045ca833358dda6e7a8f9a69d898fdb855170ff85e7"
+     "6a40ff1bfa848cf1a73cc60bdf2db888c3107986002bd1b7e2feb5c1b7869621"},
+    {TENSOR_Q6_K, 0x16e91b4c3627cfa7u,
+     "1ba1c2b94e4b1db90e9fd66a57ceedf009d00a4273311e9a03d81dbf678099fbf1f0d7eab905289d1890b9b9e054a10c"
+     "2d648cc02c02e4921893979dfdf8e44cb4e22875cbd8bdb79069a519450190555840caff59d87203066db36b6f305afd"
+     "7ab47a2359c1a29e79bcb3db8d7baf06220d675a385ad04def64f45c021dc9d1216ba914691a8554aac64c9969565414"
+     "48a9656260d8714a1665af512a5215a685b1566d4800363a1c21548f5ac9db1aac94495ee947a157497b79f529dae46b"
+     "a44c8ebf806ac79992bc677ca1b9377f4907"},
+    {TENSOR_IQ4_NL, 0xd340fa6420616c01u, "de2074f06b2c76ca9f8d2bbba4ece1b61621"},
+    {TENSOR_IQ4_XS, 0x3f80d10e5f3e96d3u,
+     "15900c0c8d905ced74f06b2c76ca9f8d2bbba4ede1b616214c473b1367669596cd6073a2bb6e3d8ca98697c7870639bc"
+     "d58c6747a2324a8568e75c63c3062886afa56b25b9a6368eaf8943e6865a7c93154d2b0ec2e3dd1316d5cba4dd3dac3b"
+     "5c844d9a3bd0bc36608ac6f5a49ec19c1a5627bbe5a139c4a369d252019874cab29b959e4d274979"},
+    {TENSOR_BF16, 0xc8a4f5db6ddc5fefu, "523d33be0f3e6f3e883ce4bde53c723e"},
+    {TENSOR_MXFP4, 0xf9d52f29a5cd453bu, "7a36a73360613962c1ea345b7955c912c3"},
+};
+
+#endif
