@@ -292,13 +292,14 @@ PH_MUST_USE enum ph_status sampler_create(struct sampler **out, const struct sam
 void sampler_free(struct sampler *sampler);
 void sampler_accept(struct sampler *sampler, int32_t id); /* prompt and generated tokens, oldest first */
 /* Chooses a token from logits [n_vocab] (left unchanged). Chain: bias, penalties, top_n_sigma, top_k,
- * typical_p, top_p, min_p, temperature, draw. Allocates nothing. */
+ * typical_p, top_p, min_p, temperature, draw. NaN counts as forbidden; -1 when every token is forbidden.
+ * Allocates nothing. */
 int32_t sampler_sample(struct sampler *sampler, const float *logits);
 /* The candidates the last sampler_sample left, for tests: sorted by id. */
 const struct candidate *sampler_candidates(const struct sampler *sampler, size_t *count);
 
 /* Natural-log probabilities of the raw logits: that of `id`, and the `top_count` best into top (best first,
- * ties by lower id). Allocates nothing. */
+ * ties by lower id; `p` is the log probability; id -1 past the vocabulary's end). Allocates nothing. */
 float logits_logprob(const float *logits, size_t n_vocab, int32_t id, struct candidate *top,
                      size_t top_count);
 
