@@ -15,6 +15,10 @@
 /* HTTP edge */
 #define HTTP_HEADER_BYTES_MAX (32u << 10)
 #define HTTP_HEADER_COUNT_MAX 100
+#define HTTP_METHOD_BYTES_MAX 24
+#define HTTP_TARGET_BYTES_MAX (8u << 10)
+#define HTTP_TRAILER_BYTES_MAX (4u << 10) /* with the chunk extensions of the same body */
+#define HTTP_REQUEST_ID_BYTES_MAX 128     /* a longer x-request-id is replaced */
 #define HTTP_BODY_BYTES_MAX (16u << 20)
 #define HTTP_REQUEST_ARENA_BYTES_MAX (128u << 20)
 #define HTTP_CONNECTIONS_MAX 4096
@@ -24,7 +28,12 @@
 #define HTTP_IDLE_DEADLINE_MS 75000         /* keep-alive without a request */
 #define HTTP_WRITE_STALL_DEADLINE_MS 30000  /* a client that reads nothing */
 #define HTTP_WRITE_QUEUE_BYTES_MAX (1u << 20)
-#define HTTP_STOP_GRACE_MS 10000 /* SIGTERM: finish within this, then cut */
+#define HTTP_LINGER_DEADLINE_MS 2000 /* after the last byte: for the client to read it and close */
+#define HTTP_REFUSALS_MAX 64         /* connections beyond the limit that are told so at the same time */
+#define HTTP_STOP_GRACE_MS 10000     /* SIGTERM: finish within this, then cut */
+
+/* Loop */
+#define NET_WORK_MAX 256 /* jobs for the helper threads, waiting or running */
 
 /* GGUF */
 #define GGUF_KEY_COUNT_MAX 65536
