@@ -91,6 +91,8 @@ void gguf_writer_set_string(struct gguf_writer *w, const char *key, const char *
 void gguf_writer_set_uint(struct gguf_writer *w, const char *key, uint32_t value);
 void gguf_writer_set_float(struct gguf_writer *w, const char *key, float value);
 void gguf_writer_set_bool(struct gguf_writer *w, const char *key, bool value);
+void gguf_writer_set_array(struct gguf_writer *w, const char *key,
+                           const struct gguf_array *array); /* data packed as in a file */
 void gguf_writer_copy_key(struct gguf_writer *w, const struct gguf *from, const char *key); /* any type */
 void gguf_writer_describe(struct gguf_writer *w, const char *name, enum tensor_type type, uint32_t n_dims,
                           const uint64_t *dims);
