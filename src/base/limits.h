@@ -49,6 +49,9 @@
 #define MODEL_EXPERTS_MAX 1024
 #define MODEL_DIM_MAX (1u << 20)
 #define MODEL_CONTEXT_MAX (1u << 22)
+#define RUNNER_ROWS_MAX 65536 /* rows in one step */
+#define RUNNER_SEQUENCES_MAX 65536
+#define RUNNER_LORAS_MAX 64
 
 /* Templates */
 #define TEMPLATE_BYTES_MAX (1u << 20)
