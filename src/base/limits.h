@@ -8,6 +8,7 @@
 #define JSON_DEPTH_MAX 256
 #define CONFIG_BYTES_MAX (1u << 20)
 #define CONFIG_DEPTH_MAX 16
+#define CONFIG_KEYS_MAX 4096 /* in one mapping */
 
 /* Log: a line; what Linux writes to a pipe in one piece (PIPE_BUF) */
 #define LOG_LINE_BYTES_MAX 4096
