@@ -86,6 +86,7 @@ struct chat_request {
     size_t top_logprobs;
     bool stream, include_usage;
     bool ignore_end;                  /* ignore_eos: for measuring */
+    bool no_generation_prompt;        /* render the messages alone; /apply-template asks for it */
     bool continue_final_message;      /* the last assistant message is a beginning to go on from */
     const struct json *template_vars; /* chat_template_kwargs */
     const char *user, *conversation;  /* NULL: not said */

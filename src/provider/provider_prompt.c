@@ -123,12 +123,13 @@ static bool copy_chat(struct prompt_job *job, const struct chat_request *request
     struct arena *arena = &job->arena;
     struct json *vars = job->vars = json_new(arena, JSON_OBJECT);
     bool continues = request->continue_final_message;
+    bool prompt = !continues && !request->no_generation_prompt;
     bool ok =
         json_set(arena, vars, "messages",
                  chat_template_messages(arena, request, job->maker->keep_developer)) &&
         json_set(arena, vars, "bos_token", token_text(job, job->maker->info->bos)) &&
         json_set(arena, vars, "eos_token", token_text(job, job->maker->info->eos)) &&
-        json_set(arena, vars, "add_generation_prompt", json_new(arena, continues ? JSON_FALSE : JSON_TRUE));
+        json_set(arena, vars, "add_generation_prompt", json_new(arena, prompt ? JSON_TRUE : JSON_FALSE));
     if (request->tools)
         ok = ok && json_set(arena, vars, "tools", json_copy(arena, request->tools));
     JSON_EACH (member, request->template_vars) {

@@ -1,0 +1,322 @@
+/* The gateway: which path is whose, who may call, and replies in one shape.
+ *
+ * The routes are a table. Whatever goes wrong on the way to a handler, and whatever net refuses by itself, is
+ * answered in OpenAI's error shape, because clients lose every other one. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "gateway/gateway_int.h"
+
+#define ROUTE_TEXT_MAX 256
+
+/* ---- Replies */
+
+void gateway_reply(struct gateway *gateway, struct http_exchange *exchange, int status, const char *type,
+                   const struct buf *body)
+{
+    metrics_status(gateway->metrics, status);
+    http_reply(exchange, status, type, body ? body->data : NULL, body ? body->len : 0);
+}
+
+void gateway_reply_fault(struct gateway *gateway, struct http_exchange *exchange,
+                         const struct chat_fault *fault)
+{
+    struct buf body;
+    char seconds[24];
+    buf_init(&body, 4 * PH_ERR_MESSAGE_MAX * 8);
+    chat_openai_encode_fault(fault, &body);
+    if (fault->retry_after_s) {
+        snprintf(seconds, sizeof seconds, "%u", (unsigned)fault->retry_after_s);
+        http_set_header(exchange, "retry-after", seconds);
+    }
+    gateway_reply(gateway, exchange, fault->http_status, JSON_TYPE, &body);
+    buf_release(&body);
+}
+
+/* What net refuses by itself. */
+static void encode_error(void *ud, int status, const char *message, struct buf *out)
+{
+    struct gateway *gateway = ud;
+    struct chat_fault fault;
+    metrics_status(gateway->metrics, status);
+    chat_fault_set(&fault, status, NULL, NULL, "%s", message);
+    chat_openai_encode_fault(&fault, out);
+}
+
+/* ---- What handlers share */
+
+bool gateway_body(struct http_exchange *exchange, struct json **out, struct chat_fault *fault)
+{
+    const struct http_request *request = http_exchange_request(exchange);
+    struct ph_err err;
+    enum ph_status status =
+        json_parse(http_exchange_arena(exchange), request->body, request->body_len, out, &err);
+    if (status == PH_OK)
+        return true;
+    if (request->body_len == 0)
+        chat_fault_set(fault, 400, "invalid_json", NULL, "the body is empty: send a JSON object");
+    else if (status == PH_ERR_NOMEM)
+        chat_fault_set(fault, 413, NULL, NULL, "the body needs more memory than one request may take");
+    else
+        chat_fault_set(fault, 400, "invalid_json", NULL, "the body is not JSON: %s", err.message);
+    return false;
+}
+
+bool gateway_find(const struct gateway *gateway, const char *model, size_t *index, struct chat_fault *fault)
+{
+    *index = 0;
+    bool any = !model || !*model;
+    for (size_t i = 0; i < gateway->provider_count; i++)
+        if (any || strcmp(provider_model_id(gateway->providers[i]), model) == 0) {
+            *index = i;
+            return true;
+        }
+    if (!any && strcmp(model, "default") == 0 && gateway->provider_count)
+        return true;
+    chat_fault_set(fault, 404, "model_not_found", "model",
+                   "there is no model \"%.100s\" here; GET /v1/models lists those there are",
+                   any ? "" : model);
+    return false;
+}
+
+void gateway_set_route(struct http_exchange *exchange, const struct provider *provider)
+{
+    char text[ROUTE_TEXT_MAX];
+    snprintf(text, sizeof text, "model=%s; provider=%s; attempts=1", provider_model_id(provider),
+             provider_kind(provider));
+    http_set_header(exchange, ROUTE_HEADER, text);
+}
+
+/* ---- Routes */
+
+struct route {
+    const char *method;
+    const char *path; /* what follows the '{' of "/v1/models/{id}" is given to the handler */
+    void (*handle)(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
+};
+
+static const struct route routes[] = {
+    {"POST", "/v1/chat/completions", handle_chat_completions},
+    {"POST", "/v1/completions", handle_completions},
+    {"GET", "/v1/models", handle_models},
+    {"GET", "/v1/models/{id}", handle_model},
+    {"POST", "/tokenize", handle_tokenize},
+    {"POST", "/detokenize", handle_detokenize},
+    {"POST", "/apply-template", handle_apply_template},
+    {"GET", "/health", handle_health},
+    {"GET", "/ready", handle_ready},
+    {"GET", "/metrics", handle_metrics},
+};
+
+/* What the path leaves over for the handler; NULL: another route. */
+static const char *match(const struct route *route, const char *path)
+{
+    const char *brace = strchr(route->path, '{');
+    size_t len = brace ? (size_t)(brace - route->path) : strlen(route->path);
+    if (strncmp(path, route->path, len) != 0)
+        return NULL;
+    if (brace)
+        return path[len] ? path + len : NULL;
+    return path[len] == 0 || (path[len] == '/' && path[len + 1] == 0) ? "" : NULL;
+}
+
+/* "GET, HEAD, OPTIONS" into out: what this path understands. "" when nothing does. */
+static void allowed_methods(const char *path, char out[ROUTE_TEXT_MAX])
+{
+    out[0] = 0;
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+        if (match(&routes[i], path)) {
+            size_t len = strlen(out);
+            const char *method = strcmp(routes[i].method, "GET") == 0 ? "GET, HEAD" : routes[i].method;
+            snprintf(out + len, ROUTE_TEXT_MAX - len, "%s, ", method);
+        }
+    size_t len = strlen(out);
+    if (len)
+        snprintf(out + len, ROUTE_TEXT_MAX - len, "OPTIONS");
+}
+
+static const struct route *find_route(const char *method, const char *path, const char **rest)
+{
+    if (strcmp(method, "HEAD") == 0)
+        method = "GET";
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        *rest = match(&routes[i], path);
+        if (*rest && strcmp(routes[i].method, method) == 0)
+            return &routes[i];
+    }
+    return NULL;
+}
+
+static void refuse_path(struct gateway *gateway, struct http_exchange *exchange)
+{
+    const struct http_request *request = http_exchange_request(exchange);
+    struct chat_fault fault;
+    char allowed[ROUTE_TEXT_MAX];
+    allowed_methods(request->path, allowed);
+    if (allowed[0]) {
+        http_set_header(exchange, "allow", allowed);
+        chat_fault_set(&fault, 405, "method_not_allowed", NULL, "%.40s is not allowed on %.200s; use %s",
+                       request->method, request->path, allowed);
+    } else {
+        chat_fault_set(&fault, 404, "unknown_url", NULL, "there is nothing at %.40s %.200s", request->method,
+                       request->path);
+    }
+    gateway_reply_fault(gateway, exchange, &fault);
+}
+
+/* ---- Browsers */
+
+static void set_cors(struct http_exchange *exchange, const char *origin)
+{
+    http_set_header(exchange, "access-control-allow-origin", origin);
+    http_set_header(exchange, "access-control-expose-headers", "x-request-id, " ROUTE_HEADER ", retry-after");
+    http_set_header(exchange, "vary", "origin");
+}
+
+/* OPTIONS: a preflight, or a question. */
+static void answer_options(struct gateway *gateway, struct http_exchange *exchange)
+{
+    const struct http_request *request = http_exchange_request(exchange);
+    const char *headers = http_request_header(request, "access-control-request-headers");
+    char allowed[ROUTE_TEXT_MAX];
+    allowed_methods(request->path, allowed);
+    if (!allowed[0]) {
+        refuse_path(gateway, exchange);
+        return;
+    }
+    http_set_header(exchange, "allow", allowed);
+    if (http_request_header(request, "access-control-request-method")) {
+        http_set_header(exchange, "access-control-allow-methods", allowed);
+        if (headers)
+            http_set_header(exchange, "access-control-allow-headers", headers);
+        if (http_request_header(request, "access-control-request-private-network"))
+            http_set_header(exchange, "access-control-allow-private-network", "true");
+        http_set_header(exchange, "access-control-max-age", "600");
+    }
+    gateway_reply(gateway, exchange, 204, NULL, NULL);
+}
+
+/* false: the caller was refused, and the exchange is over. */
+static bool admit(struct gateway *gateway, struct http_exchange *exchange)
+{
+    const struct http_request *request = http_exchange_request(exchange);
+    const char *host = http_request_header(request, "host");
+    const char *origin = http_request_header(request, "origin");
+    struct chat_fault fault;
+    if (gateway->local_only && host && *host && !origin_host_is_safe(host)) {
+        chat_fault_set(&fault, 403, "host_not_allowed", NULL,
+                       "this station listens on loopback and is not called \"%.100s\"; use its address, or "
+                       "localhost",
+                       host);
+        gateway_reply_fault(gateway, exchange, &fault);
+        return false;
+    }
+    if (origin && !origin_is_allowed(origin, host)) {
+        chat_fault_set(&fault, 403, "origin_not_allowed", NULL,
+                       "pages from \"%.100s\" may not use this station; pages of this machine may", origin);
+        gateway_reply_fault(gateway, exchange, &fault);
+        return false;
+    }
+    if (origin)
+        set_cors(exchange, origin);
+    return true;
+}
+
+static void handle(void *ud, struct http_exchange *exchange)
+{
+    struct gateway *gateway = ud;
+    const struct http_request *request = http_exchange_request(exchange);
+    const char *rest;
+    if (!admit(gateway, exchange))
+        return;
+    if (strcmp(request->method, "OPTIONS") == 0) {
+        answer_options(gateway, exchange);
+        return;
+    }
+    const struct route *route = find_route(request->method, request->path, &rest);
+    if (route)
+        route->handle(gateway, exchange, rest);
+    else
+        refuse_path(gateway, exchange);
+}
+
+/* ---- Life */
+
+static void on_tick(void *ud)
+{
+    gateway_chats_tick(ud);
+}
+
+enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
+                            struct ph_err *err)
+{
+    struct gateway *gateway = *out = mem_calloc(1, sizeof *gateway);
+    if (!gateway)
+        return ph_fail(err, PH_ERR_NOMEM, "out of memory");
+    *gateway = (struct gateway){.loop = loop,
+                                .clock = params->clock,
+                                .provider_count = params->provider_count,
+                                .version = params->version,
+                                .local_only = origin_is_loopback_address(params->host)};
+    rng_init(&gateway->rng, params->seed);
+    gateway->started_unix_s = clock_unix_ms(params->clock) / 1000;
+    gateway->providers = mem_calloc(params->provider_count, sizeof *gateway->providers);
+    gateway->metrics = metrics_create(params->provider_count);
+    enum ph_status status = gateway->providers && gateway->metrics ? PH_OK : PH_ERR_NOMEM;
+    if (status == PH_OK && params->provider_count)
+        memcpy(gateway->providers, params->providers, params->provider_count * sizeof *gateway->providers);
+    if (status == PH_OK)
+        status = net_timer_open(&gateway->timer, loop, on_tick, gateway);
+    if (status != PH_OK)
+        (void)ph_fail(err, status, "out of memory");
+    struct http_server_params server = {.host = params->host,
+                                        .port = params->port,
+                                        .limits = params->limits,
+                                        .clock = params->clock,
+                                        .handle = handle,
+                                        .encode_error = encode_error,
+                                        .ud = gateway};
+    if (status == PH_OK)
+        status = http_server_open(&gateway->server, loop, &server, err);
+    if (status != PH_OK) {
+        net_timer_close(gateway->timer);
+        gateway_free(gateway);
+        *out = NULL;
+        return status;
+    }
+    net_timer_start(gateway->timer, CHAT_KEEPALIVE_MS / 4, CHAT_KEEPALIVE_MS / 4);
+    return PH_OK;
+}
+
+uint16_t gateway_port(const struct gateway *gateway)
+{
+    return http_server_port(gateway->server);
+}
+
+static void on_server_stopped(void *ud)
+{
+    struct gateway *gateway = ud;
+    gateway->server = NULL;
+    net_timer_close(gateway->timer);
+    gateway->timer = NULL;
+    gateway->stopped(gateway->stopped_ud);
+}
+
+void gateway_stop(struct gateway *gateway, void (*stopped)(void *ud), void *ud)
+{
+    gateway->stopping = true;
+    gateway->stopped = stopped;
+    gateway->stopped_ud = ud;
+    http_server_stop(gateway->server, on_server_stopped, gateway);
+}
+
+void gateway_free(struct gateway *gateway)
+{
+    if (!gateway)
+        return;
+    metrics_free(gateway->metrics);
+    mem_free(gateway->providers);
+    mem_free(gateway);
+}
