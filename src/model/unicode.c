@@ -5,6 +5,8 @@
 uint32_t unicode_class(uint32_t point)
 {
     size_t low = 0, high = unicode_class_range_count; /* the range is in [low, high) */
+    if (point < 128)
+        return unicode_ascii_classes[point];
     if (point > UNICODE_POINT_MAX)
         return 0;
     while (high - low > 1) {

@@ -28,6 +28,7 @@ struct unicode_run {
 
 extern const uint32_t unicode_class_ranges[]; /* first point << 8 | classes, ascending */
 extern const size_t unicode_class_range_count;
+extern const uint8_t unicode_ascii_classes[128];
 extern const struct unicode_run unicode_lower_runs[], unicode_base_runs[];
 extern const size_t unicode_lower_run_count, unicode_base_run_count;
 
