@@ -81,7 +81,7 @@ $(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
 	$(COMPILE) -Itests/unit -DTEST_SHARED_DIR='"../shared"' -c -o $@ $<
 
 $(UNIT_TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(UNIT_SUPPORT:tests/unit/%.c=$(OUT)/tests/%.o) $(LIBRARY)
-	$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -ljansson $(LIBS)
+	$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -ljansson -lhttp_parser $(LIBS)
 
 unit: $(UNIT_TESTS)
 	@scripts/run-unit-tests $(UNIT_TESTS)

@@ -232,7 +232,7 @@ static void refuse(struct http_conn *conn, int status, const char *reason)
 
 void http_conn_expired(struct http_conn *conn, enum http_deadline_kind kind)
 {
-    if (kind == HTTP_DEADLINE_HEAD && http_parser_has_begun(conn->parser)) {
+    if (kind == HTTP_DEADLINE_HEAD && http_reader_has_begun(conn->parser)) {
         refuse(conn, 408, "the request's header did not arrive in time");
     } else if (kind == HTTP_DEADLINE_BODY) {
         refuse(conn, 408, "the request's body did not arrive in time");
@@ -299,7 +299,7 @@ static size_t take(struct http_conn *conn, const char *bytes, size_t len)
         if (!conn->parser)
             break;
         size_t used = 0;
-        enum http_event event = http_parser_feed(conn->parser, bytes + at, len - at, &used);
+        enum http_event event = http_reader_feed(conn->parser, bytes + at, len - at, &used);
         at += used;
         if (event == HTTP_EVENT_HEAD)
             begin_body(conn, at < len);

@@ -27,7 +27,7 @@ static const char *request_id(struct http_exchange *exchange)
     size_t len = sent ? strlen(sent) : 0;
     bool is_sane = len > 0 && len <= HTTP_REQUEST_ID_BYTES_MAX;
     for (size_t i = 0; is_sane && i < len; i++)
-        is_sane = http_char_is((unsigned char)sent[i], HTTP_CHAR_ID);
+        is_sane = http_char_is((unsigned char)sent[i], HTTP_CHAR_HOST);
     if (is_sane)
         return sent;
     char made[ID_TEXT_MAX];
@@ -37,7 +37,7 @@ static const char *request_id(struct http_exchange *exchange)
 
 /* One copy of the parser's text serves all the strings of the request. */
 static bool fill_request(struct http_exchange *exchange, const struct http_conn *conn,
-                         struct http_parser *parser)
+                         struct http_reader *parser)
 {
     struct arena *arena = &exchange->arena;
     struct http_request *request = &exchange->request;
@@ -73,7 +73,7 @@ static void free_exchange(struct http_exchange *exchange)
     mem_free(exchange);
 }
 
-struct http_exchange *http_exchange_create(struct http_conn *conn, struct http_parser *parser)
+struct http_exchange *http_exchange_create(struct http_conn *conn, struct http_reader *parser)
 {
     struct http_exchange *exchange = mem_calloc(1, sizeof *exchange);
     if (!exchange)

@@ -81,7 +81,7 @@ struct http_conn {
     bool saw_eof;
     bool ends_by_reset; /* ENDING: with a reset instead of a close */
     bool wants_drain;
-    struct http_parser *parser;     /* HEAD, BODY */
+    struct http_reader *parser;     /* HEAD, BODY */
     struct http_exchange *exchange; /* BUSY */
     uint64_t received_ns;
     struct buf pending; /* read ahead, while BUSY */
@@ -116,7 +116,7 @@ struct http_server {
 
     char *read_buffer; /* one for all connections: what is not used up at once goes to conn->pending */
     struct buf spare_out;
-    struct http_parser *spare_parsers[HTTP_SPARE_PARSERS];
+    struct http_reader *spare_parsers[HTTP_SPARE_PARSERS];
     size_t spare_parser_count;
 
     struct rng rng;
@@ -159,8 +159,8 @@ struct http_exchange {
 void http_deadline_set(struct http_server *server, struct http_deadline *deadline,
                        enum http_deadline_kind kind);
 void http_deadline_cancel(struct http_deadline *deadline);
-struct http_parser *http_server_take_parser(struct http_server *server); /* NULL: no memory */
-void http_server_give_parser(struct http_server *server, struct http_parser *parser);
+struct http_reader *http_server_take_parser(struct http_server *server); /* NULL: no memory */
+void http_server_give_parser(struct http_server *server, struct http_reader *parser);
 void http_server_wake(struct http_server *server);  /* the loop takes a turn before it sleeps */
 void http_server_lost_conn(struct http_conn *conn); /* its handle is closed: forget and free it */
 
@@ -179,7 +179,7 @@ void http_conn_finish(struct http_conn *conn, bool keep_alive, bool reset);
 
 /* ---- http_exchange.c ---- */
 struct http_exchange *http_exchange_create(struct http_conn *conn,
-                                           struct http_parser *parser); /* NULL: no memory */
+                                           struct http_reader *parser); /* NULL: no memory */
 void http_exchange_orphan(struct http_exchange *exchange);              /* its connection is gone */
 void http_exchange_tell_gone(struct http_exchange *exchange);
 /* A reply of net's own, to a request that never became an exchange. */

@@ -2,7 +2,7 @@
  *
  * Job: turn bytes, in whatever pieces they arrive, into one request, or into a status and a reason.
  * Method: a table of steps. Each step takes as many bytes as it understands, up to all of a token, and names
- * the next step; the loop in http_parser_feed offers it what is there. Text is copied, terminated, into one
+ * the next step; the loop in http_reader_feed offers it what is there. Text is copied, terminated, into one
  * buffer and referred to by offset, because the buffer moves as it grows.
  *
  * Invariants:
@@ -49,7 +49,7 @@ enum step {
 };
 
 struct step_rule {
-    size_t (*take)(struct http_parser *parser, const char *bytes, size_t len);
+    size_t (*take)(struct http_reader *parser, const char *bytes, size_t len);
     bool is_head;       /* its bytes count against head_room */
     char expected;      /* take_expected only: the one byte that may come ... */
     enum step next;     /* ... the step after it ... */
@@ -59,25 +59,25 @@ struct step_rule {
 static const struct step_rule rules[STEP_CHUNK_LF + 1];
 
 /* Bits of HTTP_CHAR_*; bytes from 0x80 on are obs-text and may stand in values only. */
-static const unsigned char
-    classes[128] =
-        {
-            0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x00,
-            0x00, 0x00, 0x00, 0x00, 0x00, /* tab */
-            0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-            0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x0f, 0x04, 0x05, 0x0f, 0x0f,
-            0x0f, 0x0f, 0x0e, 0x0e, 0x0f, 0x0f, 0x0e, 0x1f, 0x1f, 0x06, /*  ! to / */
-            0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1e,
-            0x0e, 0x04, 0x0e, 0x04, 0x06, /* 0 to ? */
-            0x06, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f,
-            0x1f, 0x1f, 0x1f, 0x1f, 0x1f, /* @ to O */
-            0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f,
-            0x0e, 0x04, 0x0e, 0x05, 0x1f, /* P to _ */
-            0x05, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f,
-            0x1f, 0x1f, 0x1f, 0x1f, 0x1f, /* ` to o */
-            0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f, 0x1f,
-            0x04, 0x05, 0x04, 0x0f, 0x00, /* p to ~ */
+/* clang-format off */
+static const unsigned char classes[128] = {
+    /* controls; tab */
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    /* space ! " # to / */
+    0x04, 0x07, 0x04, 0x05, 0x07, 0x07, 0x07, 0x07, 0x06, 0x06, 0x07, 0x07, 0x06, 0x0f, 0x0f, 0x06,
+    /* 0 to ? */
+    0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0e, 0x06, 0x04, 0x06, 0x04, 0x06,
+    /* @ to O */
+    0x06, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f,
+    /* P to _ */
+    0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x06, 0x04, 0x06, 0x05, 0x0f,
+    /* ` to o */
+    0x05, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f,
+    /* p to ~ */
+    0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x04, 0x05, 0x04, 0x07, 0x00,
 };
+/* clang-format on */
 
 bool http_char_is(unsigned char c, unsigned char_class)
 {
@@ -92,24 +92,24 @@ static size_t run_len(const char *bytes, size_t len, unsigned char_class)
     return n;
 }
 
-void http_parser_init(struct http_parser *parser, size_t body_bytes_max)
+void http_reader_init(struct http_reader *parser, size_t body_bytes_max)
 {
-    *parser = (struct http_parser){.body_bytes_max = body_bytes_max, .head_room = HTTP_HEADER_BYTES_MAX};
+    *parser = (struct http_reader){.body_bytes_max = body_bytes_max, .head_room = HTTP_HEADER_BYTES_MAX};
     buf_init(&parser->text, HTTP_HEADER_BYTES_MAX + HTTP_TRAILER_BYTES_MAX);
     buf_init(&parser->body, body_bytes_max);
 }
 
-void http_parser_release(struct http_parser *parser)
+void http_reader_release(struct http_reader *parser)
 {
     buf_release(&parser->text);
     buf_release(&parser->body);
 }
 
-void http_parser_clear(struct http_parser *parser)
+void http_reader_clear(struct http_reader *parser)
 {
     struct buf text = parser->text;
     buf_release(&parser->body);
-    size_t fields_at = offsetof(struct http_parser, fields);
+    size_t fields_at = offsetof(struct http_reader, fields);
     size_t body_bytes_max = parser->body_bytes_max;
     memset(parser, 0, fields_at); /* the fields are garbage beyond field_count anyway */
     parser->body_bytes_max = body_bytes_max;
@@ -121,7 +121,7 @@ void http_parser_clear(struct http_parser *parser)
     buf_clear(&parser->text);
 }
 
-static size_t refuse(struct http_parser *parser, int status, const char *reason)
+static size_t refuse(struct http_reader *parser, int status, const char *reason)
 {
     parser->event = HTTP_EVENT_REFUSED;
     parser->status = status;
@@ -129,7 +129,7 @@ static size_t refuse(struct http_parser *parser, int status, const char *reason)
     return 0;
 }
 
-static void refuse_for_space(struct http_parser *parser)
+static void refuse_for_space(struct http_reader *parser)
 {
     if (!parser->trailing)
         refuse(parser, 431, "the request line and header fields are larger than this server accepts");
@@ -137,7 +137,7 @@ static void refuse_for_space(struct http_parser *parser)
         refuse(parser, 400, "the chunk extensions and trailers are larger than this server accepts");
 }
 
-enum http_event http_parser_feed(struct http_parser *parser, const char *bytes, size_t len, size_t *used)
+enum http_event http_reader_feed(struct http_reader *parser, const char *bytes, size_t len, size_t *used)
 {
     size_t at = 0;
     parser->event = HTTP_EVENT_MORE;
@@ -166,19 +166,19 @@ enum http_event http_parser_feed(struct http_parser *parser, const char *bytes, 
 
 /* ---- Request line ---- */
 
-static void begin_token(struct http_parser *parser, enum step step)
+static void begin_token(struct http_reader *parser, enum step step)
 {
     parser->token = parser->text.len;
     parser->step = (int)step;
 }
 
-static uint32_t end_token(struct http_parser *parser)
+static uint32_t end_token(struct http_reader *parser)
 {
     buf_putc(&parser->text, 0);
     return (uint32_t)parser->token;
 }
 
-static size_t take_expected(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_expected(struct http_reader *parser, const char *bytes, size_t len)
 {
     (void)len;
     const struct step_rule *rule = &rules[parser->step];
@@ -188,7 +188,7 @@ static size_t take_expected(struct http_parser *parser, const char *bytes, size_
     return 1;
 }
 
-static size_t take_start(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_start(struct http_reader *parser, const char *bytes, size_t len)
 {
     (void)len;
     if (*bytes == '\r' && !parser->saw_blank_line) {
@@ -202,7 +202,7 @@ static size_t take_start(struct http_parser *parser, const char *bytes, size_t l
 
 /* A run of a token's characters that may be `max` long in all; SIZE_MAX: too long. Invariant 1: judged before
  * the byte behind the run is. */
-static size_t take_run(struct http_parser *parser, const char *bytes, size_t len, unsigned char_class,
+static size_t take_run(struct http_reader *parser, const char *bytes, size_t len, unsigned char_class,
                        size_t max)
 {
     size_t n = run_len(bytes, len, char_class);
@@ -212,7 +212,7 @@ static size_t take_run(struct http_parser *parser, const char *bytes, size_t len
     return n;
 }
 
-static size_t take_method(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_method(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = take_run(parser, bytes, len, HTTP_CHAR_TOKEN, HTTP_METHOD_BYTES_MAX);
     if (n == SIZE_MAX)
@@ -226,7 +226,7 @@ static size_t take_method(struct http_parser *parser, const char *bytes, size_t 
     return n + 1;
 }
 
-static size_t take_target(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_target(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = take_run(parser, bytes, len, HTTP_CHAR_TARGET, HTTP_TARGET_BYTES_MAX);
     if (n == SIZE_MAX)
@@ -241,7 +241,7 @@ static size_t take_target(struct http_parser *parser, const char *bytes, size_t 
     return n + 1;
 }
 
-static size_t take_version(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_version(struct http_reader *parser, const char *bytes, size_t len)
 {
     static const char pattern[] = "HTTP/#.#"; /* #: a digit */
     size_t n = 0;
@@ -262,7 +262,7 @@ static size_t take_version(struct http_parser *parser, const char *bytes, size_t
 
 /* ---- Header and trailer fields ---- */
 
-static size_t take_field(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_field(struct http_reader *parser, const char *bytes, size_t len)
 {
     (void)len;
     if (*bytes == '\r') {
@@ -277,7 +277,7 @@ static size_t take_field(struct http_parser *parser, const char *bytes, size_t l
     return 0;
 }
 
-static size_t take_name(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_name(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = run_len(bytes, len, HTTP_CHAR_TOKEN);
     char *name = buf_reserve(&parser->text, n);
@@ -296,7 +296,7 @@ static size_t take_name(struct http_parser *parser, const char *bytes, size_t le
     return n + 1;
 }
 
-static size_t take_value_space(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_value_space(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = 0;
     while (n < len && (bytes[n] == ' ' || bytes[n] == '\t'))
@@ -316,7 +316,7 @@ static bool is_forbidden_trailer(const char *name)
     return false;
 }
 
-static size_t take_value(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_value(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = run_len(bytes, len, HTTP_CHAR_VALUE);
     buf_append(&parser->text, bytes, n);
@@ -409,12 +409,13 @@ static void note_coding(struct framing *framing, const char *value)
 static void note_connection(struct framing *framing, const char *value)
 {
     while (*value) {
-        size_t skip = strspn(value, " \t,");
-        value += skip;
-        size_t len = strcspn(value, " \t,");
+        value += strspn(value, " \t,");
+        size_t whole = strcspn(value, ","), len = whole;
+        while (len && (value[len - 1] == ' ' || value[len - 1] == '\t'))
+            len--;
         framing->says_close |= is_word(value, len, "close");
         framing->says_keep_alive |= is_word(value, len, "keep-alive");
-        value += len;
+        value += whole;
     }
 }
 
@@ -437,7 +438,7 @@ static const struct note {
     {"expect", note_expect},
 };
 
-static void read_framing(const struct http_parser *parser, struct framing *framing)
+static void read_framing(const struct http_reader *parser, struct framing *framing)
 {
     for (size_t i = 0; i < parser->field_count; i++) {
         const char *name = parser->text.data + parser->fields[i].name;
@@ -458,15 +459,15 @@ static void read_framing(const struct http_parser *parser, struct framing *frami
 }
 
 /* The head is all there: judges it, and chooses how the body is read. */
-static void end_head(struct http_parser *parser)
+static void end_head(struct http_reader *parser)
 {
     struct framing framing = {0};
-    parser->is_head = strcmp(http_parser_method(parser), "HEAD") == 0;
+    parser->is_head = strcmp(http_reader_method(parser), "HEAD") == 0;
     read_framing(parser, &framing);
     const char *complaint = http_target_split(parser, parser->path);
     if (complaint)
         complain(&framing, 400, complaint);
-    if (strcmp(http_parser_method(parser), "CONNECT") == 0)
+    if (strcmp(http_reader_method(parser), "CONNECT") == 0)
         complain(&framing, 501, "this server is not a proxy");
     if (framing.status) {
         refuse(parser, framing.status, framing.reason);
@@ -476,14 +477,14 @@ static void end_head(struct http_parser *parser)
     parser->is_chunked = framing.coding_count > 0;
     parser->missing = framing.length;
     parser->trailing = true; /* any further field, and all head_room, is the trailers' */
-    parser->head_room = HTTP_TRAILER_BYTES_MAX;
+    parser->head_room = HTTP_TRAILER_BYTES_MAX + 1; /* the line feed being taken counts yet */
     parser->expects_continue = framing.says_continue && parser->version >= 11;
     parser->matched = 0;
     parser->step = parser->is_chunked ? STEP_CHUNK_SIZE : STEP_BODY;
     parser->event = parser->is_chunked || parser->missing ? HTTP_EVENT_HEAD : HTTP_EVENT_DONE;
 }
 
-static size_t take_section_end(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_section_end(struct http_reader *parser, const char *bytes, size_t len)
 {
     (void)len;
     if (*bytes != '\n')
@@ -497,7 +498,7 @@ static size_t take_section_end(struct http_parser *parser, const char *bytes, si
 
 /* ---- Body ---- */
 
-static size_t take_content(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_content(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = len < parser->missing ? len : parser->missing;
     buf_append(&parser->body, bytes, n);
@@ -505,7 +506,7 @@ static size_t take_content(struct http_parser *parser, const char *bytes, size_t
     return n;
 }
 
-static size_t take_body(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_body(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = take_content(parser, bytes, len);
     if (parser->missing == 0)
@@ -525,7 +526,7 @@ static int hex_value(char c)
 }
 
 /* Sixteen digits fill 64 bits and no more, so `missing` can't overflow; 413 waits for the size's end. */
-static size_t take_chunk_size(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_chunk_size(struct http_reader *parser, const char *bytes, size_t len)
 {
     (void)len;
     int digit = hex_value(*bytes);
@@ -543,7 +544,7 @@ static size_t take_chunk_size(struct http_parser *parser, const char *bytes, siz
     return 1;
 }
 
-static size_t take_chunk_extension(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_chunk_extension(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = run_len(bytes, len, HTTP_CHAR_VALUE);
     if (n == len)
@@ -554,7 +555,7 @@ static size_t take_chunk_extension(struct http_parser *parser, const char *bytes
     return n + 1;
 }
 
-static size_t take_chunk_size_end(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_chunk_size_end(struct http_reader *parser, const char *bytes, size_t len)
 {
     (void)len;
     if (*bytes != '\n')
@@ -563,7 +564,7 @@ static size_t take_chunk_size_end(struct http_parser *parser, const char *bytes,
     return 1;
 }
 
-static size_t take_chunk_data(struct http_parser *parser, const char *bytes, size_t len)
+static size_t take_chunk_data(struct http_reader *parser, const char *bytes, size_t len)
 {
     size_t n = take_content(parser, bytes, len);
     if (parser->missing == 0) {

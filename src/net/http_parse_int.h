@@ -21,7 +21,7 @@ struct http_field {
 };
 
 /* Lives from a request's first byte until it is handed on; may then be cleared and used for the next. */
-struct http_parser {
+struct http_reader {
     int step;            /* index into the table of steps */
     bool trailing;       /* fields being read are trailers */
     bool saw_blank_line; /* the one that is tolerated before a request line */
@@ -45,39 +45,39 @@ struct http_parser {
     struct http_field fields[HTTP_HEADER_COUNT_MAX + 1]; /* the last is room for a trailer */
 };
 
-void http_parser_init(struct http_parser *parser, size_t body_bytes_max);
-void http_parser_clear(struct http_parser *parser); /* ready for the next request; memory of text is kept */
-void http_parser_release(struct http_parser *parser);
+void http_reader_init(struct http_reader *parser, size_t body_bytes_max);
+void http_reader_clear(struct http_reader *parser); /* ready for the next request; memory of text is kept */
+void http_reader_release(struct http_reader *parser);
 
 /* Takes bytes until there is something to tell; `used` says how many were taken. The result does not depend
  * on how the bytes were cut. Not to be called again after DONE or REFUSED before a clear. */
-enum http_event http_parser_feed(struct http_parser *parser, const char *bytes, size_t len, size_t *used);
+enum http_event http_reader_feed(struct http_reader *parser, const char *bytes, size_t len, size_t *used);
 
-static inline const char *http_parser_method(const struct http_parser *parser)
+static inline const char *http_reader_method(const struct http_reader *parser)
 {
     return parser->text.data;
 }
 
 /* False while nothing but the tolerated empty line has come. */
-static inline bool http_parser_has_begun(const struct http_parser *parser)
+static inline bool http_reader_has_begun(const struct http_reader *parser)
 {
     return parser->text.len > 0;
 }
 
 /* For http_parse.c: http_target.c's half of the work. Splits and decodes the target in place; sets path and
  * query. Returns NULL, or why the target is refused (a 400). */
-const char *http_target_split(struct http_parser *parser, uint32_t target);
+const char *http_target_split(struct http_reader *parser, uint32_t target);
 
-/* A Host field's value: host [":" port], or empty. */
+/* A Host field's value: host [":" port], or empty. Stricter than RFC 3986: no escapes, no punctuation that
+ * names don't have, no empty port. */
 bool http_authority_is_valid(const char *text, size_t len);
 
 /* Character classes of RFC 9110 and RFC 3986, as bits. */
 enum {
-    HTTP_CHAR_TOKEN = 1,     /* tchar */
-    HTTP_CHAR_TARGET = 2,    /* may stand in a request target: RFC 3986 plus [] and %, without # */
-    HTTP_CHAR_VALUE = 4,     /* field-vchar, space, tab, obs-text */
-    HTTP_CHAR_AUTHORITY = 8, /* reg-name, IP literal, port */
-    HTTP_CHAR_ID = 16        /* what we keep of a client's x-request-id */
+    HTTP_CHAR_TOKEN = 1,  /* tchar */
+    HTTP_CHAR_TARGET = 2, /* may stand in a request target: RFC 3986 plus [] and %, without # */
+    HTTP_CHAR_VALUE = 4,  /* field-vchar, space, tab, obs-text */
+    HTTP_CHAR_HOST = 8    /* a host's name, and what we keep of a client's x-request-id; a colon, too */
 };
 bool http_char_is(unsigned char c, unsigned char_class);
 

@@ -77,7 +77,7 @@ static enum ph_status start_listening(struct http_server *server, const struct h
 static void free_server(struct http_server *server)
 {
     for (size_t i = 0; i < server->spare_parser_count; i++) {
-        http_parser_release(server->spare_parsers[i]);
+        http_reader_release(server->spare_parsers[i]);
         mem_free(server->spare_parsers[i]);
     }
     buf_release(&server->spare_out);
@@ -284,26 +284,26 @@ static void on_deadline(uv_timer_t *timer)
 
 /* ---- Parsers: needed only while a request arrives, so a few serve thousands of connections ---- */
 
-struct http_parser *http_server_take_parser(struct http_server *server)
+struct http_reader *http_server_take_parser(struct http_server *server)
 {
     if (server->spare_parser_count)
         return server->spare_parsers[--server->spare_parser_count];
-    struct http_parser *parser = mem_alloc(sizeof *parser);
+    struct http_reader *parser = mem_alloc(sizeof *parser);
     if (parser)
-        http_parser_init(parser, server->limits.body_bytes_max);
+        http_reader_init(parser, server->limits.body_bytes_max);
     return parser;
 }
 
-void http_server_give_parser(struct http_server *server, struct http_parser *parser)
+void http_server_give_parser(struct http_server *server, struct http_reader *parser)
 {
     if (!parser)
         return;
     if (server->spare_parser_count < HTTP_SPARE_PARSERS) {
-        http_parser_clear(parser);
+        http_reader_clear(parser);
         server->spare_parsers[server->spare_parser_count++] = parser;
         return;
     }
-    http_parser_release(parser);
+    http_reader_release(parser);
     mem_free(parser);
 }
 

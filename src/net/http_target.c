@@ -37,29 +37,44 @@ static const char *decode_path(char *path)
     return NULL;
 }
 
+/* An IP literal at the front of text: its length with the brackets, or 0. Its colons are not the port's. */
+static size_t literal_len(const char *text, size_t len)
+{
+    size_t i = 1;
+    while (i < len && (hex_digit(text[i]) >= 0 || text[i] == ':' || text[i] == '.'))
+        i++;
+    return i > 1 && i < len && text[i] == ']' ? i + 1 : 0;
+}
+
+static size_t name_len(const char *text, size_t len)
+{
+    size_t i = 0;
+    while (i < len && text[i] != ':' && http_char_is((unsigned char)text[i], HTTP_CHAR_HOST))
+        i++;
+    return i;
+}
+
+static bool is_port(const char *digits, size_t len)
+{
+    unsigned port = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (digits[i] < '0' || digits[i] > '9')
+            return false;
+        port = port * 10 + (unsigned)(digits[i] - '0');
+        if (port > UINT16_MAX)
+            return false;
+    }
+    return len > 0;
+}
+
 bool http_authority_is_valid(const char *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        if (!http_char_is((unsigned char)text[i], HTTP_CHAR_AUTHORITY))
-            return false;
-    size_t host = 0;
-    if (len && text[0] == '[') { /* an IP literal: the colons inside are not the port's */
-        while (host < len && text[host] != ']')
-            host++;
-        if (host++ == len)
-            return false;
-    } else {
-        while (host < len && text[host] != ':' && text[host] != '[' && text[host] != ']')
-            host++;
-    }
-    if (host == len)
+    if (len == 0)
         return true;
-    if (text[host] != ':')
+    size_t host = text[0] == '[' ? literal_len(text, len) : name_len(text, len);
+    if (host == 0)
         return false;
-    for (size_t i = host + 1; i < len; i++)
-        if (text[i] < '0' || text[i] > '9')
-            return false;
-    return true;
+    return host == len || (text[host] == ':' && is_port(text + host + 1, len - host - 1));
 }
 
 static size_t scheme_len(const char *target)
@@ -75,18 +90,18 @@ static size_t scheme_len(const char *target)
     return 0;
 }
 
-const char *http_target_split(struct http_parser *parser, uint32_t target)
+const char *http_target_split(struct http_reader *parser, uint32_t target)
 {
     char *at = parser->text.data + target;
     size_t scheme = scheme_len(at);
     if (scheme) {
         size_t host = strcspn(at + scheme, "/?");
-        if (host == 0 || at[scheme] == ':' || !http_authority_is_valid(at + scheme, host))
+        if (host == 0 || !http_authority_is_valid(at + scheme, host))
             return "the host in the request target is not a host and an optional port";
         at += scheme + host;
         if (*at != '/')
             *--at = '/'; /* over the host's last character: the path is empty, which means "/" */
-    } else if (strcmp(at, "*") == 0 && strcmp(http_parser_method(parser), "OPTIONS") == 0) {
+    } else if (strcmp(at, "*") == 0 && strcmp(http_reader_method(parser), "OPTIONS") == 0) {
         *at = '/';
     }
     if (*at != '/')

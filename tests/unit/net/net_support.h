@@ -50,8 +50,8 @@ bool test_wait_count(atomic_size_t *counter, size_t value);
 int test_connect(uint16_t port);
 bool test_send(int fd, const void *bytes, size_t len);
 bool test_send_text(int fd, const char *text);
-/* Reads into out until `until` appears (NULL: until the end), at most size-1 bytes, and terminates. Returns the
- * bytes read; *end, when not NULL: 0 still open, 1 closed in order, 2 reset. */
+/* Reads into out until `until` appears (NULL: until the end), at most size-1 bytes, and terminates. Returns
+ * the bytes read; *end, when not NULL: 0 still open, 1 closed in order, 2 reset. */
 size_t test_read(int fd, char *out, size_t size, const char *until, int *end);
 uint64_t test_now_ms(void);
 
