@@ -30,6 +30,20 @@ PH_MUST_USE enum ph_status file_read(const char *path, struct buf *out, struct p
 PH_MUST_USE enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len, unsigned mode,
                                              struct ph_err *err);
 
+/* The same for a file too large to hold: opened under a temporary name beside `path`, written in pieces, and
+ * renamed by file_out_commit. Commit and abandon both release the struct; after a failed commit nothing is
+ * left behind. */
+struct file_out {
+    int fd;
+    char *temp, *path;
+};
+PH_MUST_USE enum ph_status file_out_open(struct file_out *out, const char *path, unsigned mode,
+                                         struct ph_err *err);
+PH_MUST_USE enum ph_status file_out_write(struct file_out *out, const void *bytes, size_t len,
+                                          struct ph_err *err);
+PH_MUST_USE enum ph_status file_out_commit(struct file_out *out, struct ph_err *err);
+void file_out_abandon(struct file_out *out);
+
 bool file_exists(const char *path);
 
 #endif

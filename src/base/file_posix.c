@@ -178,19 +178,6 @@ static int fsync_retrying(int fd)
     return result;
 }
 
-/* Writes and syncs the temporary file; the descriptor is closed either way. */
-static enum ph_status fill_temp(int fd, const char *path, const void *bytes, size_t len, struct ph_err *err)
-{
-    enum ph_status status = PH_OK;
-    if (write_all(fd, bytes, len) != 0)
-        status = fail_os(err, "write", path);
-    else if (fsync_retrying(fd) != 0)
-        status = fail_os(err, "sync", path);
-    if (close(fd) != 0 && status == PH_OK && errno != EINTR)
-        status = fail_os(err, "close", path);
-    return status;
-}
-
 /* Makes the rename durable. File systems that can't sync a directory say EINVAL and need not. */
 static enum ph_status sync_directory(const char *path, struct ph_err *err)
 {
@@ -211,28 +198,69 @@ static enum ph_status sync_directory(const char *path, struct ph_err *err)
     return status;
 }
 
+enum ph_status file_out_open(struct file_out *out, const char *path, unsigned mode, struct ph_err *err)
+{
+    *out = (struct file_out){.fd = -1, .temp = temp_path(path), .path = mem_strdup(path)};
+    if (!out->temp || !out->path) {
+        file_out_abandon(out);
+        return ph_fail(err, PH_ERR_NOMEM, "no memory or no random numbers to write %s", path);
+    }
+    out->fd = open(out->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
+    if (out->fd >= 0)
+        return PH_OK;
+    enum ph_status status = fail_os(err, "create a file beside", path);
+    file_out_abandon(out);
+    return status;
+}
+
+enum ph_status file_out_write(struct file_out *out, const void *bytes, size_t len, struct ph_err *err)
+{
+    return write_all(out->fd, bytes, len) == 0 ? PH_OK : fail_os(err, "write", out->path);
+}
+
+enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
+{
+    enum ph_status status = PH_OK;
+    if (fsync_retrying(out->fd) != 0)
+        status = fail_os(err, "sync", out->path);
+    if (close(out->fd) != 0 && status == PH_OK && errno != EINTR)
+        status = fail_os(err, "close", out->path);
+    out->fd = -1;
+    if (status == PH_OK && rename(out->temp, out->path) != 0)
+        status = fail_os(err, "replace", out->path);
+    if (status == PH_OK) {
+        mem_free(out->temp);
+        out->temp = NULL;
+        status = sync_directory(out->path, err);
+    } else {
+        unlink(out->temp);
+    }
+    file_out_abandon(out);
+    return status;
+}
+
+void file_out_abandon(struct file_out *out)
+{
+    if (out->fd >= 0) {
+        close(out->fd);
+        unlink(out->temp);
+    }
+    mem_free(out->temp);
+    mem_free(out->path);
+    *out = (struct file_out){.fd = -1};
+}
+
 enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len, unsigned mode,
                                  struct ph_err *err)
 {
-    char *temp = temp_path(path);
-    if (!temp)
-        return ph_fail(err, PH_ERR_NOMEM, "no memory or no random numbers to write %s", path);
-    enum ph_status status;
-    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
-    if (fd < 0) {
-        status = fail_os(err, "create a file beside", path);
-        goto done;
-    }
-    status = fill_temp(fd, path, bytes, len, err);
-    if (status == PH_OK && rename(temp, path) != 0)
-        status = fail_os(err, "replace", path);
-    if (status != PH_OK) {
-        unlink(temp);
-        goto done;
-    }
-    status = sync_directory(path, err);
-done:
-    mem_free(temp);
+    struct file_out out;
+    enum ph_status status = file_out_open(&out, path, mode, err);
+    if (status != PH_OK)
+        return status;
+    status = file_out_write(&out, bytes, len, err);
+    if (status == PH_OK)
+        return file_out_commit(&out, err);
+    file_out_abandon(&out);
     return status;
 }
 
