@@ -11,10 +11,13 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/buf.h"
 #include "base/status.h"
+#include "model/model.h"
 
 #define PHAROS_VERSION "0.1.0"
 #define CLI_LIST_MAX 64
+#define CLI_INPUT_BYTES_MAX ((size_t)1 << 30) /* standard input, or a text file */
 
 enum cli_exit { CLI_EXIT_OK = 0, CLI_EXIT_FAILURE = 1, CLI_EXIT_USAGE = 2 };
 
@@ -81,6 +84,15 @@ int cli_dispatch(const char *program, const char *about, const struct cli_comman
 
 int cmd_serve(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
+int cmd_complete(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+int cmd_detokenize(int argc, char **argv);
+int cmd_template(int argc, char **argv);
+int cmd_logits(int argc, char **argv);
+int cmd_perplexity(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_bench_engine(int argc, char **argv);
+int cmd_bench_model(int argc, char **argv);
 
 /* ---- Saying things */
 
@@ -99,5 +111,33 @@ struct cli_progress {
 void cli_progress_begin(struct cli_progress *progress, const char *label);
 void cli_progress_show(struct cli_progress *progress, uint64_t done, uint64_t total);
 void cli_progress_end(struct cli_progress *progress); /* wipes the bar */
+
+/* ---- What several commands take */
+
+/* "f32", "f16", "q8_0" for a CLI_CHOICE, and the types they name. */
+enum cli_kv { CLI_KV_F32, CLI_KV_F16, CLI_KV_Q8_0 };
+#define CLI_KV_VALUE "f32|f16|q8_0"
+extern const char *const cli_kv_names[];
+enum tensor_type cli_kv_type(int choice);
+
+/* Appends the ids of "1,2,3" (spaces and commas between them) to out. */
+PH_MUST_USE enum ph_status cli_ids_parse(const char *text, size_t len, struct token_list *out,
+                                         struct ph_err *err);
+PH_MUST_USE enum ph_status cli_id_append(struct token_list *list, int32_t id, struct ph_err *err);
+void cli_ids_write(struct buf *out, const int32_t *ids, size_t count); /* comma-separated */
+
+PH_MUST_USE enum ph_status cli_hex_parse(const char *text, size_t len, struct buf *out, struct ph_err *err);
+void cli_hex_write(struct buf *out, const void *bytes, size_t len);
+
+/* The next line of text[*cursor..len) without its '\n'; false at the end. A text that ends in '\n' has no
+ * empty line after it. */
+bool cli_next_line(const char *text, size_t len, size_t *cursor, const char **line, size_t *line_len);
+
+/* Appends the members of "F[:SCALE]" items: paths (terminated, in `arena`) and scales, each [count]. */
+PH_MUST_USE enum ph_status cli_loras_parse(struct arena *arena, const struct cli_list *items,
+                                           const char *const **paths, float **scales, struct ph_err *err);
+
+/* Writes the buffer to stdout and empties it; a sticky failure of the buffer is an error. */
+PH_MUST_USE enum ph_status cli_flush(struct buf *out, struct ph_err *err);
 
 #endif

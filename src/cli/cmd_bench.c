@@ -1,0 +1,12 @@
+#include "cli/cli_int.h"
+
+static const struct cli_command commands[] = {
+    {"engine", "prefill and decode speed of a model on this machine", cmd_bench_engine},
+    {"model", "make a model with random weights, for speed work", cmd_bench_model},
+    {NULL, NULL, NULL},
+};
+
+int cmd_bench(int argc, char **argv)
+{
+    return cli_dispatch("pharos bench", "Measures speed, beside its limits.", commands, argc, argv);
+}
