@@ -163,6 +163,15 @@ static bool store(const struct cli_option *option, const char *text, void *where
     return false;
 }
 
+static int bad_choice(const char *command, const struct cli_option *option, const char *text)
+{
+    char names[256] = "";
+    size_t len = 0;
+    for (size_t i = 0; option->names[i] && len < sizeof names; i++)
+        len += (size_t)snprintf(names + len, sizeof names - len, "%s%s", i ? ", " : "", option->names[i]);
+    return cli_error(CLI_EXIT_USAGE, "%s: %s \"%s\" is none of %s", command, option->flag, text, names);
+}
+
 static int bad_value(const struct parser *p, const struct cli_option *option, const char *text)
 {
     const char *command = p->usage->name;
@@ -170,8 +179,7 @@ static int bad_value(const struct parser *p, const struct cli_option *option, co
         return cli_error(CLI_EXIT_USAGE, "%s: %s is given more than %d times", command, option->flag,
                          CLI_LIST_MAX);
     if (option->type == CLI_CHOICE)
-        return cli_error(CLI_EXIT_USAGE, "%s: %s \"%s\" is none of %s", command, option->flag, text,
-                         option->value);
+        return bad_choice(command, option, text);
     const char *what = option->type == CLI_COUNT ? "a whole number" : "a number";
     if (option->min != 0 || option->max != 0)
         return cli_error(CLI_EXIT_USAGE, "%s: %s \"%s\" is not %s from %g to %g", command, option->flag, text,

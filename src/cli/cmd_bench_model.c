@@ -67,13 +67,11 @@ struct args {
 };
 
 static const struct cli_option options[] = {
-    {CLI_OPTION("--shape", "tiny|160m|500m|1.1b|3b|7b|8b", CLI_CHOICE, struct args, shape,
-                "whose shape the model has (1.1b)"),
+    {CLI_OPTION("--shape", "S", CLI_CHOICE, struct args, shape,
+                "tiny, 160m, 500m, 1.1b, 3b, 7b or 8b (1.1b)"),
      .names = shape_names},
-    {CLI_OPTION("--type",
-                "F32|F16|BF16|Q8_0|Q4_0|Q4_1|Q5_0|Q5_1|Q2_K|Q3_K_M|"
-                "Q4_K_M|Q5_K_M|Q6_K|IQ4_NL|IQ4_XS|MXFP4",
-                CLI_CHOICE, struct args, mixture, "number format (Q4_K_M)"),
+    {CLI_OPTION("--type", "T", CLI_CHOICE, struct args, mixture,
+                "number format, as F16, Q8_0, Q4_K_M (Q4_K_M)"),
      .names = mixture_names},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "other weights (1)")},
     {CLI_OPTION("OUT.gguf", "F", CLI_TEXT, struct args, out, "file to write"), .required = true},
@@ -163,7 +161,7 @@ static void norm(struct maker *m, const char *name)
         gguf_writer_data(m->writer, &one, sizeof one);
 }
 
-/* The layers in which llama.cpp's K mixtures spend more bits: the first and last eighth, every third between. */
+/* Where llama.cpp's K mixtures spend more bits: the first and last eighth, every third layer between. */
 static bool has_more(const struct shape *s, uint32_t layer)
 {
     uint32_t eighth = s->layers / 8;

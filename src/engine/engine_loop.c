@@ -548,6 +548,8 @@ static void serve(struct engine *engine)
     bool idle = true;
     while (take_arrivals(engine, idle)) {
         admit(engine);
+        if (engine->first_admissions > 0)
+            engine_publish(engine); /* the queue has room now */
         size_t decoded = decode(engine);
         idle = prefill(engine, decoded > 0) == 0 && decoded == 0;
     }
@@ -570,7 +572,17 @@ static enum ph_status make_runner(struct engine *engine, struct ph_err *err)
         .lora_scales = engine->lora_scales,
         .lora_count = params->lora_count,
     };
-    return runner_create(&engine->runner, engine->model, &runner_params, err);
+    enum ph_status status = runner_create(&engine->runner, engine->model, &runner_params, err);
+    if (status != PH_OK)
+        return status;
+    size_t room = runner_kv_pages_total(engine->runner) * runner_kv_page_len(engine->runner);
+    if (room < params->context_len)
+        return ph_fail(
+            err, PH_ERR_LIMIT,
+            "%s: the KV budget of %zu bytes holds %zu tokens, less than a context of %zu; raise one "
+            "or lower the other",
+            params->model_path, params->kv_bytes_max, room, params->context_len);
+    return PH_OK;
 }
 
 void engine_scheduler(void *ud)
