@@ -17,20 +17,23 @@
 
 #define SEQUENTIAL (TRAIT_PRE_NORM | TRAIT_FFN_NORM)
 #define GEMMA (SEQUENTIAL | TRAIT_EMBED_ROOT)
-#define MOE_RENORMALISED (TRAIT_RENORMALISE | TRAIT_EXPERT_SLICE)
+#define GRANITE (TRAIT_LOGIT_DIVIDE | TRAIT_ROPE_SWITCH | TRAIT_RENORMALISE)
 
 static const struct arch archs[] = {
     {.name = "llama", .traits = SEQUENTIAL | TRAIT_RENORMALISE},
-    {.name = "mistral3", .traits = SEQUENTIAL | TRAIT_RENORMALISE},
+    {.name = "mistral3", .traits = SEQUENTIAL | TRAIT_RENORMALISE, .keys = KEYS_YARN},
     {.name = "qwen2", .rope = ROPE_NEOX, .traits = SEQUENTIAL},
     {.name = "qwen2moe", .rope = ROPE_NEOX, .traits = SEQUENTIAL | TRAIT_EXPERT_SLICE | TRAIT_SHARED_ROUTER},
     {.name = "qwen3", .rope = ROPE_NEOX, .traits = SEQUENTIAL | TRAIT_QK_NORM_HEAD},
-    {.name = "qwen3moe", .rope = ROPE_NEOX, .traits = SEQUENTIAL | TRAIT_QK_NORM_HEAD | MOE_RENORMALISED},
+    {.name = "qwen3moe",
+     .rope = ROPE_NEOX,
+     .traits = SEQUENTIAL | TRAIT_QK_NORM_HEAD | TRAIT_RENORMALISE | TRAIT_EXPERT_SLICE},
     {.name = "gemma", .rope = ROPE_NEOX, .activation = ACT_GELU, .traits = GEMMA},
     {.name = "gemma2",
      .rope = ROPE_NEOX,
      .activation = ACT_GELU,
      .traits = GEMMA | TRAIT_POST_NORMS,
+     .keys = KEYS_SOFTCAP | KEYS_ATTN_SOFTCAP,
      .window_period = 2,
      .window_default = 4096,
      .wide_scale_layers = 46,
@@ -40,6 +43,7 @@ static const struct arch archs[] = {
      .rope = ROPE_NEOX,
      .activation = ACT_GELU,
      .traits = GEMMA | TRAIT_POST_NORMS | TRAIT_QK_NORM_HEAD | TRAIT_PLAIN_WINDOW | TRAIT_WINDOW_OPTIONAL,
+     .keys = KEYS_SOFTCAP,
      .window_period = 6,
      .window_rope_base = 10000.0,
      .wide_scale_layers = 62},
@@ -59,22 +63,26 @@ static const struct arch archs[] = {
      .activation = ACT_GELU,
      .traits = SEQUENTIAL | TRAIT_NORM_BIAS | TRAIT_PLAIN_FFN},
     {.name = "internlm2", .traits = SEQUENTIAL},
-    {.name = "granite", .traits = SEQUENTIAL | TRAIT_LOGIT_DIVIDE | TRAIT_ROPE_SWITCH | TRAIT_RENORMALISE},
-    {.name = "granitemoe", .traits = SEQUENTIAL | TRAIT_LOGIT_DIVIDE | TRAIT_ROPE_SWITCH | TRAIT_RENORMALISE},
-    {.name = "minicpm", .traits = SEQUENTIAL | TRAIT_LOGIT_DIVIDE | TRAIT_MUP},
+    {.name = "granite", .traits = SEQUENTIAL | GRANITE, .keys = KEYS_SCALES | KEYS_LOGIT_SCALE},
+    {.name = "granitemoe", .traits = SEQUENTIAL | GRANITE, .keys = KEYS_SCALES | KEYS_LOGIT_SCALE},
+    {.name = "minicpm", .traits = SEQUENTIAL | TRAIT_LOGIT_DIVIDE, .keys = KEYS_SCALES | KEYS_LOGIT_SCALE},
     {.name = "olmo2",
      .rope = ROPE_NEOX,
      .traits = TRAIT_POST_NORMS | TRAIT_QK_NORM_ROW | TRAIT_PLAIN_WINDOW | TRAIT_WINDOW_OPTIONAL,
      .window_period = 4},
     {.name = "olmoe", .rope = ROPE_NEOX, .traits = SEQUENTIAL | TRAIT_QK_NORM_ROW},
     {.name = "smollm3", .traits = SEQUENTIAL, .no_rope_period = 4},
-    {.name = "command-r", .norm = NORM_LAYER, .traits = TRAIT_PRE_NORM | TRAIT_PARALLEL | TRAIT_QK_NORM_EACH},
+    {.name = "command-r",
+     .norm = NORM_LAYER,
+     .traits = TRAIT_PRE_NORM | TRAIT_PARALLEL | TRAIT_QK_NORM_EACH,
+     .keys = KEYS_LOGIT_SCALE},
     {.name = "cohere2",
      .norm = NORM_LAYER,
      .traits = TRAIT_PRE_NORM | TRAIT_PARALLEL | TRAIT_ROPE_WINDOWED,
+     .keys = KEYS_LOGIT_SCALE,
      .window_period = 4},
     {.name = "exaone", .rope = ROPE_NEOX, .traits = SEQUENTIAL},
-    {.name = "seed_oss", .rope = ROPE_NEOX, .traits = SEQUENTIAL | TRAIT_FFN_NORM_POST},
+    {.name = "seed_oss", .rope = ROPE_NEOX, .traits = TRAIT_PRE_NORM | TRAIT_FFN_NORM_POST},
     {.name = "arcee", .activation = ACT_RELU_SQUARED, .traits = SEQUENTIAL | TRAIT_PLAIN_FFN},
     {.name = "nemotron",
      .rope = ROPE_NEOX,
@@ -83,10 +91,15 @@ static const struct arch archs[] = {
      .traits = SEQUENTIAL | TRAIT_NORM_BIAS | TRAIT_PLAIN_FFN},
     {.name = "glm4", .traits = SEQUENTIAL | TRAIT_POST_NORMS},
     {.name = "ernie4_5", .traits = SEQUENTIAL},
+    {.name = "hunyuan-dense",
+     .rope = ROPE_NEOX,
+     .traits = SEQUENTIAL | TRAIT_QK_NORM_HEAD | TRAIT_QK_NORM_LATE},
+    {.name = "deepseek", .traits = SEQUENTIAL, .keys = KEYS_EXPERTS},
+    {.name = "dots1", .rope = ROPE_NEOX, .traits = SEQUENTIAL | TRAIT_QK_NORM_HEAD, .keys = KEYS_EXPERTS},
     {.name = "gpt-oss",
      .rope = ROPE_NEOX,
      .activation = ACT_SWIGLU_CLAMPED,
-     .traits = SEQUENTIAL | TRAIT_FFN_NORM_POST | TRAIT_SINKS,
+     .traits = TRAIT_PRE_NORM | TRAIT_FFN_NORM_POST | TRAIT_SINKS,
      .window_period = 2,
      .gating = GATING_SOFTMAX_CHOSEN},
 };
@@ -192,6 +205,7 @@ static const struct size_key size_keys[] = {
     {"expert_used_count", offsetof(struct hparams, n_expert_used), 0, MODEL_EXPERTS_MAX, false},
     {"expert_feed_forward_length", offsetof(struct hparams, n_ff_expert), 1, MODEL_DIM_MAX, false},
     {"expert_shared_feed_forward_length", offsetof(struct hparams, n_ff_shared), 0, MODEL_DIM_MAX, false},
+    {"expert_shared_count", offsetof(struct hparams, n_expert_shared), 0, MODEL_EXPERTS_MAX, false},
     {"leading_dense_block_count", offsetof(struct hparams, n_layer_dense), 0, MODEL_LAYERS_MAX, false},
 };
 
@@ -214,35 +228,41 @@ static enum ph_status read_sizes(struct keys *k, struct hparams *hp)
 struct float_key {
     const char *suffix;
     size_t offset; /* of a float in struct hparams */
+    unsigned group;
+    bool required;
     double min, max;
 };
 
+#define SCALE_MAX 1e6
+
 static const struct float_key float_keys[] = {
-    {"embedding_scale", offsetof(struct hparams, embedding_scale), -1e6, 1e6},
-    {"residual_scale", offsetof(struct hparams, residual_scale), -1e6, 1e6},
-    {"logit_scale", offsetof(struct hparams, logit_scale), -1e6, 1e6},
-    {"attention.scale", offsetof(struct hparams, attention_scale), 0, 1e6},
-    {"attn_logit_softcapping", offsetof(struct hparams, attention_softcap), 0, 1e6},
-    {"final_logit_softcapping", offsetof(struct hparams, logit_softcap), 0, 1e6},
-    {"expert_weights_scale", offsetof(struct hparams, expert_scale), 0, 1e6},
+    {"embedding_scale", offsetof(struct hparams, embedding_scale), KEYS_SCALES, false, -SCALE_MAX, SCALE_MAX},
+    {"residual_scale", offsetof(struct hparams, residual_scale), KEYS_SCALES, false, -SCALE_MAX, SCALE_MAX},
+    {"attention.scale", offsetof(struct hparams, attention_scale), KEYS_SCALES, false, 0, SCALE_MAX},
+    {"logit_scale", offsetof(struct hparams, logit_scale), KEYS_LOGIT_SCALE, true, -SCALE_MAX, SCALE_MAX},
+    {"attn_logit_softcapping", offsetof(struct hparams, attention_softcap), KEYS_ATTN_SOFTCAP, false, 0,
+     SCALE_MAX},
+    {"final_logit_softcapping", offsetof(struct hparams, logit_softcap), KEYS_SOFTCAP, false, 0, SCALE_MAX},
+    {"attention.temperature_scale", offsetof(struct hparams, temperature_scale), KEYS_YARN, false, 0,
+     SCALE_MAX},
+    {"expert_weights_scale", offsetof(struct hparams, expert_scale), KEYS_EXPERTS, false, 0, SCALE_MAX},
 };
 
 static enum ph_status read_floats(struct keys *k, const struct arch *arch, struct hparams *hp)
 {
     hp->attention_softcap = arch->attention_softcap;
     hp->logit_softcap = arch->logit_softcap;
-    if (arch->traits & TRAIT_MUP) {
-        hp->embedding_scale = 12.0f;
-        hp->residual_scale = 1.4f / sqrtf((float)hp->n_layer);
-        hp->logit_scale = (float)hp->n_embd / 256.0f;
-    }
     for (size_t i = 0; i < sizeof float_keys / sizeof *float_keys; i++) {
-        float *field = (float *)(void *)((char *)hp + float_keys[i].offset);
+        const struct float_key *row = &float_keys[i];
+        float *field = (float *)(void *)((char *)hp + row->offset);
         double value = (double)*field;
-        enum ph_status status =
-            get_double(k, float_keys[i].suffix, float_keys[i].min, float_keys[i].max, &value);
+        if (!(row->group & arch->keys))
+            continue;
+        enum ph_status status = get_double(k, row->suffix, row->min, row->max, &value);
         if (status != PH_OK)
             return status;
+        if (row->required && !gguf_has(k->gguf, k->key))
+            return ph_fail(k->err, PH_ERR_FORMAT, "%s: %s is missing", gguf_path(k->gguf), k->key);
         *field = (float)value;
     }
     const char *eps_key = arch->norm == NORM_RMS ? "attention.layer_norm_rms_epsilon" //
@@ -279,11 +299,15 @@ static enum ph_status derive_experts(struct keys *k, const struct arch *arch, st
 {
     uint64_t gating = arch->gating ? arch->gating : GATING_SOFTMAX;
     bool renormalise = (arch->traits & TRAIT_RENORMALISE) != 0;
-    gguf_get_uint(k->gguf, key_name(k, "expert_gating_func"), &gating);
+    if (arch->keys & KEYS_EXPERTS) {
+        gguf_get_bool(k->gguf, key_name(k, "expert_weights_norm"), &renormalise);
+        gguf_get_uint(k->gguf, key_name(k, "expert_gating_func"), &gating);
+    } else {
+        hp->n_layer_dense = hp->n_expert_shared = 0;
+    }
     if (gating < GATING_SOFTMAX || gating > GATING_SOFTMAX_CHOSEN)
         return ph_fail(k->err, PH_ERR_UNSUPPORTED, "%s: %s %llu is not known", gguf_path(k->gguf), k->key,
                        (unsigned long long)gating);
-    gguf_get_bool(k->gguf, key_name(k, "expert_weights_norm"), &renormalise);
     hp->gating = (enum gating)gating;
     hp->expert_renormalise = renormalise;
     if (hp->expert_scale == 0.0f)
@@ -293,6 +317,33 @@ static enum ph_status derive_experts(struct keys *k, const struct arch *arch, st
                        "%s: %s.expert_used_count %zu must be between 1 and expert_count %zu",
                        gguf_path(k->gguf), k->prefix, hp->n_expert_used, hp->n_expert);
     return PH_OK;
+}
+
+static enum ph_status derive_expert_widths(struct keys *k, const struct arch *arch, struct hparams *hp,
+                                           size_t n_ff)
+{
+    if (hp->n_expert == 0)
+        return PH_OK;
+    if (hp->n_ff_expert == 0)
+        hp->n_ff_expert = arch->traits & TRAIT_EXPERT_SLICE ? n_ff / hp->n_expert_used : n_ff;
+    if (hp->n_ff_expert == 0)
+        return ph_fail(k->err, PH_ERR_FORMAT, "%s: %s is missing", gguf_path(k->gguf),
+                       key_name(k, "expert_feed_forward_length"));
+    if (hp->n_ff_shared == 0)
+        hp->n_ff_shared = arch->traits & TRAIT_SHARED_ROUTER ? n_ff : hp->n_ff_expert * hp->n_expert_shared;
+    if (hp->n_ff_shared > MODEL_DIM_MAX)
+        return ph_fail(k->err, PH_ERR_LIMIT, "%s: shared experts of %zu values are more than %u",
+                       gguf_path(k->gguf), hp->n_ff_shared, MODEL_DIM_MAX);
+    return PH_OK;
+}
+
+static enum ph_status read_yarn(struct keys *k, struct rope_params *p)
+{
+    enum ph_status status;
+    if ((status = get_double(k, "rope.scaling.yarn_beta_fast", 0, 1e9, &p->beta_fast)) != PH_OK ||
+        (status = get_double(k, "rope.scaling.yarn_beta_slow", 0, 1e9, &p->beta_slow)) != PH_OK)
+        return status;
+    return get_double(k, "rope.scaling.yarn_log_multiplier", 0, 1e6, &p->log_multiplier);
 }
 
 static enum ph_status read_rope(struct keys *k, const struct arch *arch, struct hparams *hp)
@@ -311,12 +362,10 @@ static enum ph_status read_rope(struct keys *k, const struct arch *arch, struct 
         (status = get_double(k, "rope.scale_linear", 0, 1e9, &full->factor)) != PH_OK ||
         (status = get_double(k, "rope.scaling.factor", 0, 1e9, &full->factor)) != PH_OK ||
         (status = get_double(k, "rope.scaling.attn_factor", 0, 1e6, &full->attn_factor)) != PH_OK ||
-        (status = get_double(k, "rope.scaling.yarn_beta_fast", 0, 1e9, &full->beta_fast)) != PH_OK ||
-        (status = get_double(k, "rope.scaling.yarn_beta_slow", 0, 1e9, &full->beta_slow)) != PH_OK ||
-        (status = get_double(k, "rope.scaling.yarn_log_multiplier", 0, 1e6, &full->log_multiplier)) !=
-            PH_OK ||
         (status = get_size(k, "rope.scaling.original_context_length", 1, UINT32_MAX,
                            &full->context_original)) != PH_OK)
+        return status;
+    if ((arch->keys & KEYS_YARN) && (status = read_yarn(k, full)) != PH_OK)
         return status;
     static const char *const names[] = {"none", "linear", "yarn", "longrope"};
     struct gguf_string type;
@@ -446,7 +495,8 @@ enum ph_status arch_read(struct model *model, struct ph_err *err)
     enum ph_status status;
     if ((status = read_sizes(&keys, hp)) != PH_OK)
         return status;
-    if ((status = read_floats(&keys, arch, hp)) != PH_OK)
+    if ((status = read_floats(&keys, arch, hp)) != PH_OK ||
+        (status = derive_experts(&keys, arch, hp)) != PH_OK)
         return status;
     model->layers = arena_calloc(&model->arena, hp->n_layer, sizeof *model->layers);
     if (!model->layers)
@@ -456,18 +506,10 @@ enum ph_status arch_read(struct model *model, struct ph_err *err)
         if ((status = read_layer(&keys, model, i)) != PH_OK)
             return status;
     size_t n_head = model->layers[0].n_head;
-    if ((status = derive_experts(&keys, arch, hp)) != PH_OK ||
+    if ((status = derive_expert_widths(&keys, arch, hp, model->layers[0].n_ff)) != PH_OK ||
         (status = read_rope(&keys, arch, hp)) != PH_OK || (status = derive_windows(&keys, model)) != PH_OK)
         return status;
     derive_scales(arch, hp, n_head, arch->wide_scale_layers != 0 && arch->wide_scale_layers == hp->n_layer);
     derive_rotary(&keys, model);
-    if (hp->n_expert > 0 && hp->n_ff_expert == 0)
-        hp->n_ff_expert = arch->traits & TRAIT_EXPERT_SLICE ? model->layers[0].n_ff / hp->n_expert_used
-                                                            : model->layers[0].n_ff;
-    if (hp->n_expert > 0 && hp->n_ff_expert == 0)
-        return ph_fail(err, PH_ERR_FORMAT, "%s: %s.expert_feed_forward_length is missing",
-                       gguf_path(model->gguf), arch->name);
-    if ((arch->traits & TRAIT_SHARED_ROUTER) && hp->n_ff_shared == 0)
-        hp->n_ff_shared = model->layers[0].n_ff;
     return PH_OK;
 }

@@ -44,7 +44,7 @@ enum trait {
     TRAIT_SHARED_ROUTER = 1 << 17, /* the shared expert is weighted by a sigmoid */
     TRAIT_EXPERT_SLICE = 1 << 18, /* without expert_feed_forward_length: feed_forward_length / used experts */
     TRAIT_WINDOW_OPTIONAL = 1 << 19, /* without attention.sliding_window there is no window */
-    TRAIT_MUP = 1 << 20,             /* MiniCPM's scales when the file names none */
+    TRAIT_QK_NORM_LATE = 1 << 20,    /* q and k are normed after rotation */
 
     /* facts of a layer of a file */
     FACT_QKV_FUSED = 1 << 21,
@@ -56,12 +56,23 @@ enum trait {
     FACT_SHARED = 1 << 27 /* a shared expert beside the chosen ones */
 };
 
+/* Groups of keys that an architecture reads; a key of another group means nothing to it, whatever it holds.
+ * */
+enum key_group {
+    KEYS_SCALES = 1 << 0,      /* embedding_scale, residual_scale, attention.scale */
+    KEYS_LOGIT_SCALE = 1 << 1, /* logit_scale, required */
+    KEYS_SOFTCAP = 1 << 2,     /* final_logit_softcapping */
+    KEYS_ATTN_SOFTCAP = 1 << 3,
+    KEYS_YARN = 1 << 4,   /* YaRN's finer knobs, attention.temperature_scale */
+    KEYS_EXPERTS = 1 << 5 /* how experts are weighted, shared ones, and which layers have none */
+};
+
 struct arch {
     const char *name; /* general.architecture, and the prefix of its keys */
     enum rope_kind rope;
     enum norm_kind norm;
     enum activation activation;
-    unsigned traits;
+    unsigned traits, keys;
     unsigned window_period;  /* windowed: every layer but each period-th; 0: keys about windows are ignored */
     unsigned window_default; /* when the key is absent */
     double window_rope_base; /* 0: as the other layers */
@@ -86,12 +97,13 @@ struct hparams {
     size_t n_vocab, n_layer, n_embd, n_context;
     size_t head_dim_k, head_dim_v, rope_dims;
     size_t window; /* 0: none */
-    size_t n_expert, n_expert_used, n_ff_expert, n_ff_shared, n_layer_dense;
+    size_t n_expert, n_expert_used, n_ff_expert, n_ff_shared, n_expert_shared, n_layer_dense;
     enum gating gating;
     bool expert_renormalise;
     float expert_scale;
     float norm_eps, embedding_scale, residual_scale, logit_scale, attention_scale;
     float attention_softcap, logit_softcap; /* 0: none */
+    float temperature_scale; /* attention sharpens with the position's logarithm; 0: it does not */
     struct rope_params rope[ROPE_COUNT];
 };
 

@@ -175,6 +175,25 @@ static void norm_heads(const struct runner *r, const struct model_layer *l, floa
                               hp->norm_eps);
 }
 
+static void norm_qk(const struct runner *r, const struct model_layer *l, float *q, float *k)
+{
+    norm_heads(r, l, q, l->n_head, l->vector[V_Q_NORM]);
+    norm_heads(r, l, k, l->n_head_kv, l->vector[V_K_NORM]);
+}
+
+/* Query heads and key heads follow each other. */
+static void rotate_heads(const struct runner *r, const struct model_layer *l, float *x, size_t heads,
+                         size_t row)
+{
+    if (!l->rotary)
+        return;
+    const struct rope *rope = &r->rope[l->rope];
+    const float *table = r->ws.cos_sin[l->rope] + row * 2 * rope->pairs;
+    for (size_t h = 0; h < heads; h++)
+        tensor_rope(r->kernels, x + h * r->model->hp.head_dim_k, table, rope->pairs,
+                    r->model->arch->rope == ROPE_NEOX);
+}
+
 static void store_kv(const struct runner *r, const struct model_layer *l, size_t index,
                      const struct step_row *row, const float *k, const float *v)
 {
@@ -199,16 +218,12 @@ static void shape_row(const struct runner *r, size_t index, size_t row)
     add_bias(r->kernels, q, l->vector[V_Q_B], w.q);
     add_bias(r->kernels, k, l->vector[V_K_B], w.k);
     add_bias(r->kernels, v, l->vector[V_V_B], w.v);
-    norm_heads(r, l, q, l->n_head, l->vector[V_Q_NORM]);
-    norm_heads(r, l, k, l->n_head_kv, l->vector[V_K_NORM]);
-    if (l->rotary) {
-        const struct rope *rope = &r->rope[l->rope];
-        const float *table = r->ws.cos_sin[l->rope] + row * 2 * rope->pairs;
-        bool neox = r->model->arch->rope == ROPE_NEOX;
-        for (size_t h = 0; h < l->n_head; h++)
-            tensor_rope(r->kernels, q + h * r->model->hp.head_dim_k, table, rope->pairs, neox);
-        for (size_t h = 0; h < l->n_head_kv; h++)
-            tensor_rope(r->kernels, k + h * r->model->hp.head_dim_k, table, rope->pairs, neox);
+    if (l->traits & TRAIT_QK_NORM_LATE) {
+        rotate_heads(r, l, q, l->n_head + l->n_head_kv, row);
+        norm_qk(r, l, q, k);
+    } else {
+        norm_qk(r, l, q, k);
+        rotate_heads(r, l, q, l->n_head + l->n_head_kv, row);
     }
     store_kv(r, l, index, &r->rows[row], k, v);
 }
@@ -235,6 +250,16 @@ static void point_pages(struct head_pages *p, const struct runner *r, size_t ind
     p->head = head;
 }
 
+/* Models with a temperature sharpen attention beyond the context they were first trained with. */
+static float attention_scale(const struct hparams *hp, size_t position)
+{
+    double original = (double)hp->rope[ROPE_FULL].context_original;
+    if (hp->temperature_scale == 0)
+        return hp->attention_scale;
+    double growth = log(floor((double)position / original) + 1);
+    return hp->attention_scale * (float)(growth * (double)hp->temperature_scale + 1);
+}
+
 /* Row `row` of the step attends with the query heads that share key-value head `head`; the result is row
  * `to` of the output. */
 static void attend_one(struct head_pages *pages, const struct runner *r, size_t index, size_t row, size_t to,
@@ -254,7 +279,7 @@ static void attend_one(struct head_pages *pages, const struct runner *r, size_t 
                         .v_pages = pages->v,
                         .first = l->window && end > l->window ? end - l->window : 0,
                         .end = end,
-                        .scale = m->hp.attention_scale,
+                        .scale = attention_scale(&m->hp, step->position),
                         .softcap = m->hp.attention_softcap,
                         .sinks = l->vector[V_SINKS] ? l->vector[V_SINKS] + head * group : NULL};
     tensor_attend(r->kernels, &attn, r->ws.qkv + row * w.stride + head * group * m->hp.head_dim_k, group,
