@@ -57,8 +57,9 @@
 /* Templates */
 #define TEMPLATE_BYTES_MAX (1u << 20)
 #define TEMPLATE_OUTPUT_BYTES_MAX (32u << 20)
-#define TEMPLATE_STEPS_MAX 5000000 /* statements and expressions evaluated in one render */
-#define TEMPLATE_DEPTH_MAX 200
+#define TEMPLATE_STEPS_MAX 5000000   /* statements and expressions evaluated in one render */
+#define TEMPLATE_DEPTH_MAX 200       /* nesting of the source */
+#define TEMPLATE_EVAL_DEPTH_MAX 1000 /* nesting of calls, expressions and values in one render */
 #define TEMPLATE_ARENA_BYTES_MAX (256u << 20)
 
 /* Engine */
