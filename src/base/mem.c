@@ -11,6 +11,8 @@ void *mem_alloc(size_t size)
 
 void *mem_calloc(size_t count, size_t size)
 {
+    if (size != 0 && count > SIZE_MAX / size)
+        return NULL; /* calloc would see it too, but sanitizers call that a fault */
     return calloc(count ? count : 1, size ? size : 1);
 }
 

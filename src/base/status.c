@@ -2,16 +2,20 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
-/* Cuts a message that filled its buffer back to the end of a whole UTF-8 character. */
-static void cut_at_character(char *text, size_t len)
+#include "base/utf8.h"
+
+/* A message quotes what others sent, and goes to terminals, logs and replies. */
+static void make_printable(char *text, size_t len)
 {
-    while (len > 0 && ((unsigned char)text[len - 1] & 0xC0) == 0x80)
-        len--;
-    if (len > 0 && ((unsigned char)text[len - 1] & 0x80))
-        len--;
-    text[len] = 0;
+    for (size_t i = 0, read; i < len; i += read) {
+        uint32_t c;
+        read = utf8_decode(text + i, len - i, &c);
+        if (read == 0 || c < 0x20 || c == 0x7F) {
+            text[i] = text[i] == '\n' || text[i] == '\r' || text[i] == '\t' ? ' ' : '?';
+            read = 1;
+        }
+    }
 }
 
 enum ph_status ph_fail(struct ph_err *err, enum ph_status code, const char *fmt, ...)
@@ -23,13 +27,13 @@ enum ph_status ph_fail(struct ph_err *err, enum ph_status code, const char *fmt,
     int len = vsnprintf(err->message, sizeof err->message, fmt, args);
     va_end(args);
     err->code = code;
-    if (len < 0)
-        err->message[0] = 0;
-    else if ((size_t)len >= sizeof err->message)
-        cut_at_character(err->message, sizeof err->message - 1);
-    for (char *c = err->message; *c; c++)
-        if (*c == '\n' || *c == '\r')
-            *c = ' ';
+    size_t kept = len < 0 ? 0 : (size_t)len;
+    if (kept >= sizeof err->message) {
+        kept = sizeof err->message - 1;
+        kept -= utf8_incomplete_tail(err->message, kept);
+    }
+    err->message[kept] = 0;
+    make_printable(err->message, kept);
     return code;
 }
 

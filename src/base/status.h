@@ -34,7 +34,8 @@ struct ph_err {
 };
 
 /* Fills `err` (when not NULL) and returns `code`, so that `return ph_fail(err, PH_ERR_IO, "...")` reads well.
- * A message longer than PH_ERR_MESSAGE_MAX is cut at a character boundary. */
+ * A message longer than PH_ERR_MESSAGE_MAX is cut at a character boundary; line ends and tabs in it become
+ * spaces, other control characters and bytes that are not UTF-8 become '?'. */
 enum ph_status ph_fail(struct ph_err *err, enum ph_status code, const char *fmt, ...) PH_PRINTF(3, 4);
 
 /* "ok", "bad argument", ...; never NULL. */
