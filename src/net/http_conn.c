@@ -208,7 +208,7 @@ void http_conn_finish(struct http_conn *conn, bool keep_alive, bool reset)
 {
     conn->exchange = NULL;
     conn->wants_drain = false;
-    if (keep_alive && !reset) {
+    if (keep_alive && !reset && !conn->server->is_stopping) {
         become_idle(conn);
         http_conn_soon(conn);
     } else {

@@ -10,8 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/mem.h"
-
 struct held {
     struct held *next;
     struct test_server *server;
@@ -26,11 +24,16 @@ uint64_t test_now_ms(void)
     return uv_hrtime() / 1000000;
 }
 
+void test_pause(void)
+{
+    poll(NULL, 0, 1);
+}
+
 /* ---- Handlers ---- */
 
 static struct held *hold(struct test_server *server, struct http_exchange *exchange)
 {
-    struct held *held = mem_calloc(1, sizeof *held);
+    struct held *held = calloc(1, sizeof *held);
     if (!held)
         abort();
     held->server = server;
@@ -49,7 +52,7 @@ static void unhold(struct held *held)
     *at = held->next;
     held->server->held_count--;
     net_timer_close(held->timer);
-    mem_free(held);
+    free(held);
 }
 
 static void end_held(struct held *held)
@@ -314,7 +317,7 @@ bool test_wait_count(atomic_size_t *counter, size_t value)
 {
     uint64_t until = test_now_ms() + TEST_DEADLINE_MS;
     while (*counter < value && test_now_ms() < until)
-        poll(NULL, 0, 1);
+        test_pause();
     return *counter >= value;
 }
 

@@ -54,5 +54,6 @@ bool test_send_text(int fd, const char *text);
  * the bytes read; *end, when not NULL: 0 still open, 1 closed in order, 2 reset. */
 size_t test_read(int fd, char *out, size_t size, const char *until, int *end);
 uint64_t test_now_ms(void);
+void test_pause(void); /* a millisecond, between two looks at a condition */
 
 #endif
