@@ -470,6 +470,8 @@ static enum ph_status submit(struct local_call *call, const struct prompt_job *j
     struct engine_request request = {.max_tokens = r->max_tokens,
                                      .stops = stops,
                                      .ignore_end = r->ignore_end,
+                                     .continues =
+                                         r->kind == CHAT_KIND_COMPLETION || r->continue_final_message,
                                      .want_logprobs = r->logprobs,
                                      .top_logprobs = r->top_logprobs,
                                      .wake = on_engine};
