@@ -73,6 +73,7 @@ struct session_params {
     unsigned threads;
     enum tensor_type kv_type;
     size_t rows_max, sequences, context_len;
+    size_t kv_contexts; /* room for that many full contexts; 0: one */
 };
 
 static inline void session_open(struct session *s, const struct session_params *params)
@@ -84,9 +85,12 @@ static inline void session_open(struct session *s, const struct session_params *
     if (params->lora && lora_open(&s->lora, s->model, params->lora, &err) != PH_OK)
         fail_msg("%s", err.message);
     const struct lora *loras[1] = {s->lora};
+    size_t context = params->context_len ? params->context_len : model_info(s->model)->n_context_train;
+    size_t kv_bytes = (context + 32) * 2 * model_info(s->model)->kv_bytes_per_token_f16; /* F32 */
     struct runner_params rp = {.threads = params->threads ? params->threads : 2,
                                .kv_type = params->kv_type,
                                .context_len = params->context_len,
+                               .kv_bytes_max = params->kv_contexts * kv_bytes,
                                .rows_max = params->rows_max ? params->rows_max : 512,
                                .outputs_max = params->rows_max ? params->rows_max : 512,
                                .sequences_max = params->sequences ? params->sequences : 1,
