@@ -79,7 +79,7 @@ static uint32_t *token_slot(const struct text_table *table, const char *text, si
 static uint32_t *merge_slot(const struct text_table *table, const char *left, size_t left_len,
                             const char *right, size_t right_len, uint32_t *tag)
 {
-    uint64_t hash = hash_mix(hash_bytes(left, left_len), hash_bytes(right, right_len));
+    uint64_t hash = hash_mix(hash_mix(hash_bytes(left, left_len), left_len), hash_bytes(right, right_len));
     *tag = slot_tag(hash);
     for (size_t at = (size_t)hash & table->mask;; at = (at + 1) & table->mask) {
         uint32_t *slot = &table->slots[at];
