@@ -18,10 +18,8 @@ OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 
 PACKAGES := libuv yaml-0.1 libpcre2-8 libutf8proc
-ifneq ($(filter-out deps clean lint format,$(or $(MAKECMDGOALS),all)),)
-PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
-PKG_LIBS   = $(shell pkg-config --libs $(PACKAGES))
-endif
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
 HARDEN   := -fstack-protector-strong -fPIE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
@@ -30,8 +28,12 @@ CPPFLAGS := -Isrc -D_POSIX_C_SOURCE=200809L
 CFLAGS   ?= -O2 -g
 CSTD     := -std=c17
 LDFLAGS  += -pie -Wl,-z,relro,-z,now
-LIBS      = $(PKG_LIBS) -lm -lpthread
-COMPILE   = $(CC) $(CSTD) $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP
+LIBS     := $(PKG_LIBS) -lm -lpthread
+COMPILE  := $(CC) $(CSTD) $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP
+
+# make V=1 shows the commands themselves.
+Q   := $(if $(V),,@)
+say = $(if $(V),@:,@printf '  %-5s %s\n' $(1) $(2))
 
 # Instruction sets are whole files; each is compiled for its own set and chosen at run time.
 KERNEL_FLAGS := -O3 -fno-math-errno -fno-trapping-math
@@ -61,27 +63,33 @@ FUZZ_SECONDS ?= 60
 all: $(OUT)/pharos
 
 $(OUT)/pharos: $(MAIN_OBJECT) $(LIBRARY)
-	$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(LIBRARY): $(filter-out $(MAIN_OBJECT),$(OBJECTS))
+	$(call say,AR,$@)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 # The compiler line is a prerequisite: other flags rebuild everything, a touched header only what includes it.
 $(OUT)/flags: FORCE
+	@pkg-config --exists $(PACKAGES) || { echo 'make: libraries are missing: run scripts/deps (needs root)' >&2; exit 1; }
 	@mkdir -p $(OUT) && echo '$(COMPILE) $(KERNEL_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(KERNEL_FLAGS)' > $@
 FORCE:
 
 $(OUT)/src/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)
-	$(COMPILE) $(call kernel_flags,$(notdir $*)) -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(COMPILE) $(call kernel_flags,$(notdir $*)) -c -o $@ $<
 
 $(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
 	@mkdir -p $(@D)
-	$(COMPILE) -Itests/unit -DTEST_SHARED_DIR='"../shared"' -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(COMPILE) -Itests/unit -DTEST_SHARED_DIR='"../shared"' -c -o $@ $<
 
 $(UNIT_TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(UNIT_SUPPORT:tests/unit/%.c=$(OUT)/tests/%.o) $(LIBRARY)
-	$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -ljansson -lhttp_parser $(LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -ljansson -lhttp_parser $(LIBS)
 
 unit: $(UNIT_TESTS)
 	@scripts/run-unit-tests $(UNIT_TESTS)
@@ -111,11 +119,17 @@ bench: $(OUT)/pharos
 	@scripts/bench $(OUT)/pharos
 
 # Fuzzers: clang's libFuzzer over the same sources, sanitizers on.
-build/fuzz/%: tests/fuzz/%.c $(SOURCES)
-	@mkdir -p build/fuzz
-	$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined build/clang-san-fuzzer-no-link-address-undefined/libpharos.a
-	clang $(CSTD) -O1 -g -fsanitize=fuzzer,address,undefined $(CPPFLAGS) $(PKG_CFLAGS) -o $@ $< \
-	    build/clang-san-fuzzer-no-link-address-undefined/libpharos.a $(LIBS)
+FUZZ_SANITIZE := fuzzer-no-link,address,undefined
+FUZZ_LIBRARY  := build/clang-san-$(subst $(comma),-,$(FUZZ_SANITIZE))/libpharos.a
+ifneq ($(OUT)/libpharos.a,$(FUZZ_LIBRARY))
+$(FUZZ_LIBRARY): FORCE
+	@$(MAKE) --no-print-directory CC=clang SANITIZE=$(FUZZ_SANITIZE) $@
+endif
+build/fuzz/%: tests/fuzz/%.c $(FUZZ_LIBRARY)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$<)
+	$(Q)clang $(CSTD) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $(CPPFLAGS) $(PKG_CFLAGS) \
+	    -o $@ $< $(FUZZ_LIBRARY) $(LIBS)
 
 fuzz: $(FUZZERS)
 	@scripts/run-fuzzers $(FUZZ_SECONDS) $(FUZZERS)
