@@ -7,8 +7,10 @@ static const struct cli_command commands[] = {
     {"complete", "continue a prompt with a model", cmd_complete},
     {"tokenize", "text to token ids, line by line", cmd_tokenize},
     {"detokenize", "token ids to text, line by line", cmd_detokenize},
+    {"template", "a conversation to the exact prompt a model sees", cmd_template},
     {"logits", "logits after a prompt of token ids, to a file", cmd_logits},
     {"perplexity", "how well a model predicts a text", cmd_perplexity},
+    {"bench", "measure speed beside the machine's limits", cmd_bench},
     {NULL, NULL, NULL},
 };
 
