@@ -76,6 +76,11 @@ void buf_puts(struct buf *buf, const char *text)
 
 void buf_putc(struct buf *buf, char c)
 {
+    if (buf->status == PH_OK && buf->cap - buf->len > 1) { /* the one call that writers make for every byte */
+        buf->data[buf->len++] = c;
+        buf->data[buf->len] = 0;
+        return;
+    }
     buf_append(buf, &c, 1);
 }
 

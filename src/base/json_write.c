@@ -41,11 +41,28 @@ static size_t write_character(struct buf *out, const char *text, size_t len)
     return read;
 }
 
+/* Most strings need nothing but their quotes. */
+static void write_plain(struct buf *out, const char *text, size_t len)
+{
+    char *room = len < SIZE_MAX - 2 ? buf_reserve(out, len + 2) : NULL;
+    if (!room)
+        return;
+    room[0] = '"';
+    if (len)
+        memcpy(room + 1, text, len);
+    room[len + 1] = '"';
+    buf_grew(out, len + 2);
+}
+
 void json_write_string(struct buf *out, const char *text, size_t len)
 {
+    size_t done = plain_len(text, len);
+    if (done == len) {
+        write_plain(out, text, len);
+        return;
+    }
     buf_putc(out, '"');
-    while (len > 0) {
-        size_t done = plain_len(text, len);
+    for (; len > 0; done = plain_len(text, len)) {
         if (done) {
             buf_append(out, text, done);
         } else if ((unsigned char)*text < 0x80) {

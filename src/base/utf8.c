@@ -4,18 +4,22 @@
 
 #define WORD_HIGH_BITS 0x8080808080808080u
 
-/* One row a class of lead bytes: how many bytes follow and, since overlong forms, surrogates and what lies
- * above U+10FFFF all show in the second byte, the range of that byte (RFC 3629, section 4). */
+/* One row a class of lead bytes: how many bytes the character has and, since overlong forms, surrogates and
+ * what lies above U+10FFFF all show in the second byte, the range of that byte (RFC 3629, section 4). */
 struct lead {
-    unsigned char first, last; /* lead bytes */
     unsigned char len;
     unsigned char second_min, second_max;
 };
 
-static const struct lead leads[] = {
-    {0xC2, 0xDF, 2, 0x80, 0xBF}, {0xE0, 0xE0, 3, 0xA0, 0xBF}, {0xE1, 0xEC, 3, 0x80, 0xBF},
-    {0xED, 0xED, 3, 0x80, 0x9F}, {0xEE, 0xEF, 3, 0x80, 0xBF}, {0xF0, 0xF0, 4, 0x90, 0xBF},
-    {0xF1, 0xF3, 4, 0x80, 0xBF}, {0xF4, 0xF4, 4, 0x80, 0x8F},
+static const struct lead leads[] = {{0, 0, 0},       {2, 0x80, 0xBF}, {3, 0xA0, 0xBF}, {3, 0x80, 0xBF},
+                                    {3, 0x80, 0x9F}, {4, 0x90, 0xBF}, {4, 0x80, 0xBF}, {4, 0x80, 0x8F}};
+
+/* The row of each byte from 0xC0 on; those below begin nothing. */
+static const unsigned char lead_rows[] = {
+    0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* C0: C0 and C1 could only be overlong */
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, /* D0 */
+    2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 3, 3, /* E0: overlong, surrogates */
+    5, 6, 6, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* F0: overlong, the end of Unicode */
 };
 
 /* How many bytes of text[0..len) agree with one character of `*want` bytes; 0 for a byte that starts none. */
@@ -24,11 +28,10 @@ static size_t match(const unsigned char *text, size_t len, size_t *want)
     *want = 1;
     if (text[0] < 0x80)
         return 1;
-    const struct lead *lead = leads;
-    const struct lead *const end = leads + sizeof leads / sizeof leads[0];
-    while (lead < end && text[0] > lead->last)
-        lead++;
-    if (lead == end || text[0] < lead->first)
+    if (text[0] < 0xC0)
+        return 0;
+    const struct lead *lead = &leads[lead_rows[text[0] - 0xC0]];
+    if (lead->len == 0)
         return 0;
     *want = lead->len;
     if (len < 2 || text[1] < lead->second_min || text[1] > lead->second_max)
