@@ -313,7 +313,9 @@ static struct tv f_default(struct render *r, struct tv self, const struct tv *sl
 static struct tv f_attr(struct render *r, struct tv self, const struct tv *slots, const struct tv_args *args)
 {
     (void)args;
-    return tv_attribute(r, self, tv_str(r, slots[0]));
+    struct text name = tv_str(r, slots[0]);
+    bool only_methods = self.kind == TV_DICT && !dict_method_find(name);
+    return only_methods ? tv_named_undefined(name) : tv_attribute(r, self, name);
 }
 
 /* ---- map, select, reject ---- */

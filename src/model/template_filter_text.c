@@ -200,6 +200,10 @@ static struct tv f_tojson(struct render *r, struct tv self, const struct tv *slo
                           const struct tv_args *args)
 {
     (void)args;
+    if (self.kind == TV_UNDEFINED) /* within a list or dict it is null */
+        return render_fail(r, PH_ERR_ARG, "'%.*s' is undefined and cannot be written as JSON",
+                           (int)(self.u.text.len < 80 ? self.u.text.len : 80),
+                           self.u.text.len ? self.u.text.at : "");
     struct json_style style = {.ascii = tv_truth(slots[0]), .sort = tv_truth(slots[3])};
     if (slots[1].kind == TV_STRING)
         style.indent = slots[1].u.text;

@@ -215,8 +215,9 @@ static void lex_number(struct lexer *lx)
         return;
     }
     enum token_kind token = TOKEN_INTEGER;
+    bool member = begin > 0 && lx->source.at[begin - 1] == '.'; /* x.0.1 is two indices */
     end = skip_digits(lx, end);
-    if (byte_at(lx, end) == '.' && is_digit(byte_at(lx, end + 1))) {
+    if (!member && byte_at(lx, end) == '.' && is_digit(byte_at(lx, end + 1))) {
         end = skip_digits(lx, end + 1);
         token = TOKEN_FLOAT;
     }

@@ -549,6 +549,17 @@ struct tv tv_binary(struct render *r, enum token_kind op, struct tv a, struct tv
     return wrong_operands(r, a, b);
 }
 
+static struct tv negate_text(struct render *r, struct tv big, bool negate)
+{
+    struct text digits = big.u.text;
+    if (!negate)
+        return big;
+    if (digits.at[0] == '-')
+        return (struct tv){TV_BIGINT, {.text = {digits.at + 1, digits.len - 1}}};
+    big.u.text = text_concat(r, text_of("-"), digits).u.text;
+    return big;
+}
+
 struct tv tv_unary(struct render *r, enum token_kind op, struct tv a)
 {
     if (tv_is_integral(a)) {
@@ -558,5 +569,7 @@ struct tv tv_unary(struct render *r, enum token_kind op, struct tv a)
     }
     if (a.kind == TV_FLOAT)
         return tv_float(op == TOKEN_SUB ? -a.u.number : a.u.number);
+    if (a.kind == TV_BIGINT)
+        return negate_text(r, a, op == TOKEN_SUB);
     return render_fail(r, PH_ERR_ARG, "'%s' is not a number", tv_type_name(a));
 }

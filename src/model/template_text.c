@@ -327,13 +327,24 @@ static void put_cased(struct buf *out, uint32_t c, enum letter_case want)
     utf8proc_int32_t point = (utf8proc_int32_t)c;
     if (want == SWAP)
         want = utf8proc_category(point) == UTF8PROC_CATEGORY_LU ? LOWER : UPPER;
-    if (c == 0xDF && want != LOWER) { /* sharp s, the one common letter without a capital of its own */
+    if (c == 0xDF && want != LOWER) { /* sharp s has no capital of its own */
         buf_puts(out, want == UPPER ? "SS" : "Ss");
+        return;
+    }
+    if (c == 0x130 && want == LOWER) { /* dotted I keeps its dot */
+        buf_puts(out, "i\xCC\x87");
         return;
     }
     put(out, (uint32_t)(want == LOWER   ? utf8proc_tolower(point)
                         : want == UPPER ? utf8proc_toupper(point)
                                         : utf8proc_totitle(point)));
+}
+
+/* A capital sigma becomes the final small one at the end of a word. */
+static bool is_final_sigma(struct text text, size_t at, uint32_t before)
+{
+    size_t len, next = at + 2;
+    return is_cased(before) && !(next < text.len && is_cased(decode(text, next, &len)));
 }
 
 static bool begins_word(uint32_t before)
@@ -362,7 +373,10 @@ struct tv text_map(struct render *r, struct text text, const char *how)
             want = TITLE;
         else if (how[0] == 'w' && begins_word(before))
             want = UPPER;
-        put_cased(&out, c, want);
+        if (c == 0x3A3 && want == LOWER && is_final_sigma(text, i, before))
+            put(&out, 0x3C2);
+        else
+            put_cased(&out, c, want);
         before = c;
     }
     return tv_buf(r, &out);

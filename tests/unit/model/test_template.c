@@ -1,64 +1,9 @@
 #include "base/file.h"
-#include "model/model.h"
+#include "template_bench.h"
 #include "test_support.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define PACK TEST_SHARED_DIR "/conformance/chat_templates/"
-
-static int64_t fixed_now(void *ud)
-{
-    return *(const int64_t *)ud;
-}
-
-struct bench {
-    struct arena arena;
-    struct buf out;
-    struct ph_err err;
-    int64_t now_ms;
-    struct clock_source clock;
-};
-
-static void bench_init(struct bench *bench)
-{
-    *bench = (struct bench){.now_ms = 1767265445000};
-    bench->clock = (struct clock_source){.unix_ms = fixed_now, .ud = &bench->now_ms};
-    arena_init(&bench->arena, 64 << 20);
-    buf_init(&bench->out, 64 << 20);
-}
-
-static void bench_release(struct bench *bench)
-{
-    buf_release(&bench->out);
-    arena_release(&bench->arena);
-}
-
-static enum ph_status render_source(struct bench *bench, const char *source, size_t len,
-                                    const struct json *vars)
-{
-    struct chat_template *chat_template = NULL;
-    bench->err = (struct ph_err){0};
-    buf_clear(&bench->out);
-    enum ph_status status = chat_template_create(&chat_template, source, len, &bench->err);
-    if (status == PH_OK)
-        status = chat_template_render(chat_template, vars, &bench->clock, &bench->out, &bench->err);
-    chat_template_free(chat_template);
-    if (status != PH_OK)
-        assert_true(bench->err.message[0] != '\0');
-    return status;
-}
-
-/* Renders with JSON variables. */
-static enum ph_status render(struct bench *bench, const char *source, const char *vars)
-{
-    struct json *json = NULL;
-    assert_int_equal(json_parse(&bench->arena, vars, strlen(vars), &json, NULL), PH_OK);
-    return render_source(bench, source, strlen(source), json);
-}
-
-static const char *text(const struct bench *bench)
-{
-    return bench->out.data ? bench->out.data : "";
-}
 
 /* ---- the reference pack ---- */
 
@@ -94,7 +39,8 @@ static bool agrees(const struct bench *bench, enum ph_status status, const struc
         return status != PH_OK;
     if (status != PH_OK)
         return disputed && json_get(test_case, "jinja2_error");
-    return strcmp(text(bench), expected) == 0 || (disputed && other && strcmp(text(bench), other) == 0);
+    return strcmp(bench_text(bench), expected) == 0 ||
+           (disputed && other && strcmp(bench_text(bench), other) == 0);
 }
 
 static void the_pack_renders_byte_for_byte(void **state)
@@ -115,14 +61,69 @@ static void the_pack_renders_byte_for_byte(void **state)
         buf_init(&source, 1 << 20);
         assert_int_equal(file_read(path, &source, &bench.err), PH_OK);
         struct json *vars = case_vars(&bench, pack, test_case);
-        enum ph_status status = render_source(&bench, source.data, source.len, vars);
+        enum ph_status status = bench_render_json(&bench, source.data, source.len, vars);
         if (!agrees(&bench, status, test_case))
             fail_msg("%s, %s: %s", name, json_text(json_get(test_case, "conversation"), ""),
-                     status == PH_OK ? text(&bench) : bench.err.message);
+                     status == PH_OK ? bench_text(&bench) : bench.err.message);
         buf_release(&source);
         count++;
     }
     assert_true(count >= 246);
+    bench_release(&bench);
+}
+
+/* Where Jinja2 would refuse and llama.cpp goes on, so do we. */
+static void other_engines_kindness(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *source, *expected;
+    } cases[] = {
+        {"{{ 'a' + none + missing + 1 }}", "a1"},
+        {"[{{ missing.x.y }}]", "[]"},
+        {"{% set l = [1] %}{% set _ = l.append(2) %}{{ l }}{{ l.pop() }}{{ l }}", "[1, 2]2[1]"},
+        {"{% for k, v in {'a': 1, 'b': 2} %}{{ k }}{{ v }}{% endfor %}", "a1b2"},
+        {"{% set d = {} %}{% set d.x = 1 %}{{ d }}", "{'x': 1}"},
+        {"{{ none|map('upper')|list }}{{ [missing]|tojson }}", "[][null]"},
+        {"{% set s = '[1, {\"a\": 2.0}]' %}{{ s|from_json }}", "[1, {'a': 2.0}]"},
+    };
+    struct bench bench;
+    bench_init(&bench);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        if (bench_render(&bench, cases[i].source, "{}") != PH_OK)
+            fail_msg("%s: %s", cases[i].source, bench.err.message);
+        assert_string_equal(bench_text(&bench), cases[i].expected);
+    }
+    bench_release(&bench);
+}
+
+/* Numbers come out as they came in, and members of dicts keep their order however many there are. */
+static void json_passes_through(void **state)
+{
+    (void)state;
+    static const char *const documents[] = {
+        "[123456789012345678901234567890, -9223372036854775808, -9223372036854775809, 0, -0.0, 1.5]",
+        "{\"z\": 1, \"a\": 2, \"m\": {\"10\": 1, \"9\": 2}, \"\": null}",
+        "{\"k0\": 0, \"k1\": 1, \"k2\": 2, \"k3\": 3, \"k4\": 4, \"k5\": 5, \"k6\": 6, \"k7\": 7, \"k8\": 8, "
+        "\"k9\": 9, \"k10\": 10, \"k11\": 11, \"k12\": 12, \"k13\": 13, \"k14\": 14, \"k15\": 15, \"k16\": "
+        "16}",
+    };
+    struct bench bench;
+    bench_init(&bench);
+    for (size_t i = 0; i < COUNT(documents); i++) {
+        char vars[1024];
+        snprintf(vars, sizeof vars, "{\"x\": %s}", documents[i]);
+        assert_int_equal(bench_render(&bench, "{{ x|tojson }}", vars), PH_OK);
+        assert_string_equal(bench_text(&bench), documents[i]);
+    }
+    assert_int_equal(bench_render(&bench,
+                                  "{% for i in range(200) %}{% if i not in d and false %}{% endif %}"
+                                  "{% set d = dict(d, x=i) %}{{ '' if d.x == i else 'wrong' }}"
+                                  "{% endfor %}{{ d['k11'] }}{{ d.pop('k3') }}{{ d|length }}",
+                                  "{\"d\": {\"k1\":1,\"k2\":2,\"k3\":3,\"k4\":4,\"k5\":5,\"k6\":6,\"k7\":7,"
+                                  "\"k8\":8,\"k9\":9,\"k10\":10,\"k11\":11}}"),
+                     PH_OK);
+    assert_string_equal(bench_text(&bench), "11310");
     bench_release(&bench);
 }
 
@@ -147,7 +148,7 @@ static void errors_say_where(void **state)
     struct bench bench;
     bench_init(&bench);
     for (size_t i = 0; i < COUNT(cases); i++) {
-        assert_int_equal(render(&bench, cases[i].source, "{}"), cases[i].status);
+        assert_int_equal(bench_render(&bench, cases[i].source, "{}"), cases[i].status);
         if (!strstr(bench.err.message, cases[i].where))
             fail_msg("%s: %s", cases[i].source, bench.err.message);
     }
@@ -182,7 +183,7 @@ static void hostile_templates_end(void **state)
     struct bench bench;
     bench_init(&bench);
     for (size_t i = 0; i < COUNT(sources); i++) {
-        if (render(&bench, sources[i], "{}") == PH_OK)
+        if (bench_render(&bench, sources[i], "{}") == PH_OK)
             fail_msg("rendered: %s", sources[i]);
     }
     struct buf deep;
@@ -191,13 +192,13 @@ static void hostile_templates_end(void **state)
     for (int i = 0; i < 100000; i++)
         buf_putc(&deep, '(');
     struct json *vars = json_new(&bench.arena, JSON_OBJECT);
-    assert_int_equal(render_source(&bench, deep.data, deep.len, vars), PH_ERR_FORMAT);
+    assert_int_equal(bench_render_json(&bench, deep.data, deep.len, vars), PH_ERR_FORMAT);
     buf_clear(&deep);
     buf_puts(&deep, "{{ 1");
     for (int i = 0; i < 100000; i++)
         buf_puts(&deep, "+1");
     buf_puts(&deep, " }}");
-    assert_int_equal(render_source(&bench, deep.data, deep.len, vars), PH_ERR_LIMIT);
+    assert_int_equal(bench_render_json(&bench, deep.data, deep.len, vars), PH_ERR_LIMIT);
     buf_release(&deep);
     bench_release(&bench);
 }
@@ -206,6 +207,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_pack_renders_byte_for_byte),
+        cmocka_unit_test(other_engines_kindness),
+        cmocka_unit_test(json_passes_through),
         cmocka_unit_test(errors_say_where),
         cmocka_unit_test(hostile_templates_end),
     };
