@@ -118,6 +118,10 @@ format:
 bench: $(OUT)/pharos
 	@scripts/bench $(OUT)/pharos
 
+# Small programs that time one module: build/bench_tensor.
+$(OUT)/bench_%: bench/bench_%.c $(LIBRARY) $(OUT)/flags
+	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBRARY) $(LIBS)
+
 # Fuzzers: clang's libFuzzer over the same sources, sanitizers on.
 FUZZ_SANITIZE := fuzzer-no-link,address,undefined
 FUZZ_LIBRARY  := build/clang-san-$(subst $(comma),-,$(FUZZ_SANITIZE))/libpharos.a

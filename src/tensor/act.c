@@ -92,14 +92,64 @@ static void make_q8k(const float *x, size_t d, uint8_t *row)
     }
 }
 
+/* Writes row r of sixteen: consecutive 4-byte pieces of the row become TILE_ROWS pieces apart. */
+static void scatter(const uint32_t *pieces, size_t count, size_t r, uint32_t *tile)
+{
+    for (size_t i = 0; i < count; i++)
+        tile[i * TILE_ROWS + r] = pieces[i];
+}
+
+#define SCATTER_LEN 256 /* inputs of a row at a time: sixteen rows of them stay in the nearest cache */
+
+static void make_f32t(const struct act *act, size_t first, uint32_t *to)
+{
+    for (size_t from = 0; from < act->d; from += SCATTER_LEN) {
+        size_t len = act->d - from < SCATTER_LEN ? act->d - from : SCATTER_LEN;
+        for (size_t r = 0; r < TILE_ROWS; r++) {
+            uint32_t pieces[SCATTER_LEN] = {0};
+            if (first + r < act->n)
+                memcpy(pieces, act->x + (first + r) * act->d + from, len * 4);
+            scatter(pieces, len, r, to + from * TILE_ROWS);
+        }
+    }
+}
+
+static void make_bf16t(const struct vector_kernels *v, const struct act *act, size_t first, bool low,
+                       uint32_t *to)
+{
+    for (size_t from = 0; from < act->d; from += SCATTER_LEN) {
+        size_t len = act->d - from < SCATTER_LEN ? act->d - from : SCATTER_LEN;
+        for (size_t r = 0; r < TILE_ROWS; r++) {
+            uint32_t high_pieces[SCATTER_LEN / 2] = {0}, low_pieces[SCATTER_LEN / 2] = {0};
+            if (first + r < act->n)
+                v->to_bf16(act->x + (first + r) * act->d + from, (uint16_t *)high_pieces,
+                           (uint16_t *)low_pieces, len);
+            scatter(low ? low_pieces : high_pieces, round_up(len, 32) / 2, r, to + from / 2 * TILE_ROWS);
+        }
+    }
+}
+
 static void make_form(enum act_form form, const struct kernels *k, const struct act *act, size_t unit)
 {
     struct act_view view = act_view(act, form);
     uint8_t *to = view.data + unit * view.stride;
-    if (form == FORM_Q8)
+    switch (form) {
+    case FORM_Q8:
         make_q8(k->vector, act->x + unit * act->d, act->d, to);
-    else if (form == FORM_Q8K)
+        return;
+    case FORM_Q8K:
         make_q8k(act->x + unit * act->d, act->d, to);
+        return;
+    case FORM_F32T:
+        make_f32t(act, unit * TILE_ROWS, (uint32_t *)(void *)to);
+        return;
+    case FORM_BF16T:
+    case FORM_BF16L:
+        make_bf16t(k->vector, act, unit * TILE_ROWS, form == FORM_BF16L, (uint32_t *)(void *)to);
+        return;
+    default:
+        assert(false); /* a form that nobody makes */
+    }
 }
 
 void act_prepare(struct lane *lane, struct act *act, uint32_t forms)

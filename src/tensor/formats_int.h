@@ -15,7 +15,7 @@
 #define FORMAT_BLOCK_MAX 256
 #define FORMAT_GROUPS_MAX 16
 
-/* Bytes of a block, in file order; a test holds them against struct tensor_format. */
+/* A block taken apart; `min` counts only where the format has minima. */
 struct unpacked {
     int8_t q[FORMAT_BLOCK_MAX];
     float scale[FORMAT_GROUPS_MAX];
@@ -25,7 +25,6 @@ struct unpacked {
 struct format_ops {
     uint32_t group; /* elements that share a scale; 0: not a quantised format */
     bool has_min;
-    void (*unpack)(const uint8_t *block, struct unpacked *out);
     void (*quantize)(const float *x, uint8_t *block);
 };
 

@@ -63,19 +63,72 @@ static inline size_t q8k_scales(size_t d)
 
 /* ---- Matrix products ---- */
 
+struct gemm;
+
 struct mm_job {
     const struct matrix *w;
     const struct act *x;
     float *y;
     size_t y_stride;
     uint8_t *panel; /* POOL_PANEL_BYTES */
+    const struct gemm *gemm;
 };
 
 struct mm_kernel {
     void (*run)(const struct mm_job *job, size_t first, size_t end); /* weight rows [first, end) */
-    uint32_t forms; /* FORM_BIT of what it reads; 0: the float rows themselves */
-    uint32_t tile;  /* weight rows it likes to take together; chunks are multiples of it */
+    uint32_t forms;          /* FORM_BIT of what it reads; 0: the float rows themselves */
+    uint32_t tile;           /* weight rows it likes to take together; chunks are multiples of it */
+    const struct gemm *gemm; /* for run = gemm_run */
 };
+
+/* A product of many rows (gemm.c): a panel of weight rows is unpacked once for a stretch of inputs, then multiplied
+ * with all groups of TILE_ROWS input rows. Sums are laid out [panel row][TILE_ROWS]. */
+/* Decode kernels are small functions that must melt into their callers: the number of inputs is a constant there. */
+#define INLINE static inline __attribute__((always_inline))
+#define INPUTS_MAX 8
+
+/* Runs CALL with N inputs at a time: eights first, then four, two, one. */
+#define FOR_INPUTS(count, at, CALL)   \
+    do {                              \
+        size_t at = 0, n_ = (count);  \
+        for (; n_ - at >= 8; at += 8) \
+            CALL(8);                  \
+        if (n_ - at >= 4) {           \
+            CALL(4);                  \
+            at += 4;                  \
+        }                             \
+        if (n_ - at >= 2) {           \
+            CALL(2);                  \
+            at += 2;                  \
+        }                             \
+        if (n_ - at >= 1)             \
+            CALL(1);                  \
+    } while (0)
+
+struct gemm_part {
+    const void *panel;
+    size_t d, from, len;       /* of the inputs: all, and this stretch */
+    struct act_view inputs[2]; /* data: the first group */
+    size_t groups;
+    float *sums; /* [groups][panel_rows][TILE_ROWS] */
+};
+
+struct gemm {
+    enum act_form forms[2]; /* what `multiply` reads, in this order; the same one twice when it is one */
+    uint32_t panel_rows;
+    uint32_t depth;         /* inputs unpacked at a time; a multiple of 256 */
+    uint32_t element_bytes; /* of the panel */
+    /* Unpacks inputs [from, from + len) of `rows` weight rows into panel [panel_rows][depth]; what lacks to whole
+     * rows and to a multiple of 32 inputs is zero. */
+    void (*unpack)(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, void *panel);
+    /* sums += panel * inputs [from, from + len) of `groups` groups. */
+    void (*multiply)(const struct gemm_part *part);
+    /* Around a lane's use of the unit (AMX tiles); may be NULL. */
+    void (*begin)(void);
+    void (*finish)(void);
+};
+
+void gemm_run(const struct mm_job *job, size_t first, size_t end);
 
 /* ---- Vector operations: the tensor_* functions without their first argument ---- */
 struct vector_kernels {
@@ -96,6 +149,7 @@ struct vector_kernels {
     void (*rope)(float *x, const float *cos_sin, size_t pairs, bool neox);
     void (*attend)(const struct attn *attn, const float *q, size_t group, float *out, void *scratch);
     void (*to_f16)(const float *src, uint16_t *dst, size_t len);
+    void (*to_bf16)(const float *src, uint16_t *high, uint16_t *low, size_t len); /* low = src - high */
     void (*quantize_q8)(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len);
 };
 
@@ -118,7 +172,10 @@ struct kernels {
 };
 
 extern const struct vector_kernels vector_ref, vector_avx2, vector_avx512;
-extern const struct kernels kernels_ref;
+extern const struct peak_kernels peak_avx2, peak_avx512, peak_amx;
+extern const struct kernels kernels_ref, kernels_avx2, kernels_avx512, kernels_amx;
+
+bool kernels_amx_permitted(void);
 
 /* The reference product of any format, which other sets name for what they do not speed up. */
 void mm_ref_float(const struct mm_job *job, size_t first, size_t end);

@@ -4,6 +4,7 @@
  * Codes are multiplied as integers, whose sums are exact; what is rounded is one product of scales for each
  * group. */
 #include "tensor/kernels_int.h"
+#include "tensor/unpack_body.h"
 
 #define REF_COLUMNS 64 /* input rows whose sums are kept at a time */
 
@@ -84,7 +85,7 @@ static void mm_ref_blocks(const struct mm_job *job, size_t first, size_t end, en
             size_t count = job->x->n - from < REF_COLUMNS ? job->x->n - from : REF_COLUMNS;
             memset(sums, 0, sizeof sums);
             for (size_t b = 0; b < blocks; b++) {
-                op->unpack(row + b * f->block_bytes, &u);
+                unpack_block[w->type](row + b * f->block_bytes, &u);
                 for (size_t i = 0; i < count; i++) {
                     const uint8_t *x = view.data + (from + i) * view.stride;
                     sums[i] +=
@@ -132,26 +133,27 @@ static uint64_t read_all(const void *data, size_t bytes)
 
 static const struct peak_kernels peak_ref = {peak_f32, NULL, NULL, read_all};
 
-#define REF_KERNELS                                                                              \
-    {                                                                                            \
-        [TENSOR_F32] = {mm_ref_float, 0, 1}, [TENSOR_F16] = {mm_ref_float, 0, 1},                \
-        [TENSOR_BF16] = {mm_ref_float, 0, 1}, [TENSOR_Q4_0] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1}, \
-        [TENSOR_Q4_1] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1},                                       \
-        [TENSOR_Q5_0] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1},                                       \
-        [TENSOR_Q5_1] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1},                                       \
-        [TENSOR_Q8_0] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1},                                       \
-        [TENSOR_IQ4_NL] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1},                                     \
-        [TENSOR_MXFP4] = {mm_ref_q8, FORM_BIT(FORM_Q8), 1},                                      \
-        [TENSOR_Q2_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1},                                     \
-        [TENSOR_Q3_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1},                                     \
-        [TENSOR_Q4_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1},                                     \
-        [TENSOR_Q5_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1},                                     \
-        [TENSOR_Q6_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1},                                     \
-        [TENSOR_Q8_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1}, [TENSOR_IQ4_XS] = {                 \
-            mm_ref_q8k,                                                                          \
-            FORM_BIT(FORM_Q8K),                                                                  \
-            1                                                                                    \
-        }                                                                                        \
+#define FLOATS                   \
+    {                            \
+        mm_ref_float, 0, 1, NULL \
+    }
+#define BLOCKS_32                             \
+    {                                         \
+        mm_ref_q8, FORM_BIT(FORM_Q8), 1, NULL \
+    }
+#define BLOCKS_256                              \
+    {                                           \
+        mm_ref_q8k, FORM_BIT(FORM_Q8K), 1, NULL \
+    }
+
+#define REF_KERNELS                                                                                      \
+    {                                                                                                    \
+        [TENSOR_F32] = FLOATS, [TENSOR_F16] = FLOATS, [TENSOR_BF16] = FLOATS, [TENSOR_Q4_0] = BLOCKS_32, \
+        [TENSOR_Q4_1] = BLOCKS_32, [TENSOR_Q5_0] = BLOCKS_32, [TENSOR_Q5_1] = BLOCKS_32,                 \
+        [TENSOR_Q8_0] = BLOCKS_32, [TENSOR_IQ4_NL] = BLOCKS_32, [TENSOR_MXFP4] = BLOCKS_32,              \
+        [TENSOR_Q2_K] = BLOCKS_256, [TENSOR_Q3_K] = BLOCKS_256, [TENSOR_Q4_K] = BLOCKS_256,              \
+        [TENSOR_Q5_K] = BLOCKS_256, [TENSOR_Q6_K] = BLOCKS_256, [TENSOR_Q8_K] = BLOCKS_256,              \
+        [TENSOR_IQ4_XS] = BLOCKS_256                                                                     \
     }
 
 const struct kernels kernels_ref = {

@@ -320,6 +320,28 @@ static void vector_to_f16(const float *src, uint16_t *dst, size_t len)
         dst[i] = tensor_f32_to_f16(src[i]);
 }
 
+static inline vi bf16_of(vf v)
+{
+    vi bits = (vi)v;
+    vi rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    vi nan = (bits & 0x7fffffff) > 0x7f800000;
+    return (rounded & ~nan) | ((bits >> 16 | 64) & nan);
+}
+
+static void vector_to_bf16(const float *src, uint16_t *high, uint16_t *low, size_t len)
+{
+    for (size_t i = 0; i < len; i += VECTOR_LEN) {
+        size_t count = len - i < VECTOR_LEN ? len - i : VECTOR_LEN;
+        vf x = count == VECTOR_LEN ? load(src + i) : load_part(src + i, count);
+        vi top = bf16_of(x);
+        vi rest = bf16_of(x - (vf)(top << 16));
+        for (size_t j = 0; j < count; j++) {
+            high[i + j] = (uint16_t)top[j];
+            low[i + j] = (uint16_t)rest[j];
+        }
+    }
+}
+
 /* Blocks of 32 as ggml's x86 kernels make them: inverse 127 / max, codes rounded to even. */
 static void vector_quantize_q8(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len)
 {
@@ -446,5 +468,6 @@ const struct vector_kernels VECTOR_TABLE = {
     .rope = vector_rope,
     .attend = vector_attend,
     .to_f16 = vector_to_f16,
+    .to_bf16 = vector_to_bf16,
     .quantize_q8 = vector_quantize_q8,
 };

@@ -101,12 +101,15 @@ static bool is_float(enum tensor_type type)
     return type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16;
 }
 
-/* What rounding the inputs may cost: nothing for float formats (BF16 products may round inputs to BF16), 8
+/* What rounding the inputs may cost: nothing for float formats (in
+ * prefill BF16 products may round inputs to BF16, F16 products to 16 bits), 8
  * bits of a block's greatest element otherwise. */
 static double error_bound(enum tensor_type type, enum phase phase)
 {
-    if (type == TENSOR_BF16 && phase == PHASE_PREFILL)
+    if (phase == PHASE_PREFILL && type == TENSOR_BF16)
         return 4e-3;
+    if (phase == PHASE_PREFILL && type == TENSOR_F16)
+        return 2e-5;
     return is_float(type) ? 3e-6 : 2e-2;
 }
 
