@@ -2,9 +2,10 @@
  *
  *   build/bench_tensor [lanes [set [seconds]]]
  *
- * For each format: decode with 1, 4 and 16 rows and prefill with 32 and 512, on matrices of a model with 1.1 billion
- * parameters, enough of them that no cache holds the weights. Columns: GB/s of weights read against the measured
- * read bandwidth, or GFLOP/s against the peak of the unit. Medians; the CPU share tells how much of the cores we had. */
+ * For each format: decode with 1, 4 and 16 rows and prefill with 32 and 512, on matrices of a model
+ * with 1.1 billion parameters, enough of them that no cache holds the weights. Columns: GB/s of
+ * weights read against the measured read bandwidth, or GFLOP/s against the peak of the unit. Medians;
+ * the CPU share tells how much of the cores we had. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -26,8 +26,6 @@ static size_t form_stride(enum act_form form, size_t d)
     case FORM_BF16T:
     case FORM_BF16L:
         return round_up(d, 32) * TILE_ROWS * 2;
-    case FORM_Q8T:
-        return d * TILE_ROWS + d / 32 * TILE_ROWS * 8;
     default:
         return 0;
     }

@@ -1,13 +1,14 @@
 /* Decode on AVX-512 (VNNI): floats and the formats with blocks of 32.
  *
- * One pass over a weight row serves up to eight input rows: each 64 codes are taken apart once and multiplied with
- * every input. Codes become unsigned by an offset (VPDPBUSD wants u8 x s8); what the offset adds is taken off again
- * through the inputs' block sums, sixteen blocks at a time. Scales of sixteen blocks are collected by a few word
- * permutes and multiplied with the inputs' scales; each pair of blocks then picks its two.
+ * One pass over a weight row serves up to eight input rows: each 64 codes are taken apart once and
+ * multiplied with every input. Codes become unsigned by an offset (VPDPBUSD wants u8 x s8); what the
+ * offset adds is taken off again through the inputs' block sums, sixteen blocks at a time. Scales of
+ * sixteen blocks are collected by a few word permutes and multiplied with the inputs' scales; each
+ * pair of blocks then picks its two.
  *
- * For one weight row and one input row the order of additions is the same however many inputs share the pass (T1):
- * pairs alternate between two accumulators, folded at the end. A row that is no multiple of sixteen blocks ends in
- * a zero-padded copy, so nothing past its last block is read. */
+ * For one weight row and one input row the order of additions is the same however many inputs share
+ * the pass (T1): pairs alternate between two accumulators, folded at the end. A row that is no
+ * multiple of sixteen blocks ends in a zero-padded copy, so nothing past its last block is read. */
 #include <immintrin.h>
 
 #include "tensor/kernels_avx512_int.h"
@@ -105,8 +106,8 @@ typedef short words __attribute__((vector_size(64)));
                                   (__m512i)(words){WORDS(s, 0, from), WORDS(s, 2, from)}, \
                                   _mm512_loadu_si512((blocks) + (from)))
 
-/* First words of sixteen blocks in the low half, second words in the high half. Steps overlap, so that no word is
- * cut in two, and end with the last block. */
+/* First words of sixteen blocks in the low half, second words in the high half. Steps overlap, so that
+ * no word is cut in two, and end with the last block. */
 INLINE __m512i first_words_18(const uint8_t *blocks)
 {
     __m512i v = _mm512_setzero_si512();

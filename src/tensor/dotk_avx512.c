@@ -1,10 +1,11 @@
 /* Decode on AVX-512 (VNNI): formats with blocks of 256 against inputs in FORM_Q8K.
  *
- * All of a block stays in integers: unsigned codes times input codes give pairs of 16 bits (VPMADDUBSW), which are
- * multiplied with their group's scale and summed in 32 bits (VPDPWSSD). Nothing can overflow: 63 * 127 * 2 fits 16
- * bits, and 128 products of those with a scale of 8 bits fit 32. IQ4_XS, whose codes need all 8 bits, sums to 32
- * bits first. What the codes' offset or the group minima contribute follows from the inputs' sums of 16. One
- * conversion and one multiplication with the block scales end the block. */
+ * All of a block stays in integers: unsigned codes times input codes give pairs of 16 bits
+ * (VPMADDUBSW), which are multiplied with their group's scale and summed in 32 bits (VPDPWSSD).
+ * Nothing can overflow: 63 * 127 * 2 fits 16 bits, and 128 products of those with a scale of 8 bits
+ * fit 32. IQ4_XS, whose codes need all 8 bits, sums to 32 bits first. What the codes' offset or the
+ * group minima contribute follows from the inputs' sums of 16. One conversion and one multiplication
+ * with the block scales end the block. */
 #include <immintrin.h>
 
 #include "tensor/kernels_avx512_int.h"

@@ -1,12 +1,12 @@
 /* Prefill: the loops around a kernel set's unpack and multiply.
  *
- * A lane takes up to TASK_ROWS weight rows. For each stretch of inputs it unpacks a panel of them (which then lies in
- * the nearest cache) and multiplies it with all input rows, GROUPS_AT_ONCE groups at a time, whose stretch stays in
- * the second-level cache while the panels go by. Sums live in the lane's scratch until the last stretch and are then
- * written out, transposed.
+ * A lane takes up to TASK_ROWS weight rows. For each stretch of inputs it unpacks a panel of them
+ * (which then lies in the nearest cache) and multiplies it with all input rows, GROUPS_AT_ONCE groups
+ * at a time, whose stretch stays in the second-level cache while the panels go by. Sums live in the
+ * lane's scratch until the last stretch and are then written out, transposed.
  *
- * The order of additions for one element is: stretches in order, and within a stretch whatever `multiply` does for
- * one row and one lane of a vector, which does not depend on its neighbours (T1). */
+ * The order of additions for one element is: stretches in order, and within a stretch whatever
+ * `multiply` does for one row and one lane of a vector, which does not depend on its neighbours (T1). */
 #include <assert.h>
 
 #include "tensor/kernels_int.h"

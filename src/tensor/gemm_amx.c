@@ -1,12 +1,14 @@
-/* Prefill on AMX tiles (Intel Sapphire Rapids and later): every format is unpacked to BF16 and multiplied by
- * TDPBF16PS, which adds 16 x 16 x 32 products into F32 sums in 16 cycles.
+/* Prefill on AMX tiles (Intel Sapphire Rapids and later): every format is unpacked to BF16 and
+ * multiplied by TDPBF16PS, which adds 16 x 16 x 32 products into F32 sums in 16 cycles.
  *
- * BF16 instead of INT8: with a scale for every 32 inputs, integer tiles would have to be read back, scaled and added
- * outside the tile unit after every half-filled instruction, which costs more than twice the arithmetic saved. BF16
- * inputs are also closer to the exact product than inputs rounded to 8 bits of a block's greatest element.
+ * BF16 instead of INT8: with a scale for every 32 inputs, integer tiles would have to be read back,
+ * scaled and added outside the tile unit after every half-filled instruction, which costs more than
+ * twice the arithmetic saved. BF16 inputs are also closer to the exact product than inputs rounded to
+ * 8 bits of a block's greatest element.
  *
- * Tiles: 0..3 sums (two panels of 16 weight rows x two groups of 16 inputs), 4..5 weights, 6..7 inputs. F16 weights
- * are the exact sum of two BF16 numbers, and inputs are so to 16 bits: three products make one. */
+ * Tiles: 0..3 sums (two panels of 16 weight rows x two groups of 16 inputs), 4..5 weights, 6..7
+ * inputs. F16 weights are the exact sum of two BF16 numbers, and inputs are so to 16 bits: three
+ * products make one. */
 #include <immintrin.h>
 
 #include "tensor/kernels_avx512_int.h"

@@ -14,15 +14,21 @@
  * Row forms keep a row together; they serve decode. Tile forms transpose groups of TILE_ROWS rows, so that
  * one vector holds the same input of sixteen rows; they serve prefill. Missing rows of the last group are
  * zero.
- *
- *  FORM_Q8    codes int8 [d], then for each block of 32: scale, sum of codes, scale * sum rounded to F16; the
- *             scale is rounded to F16, the code is made with the unrounded one (as ggml's Q8_0 and Q8_1 do)
- *  FORM_Q8K   codes int8 [d], then int16 sums of 16 codes, then a float scale for each block of 256 (ggml's
- * Q8_K) FORM_F32T  [group][d][16] float FORM_BF16T [group][d / 2][16][2] bf16, d rounded up to even: the
- * operand shape of VDPBF16PS and of AMX tiles FORM_BF16L the same for what BF16 rounding left over: x = hi +
- * lo to 16 bits FORM_Q8T   [group] of codes [d / 4][16][4] int8, then [d / 32][16] scales, then [d / 32][16]
- * scale * sum */
-enum act_form { FORM_Q8, FORM_Q8K, FORM_F32T, FORM_BF16T, FORM_BF16L, FORM_Q8T, FORM_COUNT };
+ */
+enum act_form {
+    /* codes int8 [d], then three floats for each block of 32: scale, sum of codes, scale * sum rounded to F16.
+     * The scale is rounded to F16, the codes are made with the unrounded one (as ggml's Q8_0 and Q8_1 do). */
+    FORM_Q8,
+    /* codes int8 [d], int16 sums of 16 codes, a float scale for each block of 256 (ggml's Q8_K) */
+    FORM_Q8K,
+    /* [group][d][16] float */
+    FORM_F32T,
+    /* [group][d / 2][16][2] bf16, d rounded up to a multiple of 32: the operand shape of VDPBF16PS and AMX */
+    FORM_BF16T,
+    /* the same for what rounding to BF16 left over: x = high + low to 16 bits */
+    FORM_BF16L,
+    FORM_COUNT
+};
 
 #define TILE_ROWS 16
 #define FORM_BIT(form) (1u << (form))
@@ -81,9 +87,10 @@ struct mm_kernel {
     const struct gemm *gemm; /* for run = gemm_run */
 };
 
-/* A product of many rows (gemm.c): a panel of weight rows is unpacked once for a stretch of inputs, then multiplied
- * with all groups of TILE_ROWS input rows. Sums are laid out [panel row][TILE_ROWS]. */
-/* Decode kernels are small functions that must melt into their callers: the number of inputs is a constant there. */
+/* A product of many rows (gemm.c): a panel of weight rows is unpacked once for a stretch of inputs,
+ * then multiplied with all groups of TILE_ROWS input rows. Sums are laid out [panel row][TILE_ROWS]. */
+/* Decode kernels are small functions that must melt into their callers: the number of inputs is a
+ * constant there. */
 #define INLINE static inline __attribute__((always_inline))
 #define INPUTS_MAX 8
 
@@ -118,8 +125,8 @@ struct gemm {
     uint32_t panel_rows;
     uint32_t depth;         /* inputs unpacked at a time; a multiple of 256 */
     uint32_t element_bytes; /* of the panel */
-    /* Unpacks inputs [from, from + len) of `rows` weight rows into panel [panel_rows][depth]; what lacks to whole
-     * rows and to a multiple of 32 inputs is zero. */
+    /* Unpacks inputs [from, from + len) of `rows` weight rows into panel [panel_rows][depth]; what
+     * lacks to whole rows and to a multiple of 32 inputs is zero. */
     void (*unpack)(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, void *panel);
     /* sums += panel * inputs [from, from + len) of `groups` groups. */
     void (*multiply)(const struct gemm_part *part);

@@ -1,4 +1,5 @@
-/* Loops of arithmetic alone and of reading alone for AVX-512: the limits that products are measured against. */
+/* Loops of arithmetic alone and of reading alone for AVX-512: the limits that products are measured
+ * against. */
 #include <immintrin.h>
 
 #include "tensor/kernels_int.h"

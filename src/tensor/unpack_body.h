@@ -1,9 +1,10 @@
-/* How a block of each format is taken apart, written as plain loops over bytes and compiled for each instruction set by
- * the files that include this (formats.c for any CPU): the compiler makes vectors of them.
+/* How a block of each format is taken apart, written as plain loops over bytes and compiled for each
+ * instruction set by the files that include this (formats.c for any CPU): the compiler makes vectors
+ * of them.
  *
- * Layouts follow ggml's published block formats, which GGUF files contain. Arithmetic follows ggml's reference
- * dequantiser operation for operation (scale first, then scale * q - min, no fused multiply-add), so that the
- * values are equal bit for bit. */
+ * Layouts follow ggml's published block formats, which GGUF files contain. Arithmetic follows ggml's
+ * reference dequantiser operation for operation (scale first, then scale * q - min, no fused multiply-
+ * add), so that the values are equal bit for bit. */
 #include "tensor/formats_int.h"
 
 /* ---- Blocks of 32 ---- */
