@@ -16,7 +16,7 @@
  * zero.
  */
 enum act_form {
-    /* codes int8 [d], then three floats for each block of 32: scale, sum of codes, scale * sum rounded to F16.
+    /* codes int8 [d], then for each block of 32: scale, sum of codes, scale * sum rounded to F16 (floats).
      * The scale is rounded to F16, the codes are made with the unrounded one (as ggml's Q8_0 and Q8_1 do). */
     FORM_Q8,
     /* codes int8 [d], int16 sums of 16 codes, a float scale for each block of 256 (ggml's Q8_K) */
