@@ -20,17 +20,16 @@ static void write_model(const struct gateway *gateway, const struct provider *pr
     buf_putc(out, '}');
 }
 
-static void reply_and_release(struct gateway *gateway, struct http_exchange *exchange, int status,
-                              struct buf *body)
+/* The exchange, its arena and all that hangs on it are gone after this. */
+static void reply(struct gateway *gateway, struct http_exchange *exchange, int status, const struct buf *body)
 {
-    if (buf_status(body) != PH_OK) {
-        struct chat_fault fault;
-        chat_fault_set(&fault, 503, NULL, NULL, "the reply does not fit into memory");
-        gateway_reply_fault(gateway, exchange, &fault);
-    } else {
+    struct chat_fault fault;
+    if (buf_status(body) == PH_OK) {
         gateway_reply(gateway, exchange, status, JSON_TYPE, body);
+        return;
     }
-    buf_release(body);
+    chat_fault_set(&fault, 503, NULL, NULL, "the reply does not fit into memory");
+    gateway_reply_fault(gateway, exchange, &fault);
 }
 
 void handle_models(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
@@ -45,7 +44,8 @@ void handle_models(struct gateway *gateway, struct http_exchange *exchange, cons
         write_model(gateway, gateway->providers[i], &body);
     }
     buf_puts(&body, "]}");
-    reply_and_release(gateway, exchange, 200, &body);
+    reply(gateway, exchange, 200, &body);
+    buf_release(&body);
 }
 
 void handle_model(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
@@ -59,7 +59,8 @@ void handle_model(struct gateway *gateway, struct http_exchange *exchange, const
     struct buf body;
     buf_init(&body, CHAT_REPLY_BYTES_MAX);
     write_model(gateway, gateway->providers[index], &body);
-    reply_and_release(gateway, exchange, 200, &body);
+    reply(gateway, exchange, 200, &body);
+    buf_release(&body);
 }
 
 /* ---- Health */
@@ -70,7 +71,8 @@ void handle_health(struct gateway *gateway, struct http_exchange *exchange, cons
     struct buf body;
     buf_init(&body, 1024);
     buf_printf(&body, "{\"status\":\"ok\",\"version\":\"%s\"}", gateway->version);
-    reply_and_release(gateway, exchange, 200, &body);
+    reply(gateway, exchange, 200, &body);
+    buf_release(&body);
 }
 
 /* Ready: every model has either loaded or failed for good, and at least one can answer. */
@@ -107,7 +109,8 @@ void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const
     buf_puts(&body, "}}");
     if (!ready)
         http_set_header(exchange, "retry-after", "1");
-    reply_and_release(gateway, exchange, ready ? 200 : 503, &body);
+    reply(gateway, exchange, ready ? 200 : 503, &body);
+    buf_release(&body);
 }
 
 void handle_metrics(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
@@ -142,7 +145,7 @@ static void errand_done(void *ud)
         gateway_reply_fault(errand->gateway, errand->exchange, &errand->fault);
         return;
     }
-    reply_and_release(errand->gateway, errand->exchange, 200, &errand->out);
+    reply(errand->gateway, errand->exchange, 200, &errand->out);
 }
 
 static void release_out(void *ud)
