@@ -142,7 +142,7 @@ static bool take_turn(struct session *s, const struct buf *line)
     if (status != PH_OK && status != PH_ERR_CANCELLED)
         cli_fail(&err);
     buf_release(&reply);
-    return ok && (s->terminal || status == PH_OK);
+    return ok && (s->terminal || kept);
 }
 
 static int converse(struct session *s)
