@@ -71,8 +71,6 @@ void detok_push(struct detok *detok, int32_t id, struct buf *out)
 {
     char piece[VOCAB_TOKEN_BYTES_MAX];
     const struct vocab *vocab = detok->vocab;
-    if (id < 0 || (size_t)id >= vocab->info.n_tokens)
-        return;
     size_t len = vocab_piece(vocab, id, detok->special, piece);
     size_t at = !detok->started && vocab->space_prefix && len > 0 && piece[0] == ' ';
     detok->started = true;

@@ -106,7 +106,7 @@ void gguf_writer_abandon(struct gguf_writer *w);
 /* ---- Vocabulary and tokenizer ---- */
 struct vocab;
 
-enum vocab_kind { VOCAB_SPM, VOCAB_BPE, VOCAB_WPM };
+enum vocab_kind { VOCAB_SPM, VOCAB_BPE, VOCAB_WPM, VOCAB_UGM };
 
 struct vocab_info {
     enum vocab_kind kind;
@@ -147,9 +147,14 @@ PH_MUST_USE enum ph_status vocab_tokenize(const struct vocab *vocab, const char 
 PH_MUST_USE enum ph_status vocab_detokenize(const struct vocab *vocab, const int32_t *ids, size_t count,
                                             bool special, struct buf *out);
 
+/* The bytes one token adds to a text it does not begin, at most VOCAB_TOKEN_BYTES_MAX, which `out` must have
+ * room for. Returns their count; 0 for ids out of range. */
+size_t vocab_piece(const struct vocab *vocab, int32_t id, bool special, char *out);
+
 /* Streaming detokenisation: bytes come out only as whole UTF-8 characters; what can never become valid
  * becomes U+FFFD. The concatenation over a stream plus detok_flush equals the batch text with invalid bytes
- * replaced. */
+ * replaced, but for the clean-up of spaces before punctuation that some vocabularies ask for: that would
+ * rewrite what was sent, and spoil code. */
 struct detok {
     const struct vocab *vocab;
     bool special; /* show control tokens */
@@ -160,8 +165,8 @@ struct detok {
 void detok_init(struct detok *detok, const struct vocab *vocab, bool special,
                 bool continues); /* continues: text goes on
 after other text, the first piece keeps its space */
-/* Appends what token `id` makes readable. Needs room for VOCAB_TOKEN_BYTES_MAX + 3 bytes; allocates nothing
- * then. */
+/* Appends what token `id` makes readable, at most 3 * (VOCAB_TOKEN_BYTES_MAX + 1) bytes (each may need a
+ * U+FFFD). Allocates nothing where there is room. */
 void detok_push(struct detok *detok, int32_t id, struct buf *out);
 void detok_flush(struct detok *detok, struct buf *out);
 

@@ -9,6 +9,7 @@
  *
  * Invariants: V1 every id handed out is in [0, n_tokens). V2 no token's text is longer than
  * VOCAB_TOKEN_BYTES_MAX. Ownership: everything beside the map is in the vocabulary's arena. */
+#include <float.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -505,10 +506,9 @@ static const struct vocab_model {
     int32_t bos, eos, unk, sep;
     const char *pre; /* instead of the file's */
 } vocab_models[] = {
-    {"llama", VOCAB_SPM, 1, 2, 0, -1, NULL},
-    {"gpt2", VOCAB_BPE, 11, 11, -1, -1, NULL},
-    {"gemma4", VOCAB_BPE, -1, -1, -1, -1, "gemma4"},
-    {"bert", VOCAB_WPM, 101, -1, 100, 102, NULL},
+    {"llama", VOCAB_SPM, 1, 2, 0, -1, NULL},         {"gpt2", VOCAB_BPE, 11, 11, -1, -1, NULL},
+    {"gemma4", VOCAB_BPE, -1, -1, -1, -1, "gemma4"}, {"bert", VOCAB_WPM, 101, -1, 100, 102, NULL},
+    {"t5", VOCAB_UGM, -1, 1, 2, -1, NULL},
 };
 
 static enum ph_status find_model(struct loader *l, const struct vocab_model **out)
@@ -524,8 +524,8 @@ static enum ph_status find_model(struct loader *l, const struct vocab_model **ou
             return PH_OK;
         }
     return ph_fail(l->err, PH_ERR_UNSUPPORTED,
-                   "%s: tokenizer model '%.*s' is not supported; llama (SPM), gpt2 (BPE), gemma4 and bert "
-                   "(WordPiece) are",
+                   "%s: tokenizer model '%.*s' is not supported; llama (SPM), gpt2 (BPE), gemma4, bert "
+                   "(WordPiece) and t5 (unigram) are",
                    gguf_path(l->gguf), (int)(name.len < 64 ? name.len : 64), name.text);
 }
 
@@ -551,7 +551,8 @@ static void set_defaults(struct vocab *vocab, const struct vocab_model *model)
                                       .bos = flags & PRE_NO_BOS ? -1 : model->bos,
                                       .eos = model->eos,
                                       .unk = model->unk,
-                                      .add_bos = bpe ? (flags & PRE_ADD_BOS) != 0 : true};
+                                      .add_bos = bpe ? (flags & PRE_ADD_BOS) != 0 : model->kind != VOCAB_UGM,
+                                      .add_eos = model->kind == VOCAB_UGM};
     vocab->sep = model->sep;
     vocab->space_prefix = model->kind == VOCAB_SPM;
     vocab->escape_spaces = !bpe || (flags & PRE_RAW);
@@ -570,6 +571,7 @@ static void load_settings(struct loader *l)
     gguf_get_bool(l->gguf, KEY("add_bos_token"), &vocab->info.add_bos);
     gguf_get_bool(l->gguf, KEY("add_eos_token"), &vocab->info.add_eos);
     gguf_get_bool(l->gguf, KEY("add_space_prefix"), &vocab->space_prefix);
+    gguf_get_bool(l->gguf, KEY("remove_extra_whitespaces"), &vocab->merge_spaces);
     if (vocab->pre && (vocab->pre->flags & PRE_ALWAYS_BOS))
         vocab->info.add_bos = true;
     gguf_get_bool(l->gguf, KEY("normalizer.lowercase"), &vocab->lowercase);
@@ -587,6 +589,53 @@ static void find_byte_tokens(struct vocab *vocab)
             id = vocab_lookup(vocab, &raw, 1);
         vocab->byte_token[byte] = id;
     }
+}
+
+/* ---- Unigram models */
+
+static enum ph_status load_charsmap(struct loader *l)
+{
+    struct gguf_array array;
+    struct charsmap *map = &l->vocab->charsmap;
+    if (!gguf_has(l->gguf, KEY("precompiled_charsmap")))
+        return PH_OK;
+    if (gguf_get_array(l->gguf, KEY("precompiled_charsmap"), &array) &&
+        (array.type == GGUF_INT8 || array.type == GGUF_UINT8) && array.count > 4) {
+        const uint8_t *at = array.data;
+        uint64_t bytes =
+            (uint64_t)at[0] | (uint64_t)at[1] << 8 | (uint64_t)at[2] << 16 | (uint64_t)at[3] << 24;
+        if (bytes + 4 < array.count) {
+            *map = (struct charsmap){.nodes = at + 4,
+                                     .node_count = (size_t)bytes / 4,
+                                     .pool = (const char *)at + 4 + bytes,
+                                     .pool_len = (size_t)(array.count - 4 - bytes)};
+            return PH_OK;
+        }
+    }
+    return ph_fail(l->err, PH_ERR_FORMAT, "%s: key '%s' is no normalisation map; convert the model again",
+                   gguf_path(l->gguf), KEY("precompiled_charsmap"));
+}
+
+static enum ph_status load_unigram(struct loader *l)
+{
+    static const float penalty = 10;
+    struct vocab *vocab = l->vocab;
+    size_t count = vocab->info.n_tokens;
+    float lowest = FLT_MAX;
+    for (size_t id = 0; id < count; id++)
+        vocab->user_id_count += (vocab->attr[id] & TOKEN_USER) != 0;
+    vocab->user_ids = arena_alloc(&vocab->arena, vocab->user_id_count * sizeof *vocab->user_ids);
+    if (!vocab->user_ids)
+        return ph_fail(l->err, PH_ERR_NOMEM, "%s: out of memory", gguf_path(l->gguf));
+    for (size_t id = 0, at = 0; id < count; id++) {
+        float score = vocab_score(vocab, (int32_t)id);
+        if (vocab->attr[id] & TOKEN_USER)
+            vocab->user_ids[at++] = (int32_t)id;
+        if ((vocab->attr[id] & TOKEN_NORMAL) && score < lowest)
+            lowest = score;
+    }
+    vocab->unknown_score = lowest - penalty;
+    return load_charsmap(l);
 }
 
 /* ---- Creation */
@@ -607,6 +656,8 @@ static enum ph_status load(struct loader *l)
     if (status == PH_OK && model->kind == VOCAB_BPE &&
         (gguf_has(l->gguf, KEY("merges")) || strcmp(l->vocab->pre->name, "kimi-k2") != 0))
         status = load_merges(l);
+    if (status == PH_OK && model->kind == VOCAB_UGM)
+        status = load_unigram(l);
     if (status != PH_OK)
         return status;
     load_settings(l);

@@ -1,6 +1,6 @@
 /* What the tokenizer's files share. vocab.c loads, vocab_tokenize.c partitions and dispatches, vocab_merge.c
  * merges (SPM and BPE), vocab_split.c cuts text into words, vocab_pre.c has the table of pre-tokenizers,
- * vocab_wpm.c is WordPiece, vocab_piece.c goes back to text. */
+ * vocab_wpm.c is WordPiece, vocab_ugm.c the unigram model, vocab_piece.c goes back to text. */
 #ifndef PHAROS_MODEL_VOCAB_INT_H
 #define PHAROS_MODEL_VOCAB_INT_H
 
@@ -71,6 +71,14 @@ struct special_set {
     uint8_t *pairs; /* a bit for each first byte << 8 | second byte; NULL: the set is empty */
 };
 
+/* UGM: what to normalise before tokenising (see vocab_ugm.c). */
+struct charsmap {
+    const uint8_t *nodes; /* 4 bytes each, little-endian, unaligned */
+    size_t node_count;    /* 0: nothing is normalised */
+    const char *pool;
+    size_t pool_len;
+};
+
 struct vocab {
     struct vocab_info info;
     struct arena arena;
@@ -80,12 +88,17 @@ struct vocab {
     struct gguf_array scores; /* count 0: all are 0 */
     const struct pretokenizer *pre;
     int32_t sep;
-    size_t token_len_max;             /* bytes of the longest text */
-    bool space_prefix;                /* SPM: text begins with a space */
-    bool escape_spaces;               /* U+2581 stands for the space */
-    bool clean_spaces;                /* detokenised text loses spaces before punctuation */
-    bool byte_level;                  /* BPE over GPT-2's byte alphabet */
-    bool lowercase, strip_accents;    /* WPM */
+    size_t token_len_max;          /* bytes of the longest text */
+    bool space_prefix;             /* SPM: text begins with a space */
+    bool escape_spaces;            /* U+2581 stands for the space */
+    bool clean_spaces;             /* detokenised text loses spaces before punctuation */
+    bool byte_level;               /* BPE over GPT-2's byte alphabet */
+    bool lowercase, strip_accents; /* WPM */
+    bool merge_spaces;             /* UGM: one space for many */
+    float unknown_score;           /* UGM */
+    struct charsmap charsmap;
+    int32_t *user_ids; /* UGM: user-defined tokens */
+    size_t user_id_count;
     struct special_set special, user; /* all that may be parsed; only user-defined ones */
     int32_t byte_token[256];          /* SPM and raw BPE: the token of a byte that no token covers, or -1 */
 };
@@ -113,6 +126,8 @@ struct tokenize {
     size_t symbols_cap;
     struct candidate_merge *heap;
     size_t heap_len, heap_cap;
+    struct best_cover *best; /* UGM */
+    size_t best_cap;
     enum ph_status status; /* sticky */
 };
 
@@ -123,8 +138,6 @@ bool tokenize_room(struct tokenize *t, void *items, size_t *cap, size_t count, s
 void tokenize_spm(struct tokenize *t, const char *text, size_t len, bool prefix);
 void tokenize_bpe(struct tokenize *t, const char *text, size_t len);
 void tokenize_wpm(struct tokenize *t, const char *text, size_t len);
-
-/* Appends the bytes token `id` stands for, at most VOCAB_TOKEN_BYTES_MAX. */
-size_t vocab_piece(const struct vocab *vocab, int32_t id, bool special, char *out);
+void tokenize_ugm(struct tokenize *t, const char *text, size_t len);
 
 #endif

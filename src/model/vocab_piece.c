@@ -74,6 +74,8 @@ static void put_byte(struct piece *piece, struct gguf_string text)
 size_t vocab_piece(const struct vocab *vocab, int32_t id, bool special, char *out)
 {
     struct piece piece = {.out = out};
+    if (id < 0 || (size_t)id >= vocab->info.n_tokens)
+        return 0;
     uint8_t attr = vocab->attr[id];
     struct gguf_string text = text_table_at(&vocab->tokens, (size_t)id);
     if (!special && (attr & TOKEN_HIDDEN))

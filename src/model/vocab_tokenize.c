@@ -153,6 +153,9 @@ static void tokenize_fragment(struct tokenize *t, const char *text, size_t len, 
     case VOCAB_WPM:
         tokenize_wpm(t, text, len);
         break;
+    case VOCAB_UGM:
+        tokenize_ugm(t, text, len);
+        break;
     }
 }
 
@@ -201,6 +204,7 @@ enum ph_status vocab_tokenize(const struct vocab *vocab, const char *text, size_
     mem_free(t.chars);
     mem_free(t.symbols);
     mem_free(t.heap);
+    mem_free(t.best);
     if (t.status == PH_OK)
         return PH_OK;
     out->len = before;

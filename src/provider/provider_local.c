@@ -179,23 +179,16 @@ static void emit_fault(struct local_call *call, const struct chat_fault *fault, 
     emit_last(call, &event);
 }
 
-/* A single token's bytes. A whole text loses the space that some vocabularies put in front of it, so the
- * token is decoded as the second of two. */
+/* A single token's bytes, appended to the scratch buffer, whose room was taken before. */
 static struct chat_text token_bytes(struct local_call *call, int32_t id)
 {
     const struct vocab *vocab = model_vocab(engine_model(call->pump->local->engine));
-    int32_t twice[2] = {id, id};
-    size_t at = call->scratch.len;
-    struct buf one;
-    buf_init(&one, VOCAB_TOKEN_BYTES_MAX * 2);
-    enum ph_status status = vocab_detokenize(vocab, twice, 1, true, &one);
-    size_t first = one.len;
-    if (status == PH_OK)
-        status = vocab_detokenize(vocab, twice, 2, true, &call->scratch);
-    buf_release(&one);
-    if (status != PH_OK || buf_status(&call->scratch) != PH_OK || call->scratch.len < at + first)
+    char *room = buf_reserve(&call->scratch, VOCAB_TOKEN_BYTES_MAX);
+    if (!room)
         return (struct chat_text){"", 0};
-    return (struct chat_text){call->scratch.data + at + first, call->scratch.len - at - first};
+    size_t len = vocab_piece(vocab, id, true, room);
+    buf_grew(&call->scratch, len);
+    return (struct chat_text){room, len};
 }
 
 /* Texts are offsets until the scratch buffer has stopped moving: it gets its full size first. */

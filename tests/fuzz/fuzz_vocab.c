@@ -137,6 +137,7 @@ static const struct {
 } kinds[] = {
     {"llama", NULL},
     {"bert", NULL},
+    {"t5", NULL},
     {"gpt2", "default"},
     {"gpt2", "gpt-2"},
     {"gpt2", "llama-bpe"},

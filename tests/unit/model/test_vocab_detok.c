@@ -1,5 +1,6 @@
 /* Streaming detokenisation: any split of any bytes gives the text of the whole, and no piece of it ends
  * within a character. */
+#include "base/limits.h"
 #include "base/utf8.h"
 #include "model/model.h"
 #include "test_support.h"
@@ -147,6 +148,11 @@ static void drops_the_first_space_once(void **state)
     detok_push(&detok, bos, &out);
     detok_push(&detok, -5, &out);
     assert_string_equal(out.data, "<s>");
+    char piece[VOCAB_TOKEN_BYTES_MAX];
+    assert_int_equal(vocab_piece(fixture->vocab, hi, false, piece), 3);
+    assert_memory_equal(piece, " hi", 3);
+    assert_int_equal(vocab_piece(fixture->vocab, bos, false, piece), 0);
+    assert_int_equal(vocab_piece(fixture->vocab, 100000, true, piece), 0);
     buf_release(&out);
 }
 

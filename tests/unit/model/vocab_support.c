@@ -85,6 +85,31 @@ void vocab_image_strings(struct vocab_image *image, const char *key, const char 
     end_array(image, at, count);
 }
 
+void vocab_image_bool(struct vocab_image *image, const char *key, int value)
+{
+    put_key(image, key, GGUF_BOOL);
+    put(image, value != 0, 1);
+}
+
+void vocab_image_bytes(struct vocab_image *image, const char *key, const uint8_t *bytes, size_t len)
+{
+    size_t at = begin_array(image, key, GGUF_UINT8);
+    for (size_t i = 0; i < len; i++)
+        put(image, bytes[i], 1);
+    end_array(image, at, len);
+}
+
+void vocab_image_floats(struct vocab_image *image, const char *key, const float *values, size_t count)
+{
+    size_t at = begin_array(image, key, GGUF_FLOAT32);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        put(image, bits, 4);
+    }
+    end_array(image, at, count);
+}
+
 static void put_types(struct vocab_image *image, size_t count, uint32_t type)
 {
     for (size_t i = 0; i < count; i++)
@@ -95,6 +120,14 @@ void vocab_image_types(struct vocab_image *image, size_t count, uint32_t type)
 {
     size_t at = begin_array(image, "tokenizer.ggml.token_type", GGUF_INT32);
     put_types(image, count, type);
+    end_array(image, at, count);
+}
+
+void vocab_image_type_list(struct vocab_image *image, const uint32_t *types, size_t count)
+{
+    size_t at = begin_array(image, "tokenizer.ggml.token_type", GGUF_INT32);
+    for (size_t i = 0; i < count; i++)
+        put(image, types[i], 4);
     end_array(image, at, count);
 }
 
@@ -154,12 +187,9 @@ void vocab_image_spm_tokens(struct vocab_image *image, const char *const *texts)
     put_types(image, 256, TYPE_BYTE);
     put_types(image, count, TYPE_NORMAL);
     end_array(image, at, 3 + 256 + count);
-    at = begin_array(image, "tokenizer.ggml.scores", GGUF_FLOAT32);
-    for (size_t i = 0; i < 3 + 256 + count; i++) {
-        float score = -(float)i;
-        uint32_t bits;
-        memcpy(&bits, &score, sizeof bits);
-        put(image, bits, 4);
-    }
-    end_array(image, at, 3 + 256 + count);
+    float scores[1024];
+    assert(3 + 256 + count <= sizeof scores / sizeof *scores);
+    for (size_t i = 0; i < 3 + 256 + count; i++)
+        scores[i] = -(float)i;
+    vocab_image_floats(image, "tokenizer.ggml.scores", scores, 3 + 256 + count);
 }
