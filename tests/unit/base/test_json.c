@@ -161,6 +161,7 @@ static const struct text accepted[] = {
     W("[\"\\ud800abc\"]", "[\"" FFFD "abc\"]"),
     W("[\"\\uDd1e\\uD834\"]", "[\"" FFFD FFFD "\"]"),
     W("[\"\\uDFAA\"]", "[\"" FFFD "\"]"),
+    W("[\"\\uD800\\uE000\\uD800\\uDBFF\"]", "[\"" FFFD "\xEE\x80\x80" FFFD FFFD "\"]"),
     W("[\"\\uD800\\uD83D\\uDE00\"]", "[\"" FFFD "\xF0\x9F\x98\x80\"]"),
 };
 
