@@ -99,7 +99,8 @@ static enum ph_status make_buffers(struct engine *engine, struct ph_err *err)
     engine->running = mem_calloc(sequences, sizeof *engine->running);
     engine->outputs = mem_calloc(sequences, sizeof *engine->outputs);
     engine->logits = mem_alloc(sequences * engine->n_vocab * sizeof(float));
-    if (!engine->rows || !engine->running || !engine->outputs || !engine->logits)
+    bool shelf = shelf_open(&engine->shelf, engine->params.context_len);
+    if (!shelf || !engine->rows || !engine->running || !engine->outputs || !engine->logits)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for %zu sequences with a vocabulary of %zu", sequences,
                        engine->n_vocab);
     return PH_OK;
@@ -130,6 +131,7 @@ static void release(struct engine *engine)
     mem_free(engine->running);
     mem_free(engine->outputs);
     mem_free(engine->logits);
+    shelf_release(&engine->shelf);
     model_free(engine->model);
     doorbell_unref(engine->bell);
     mem_free(engine);
@@ -265,7 +267,8 @@ void engine_publish(struct engine *engine)
     counts->running = engine->active;
     counts->sequences_max = engine->params.sequences_max;
     counts->kv_pages_total = runner_kv_pages_total(engine->runner);
-    counts->kv_pages_used = counts->kv_pages_total - runner_kv_pages_free(engine->runner);
+    counts->kv_pages_used =
+        counts->kv_pages_total - runner_kv_pages_free(engine->runner) - engine->shelf.pages;
     uv_mutex_lock(&engine->bell->mutex);
     engine->stats = *counts;
     engine->queued -= engine->first_admissions;

@@ -67,6 +67,7 @@ struct engine_seq {
     int32_t *tokens;         /* [len_max]; those in [kv_seq_len, len) are still to be fed */
     size_t len;
     struct kv_seq *kv; /* NULL while waiting */
+    size_t cached;     /* prompt tokens found on the shelf at first admission */
     struct sampler *sampler;
     struct seq_choice choice;
     struct detok detok;
@@ -105,6 +106,34 @@ void seq_push_token(struct engine_seq *seq, size_t text_len);
 void seq_push_finish(struct engine_seq *seq, const struct engine_event *event, size_t text_len);
 void seq_keep_logits(struct engine_seq *seq, const float *logits);
 
+/* ---- Prompts that are over, kept for whoever goes on from them (engine_shelf.c) */
+#define SHELF_LEN_MAX 32
+
+struct shelf_entry {
+    struct kv_seq *kv; /* NULL: a free place */
+    int32_t *tokens;   /* [context_len]; what its positions hold */
+    size_t len;
+    uint64_t used;
+};
+
+struct shelf {
+    struct shelf_entry entries[SHELF_LEN_MAX];
+    int32_t *tokens;
+    size_t context_len;
+    size_t pages; /* held by all entries */
+    uint64_t clock;
+};
+
+bool shelf_open(struct shelf *shelf, size_t context_len);
+void shelf_release(struct shelf *shelf);
+/* Takes the pages of a sequence that is over, or gives them back. */
+void shelf_put(struct engine *engine, struct kv_seq *kv, const int32_t *tokens, size_t prompt_len);
+/* The entry that shares most with the first len tokens; *common of them. NULL: none worth taking. */
+struct shelf_entry *shelf_find(struct engine *engine, const int32_t *tokens, size_t len, size_t *common);
+struct kv_seq *shelf_take(struct engine *engine, struct shelf_entry *entry, size_t common);
+/* Gives the pages of the least recently used entry back, `keep` excepted. false: there is none. */
+bool shelf_drop_oldest(struct engine *engine, const struct shelf_entry *keep);
+
 /* ---- The engine */
 struct engine {
     /* Immutable once open */
@@ -138,6 +167,7 @@ struct engine {
     float *logits;               /* [sequences_max][n_vocab] */
     struct engine_seq **outputs; /* whose logits these are */
     size_t output_count;
+    struct shelf shelf;
     size_t prefill_turn;        /* where the next round of shares begins */
     double prefill_ns_per_row;  /* measured; 0: not yet */
     struct engine_stats counts; /* published into stats */

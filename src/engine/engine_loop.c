@@ -75,6 +75,14 @@ static void leave_pages(struct engine *engine, struct engine_seq *seq)
     seq->kv = NULL;
 }
 
+/* The end: the prompt may be gone on from, so its pages go to the shelf. */
+static void shelve_pages(struct engine *engine, struct engine_seq *seq)
+{
+    if (seq->kv)
+        shelf_put(engine, seq->kv, seq->tokens, seq->prompt_len);
+    seq->kv = NULL;
+}
+
 static void sweep_running(struct engine *engine)
 {
     size_t kept = 0;
@@ -137,8 +145,12 @@ static void end_seq(struct engine *engine, struct engine_seq *seq, struct engine
     event.queue_ns = admitted - seq->submit_ns;
     event.prefill_ns = first - admitted;
     event.decode_ns = now - first;
+    event.cached_tokens = seq->cached;
     size_t text_len = last_text(seq, &event);
-    leave_pages(engine, seq);
+    if (event.finish == ENGINE_FINISH_ERROR)
+        leave_pages(engine, seq);
+    else
+        shelve_pages(engine, seq);
     sampler_free(seq->sampler);
     seq->sampler = NULL;
     if (seq->place == SEQ_RUNNING)
@@ -210,18 +222,24 @@ static struct engine_seq *find_youngest(struct engine *engine)
     return engine->running[i - 1];
 }
 
-/* Pages for everything the sequence has and one token more, while every running one could take another. */
+/* Pages for everything the sequence has and one token more, while every running one could take another. What
+ * the shelf has of its prompt need not be fed; the last token always is, for its logits. */
 static bool take_pages(struct engine *engine, struct engine_seq *seq)
 {
-    size_t page_len = runner_kv_page_len(engine->runner);
-    size_t need = (seq->len + page_len) / page_len;
-    if (engine->active > 0 && runner_kv_pages_free(engine->runner) < need + engine->active)
-        return false;
-    seq->kv = kv_seq_take(engine->runner);
-    if (seq->kv && kv_seq_reserve(engine->runner, seq->kv, seq->len + 1) == PH_OK)
-        return true;
-    leave_pages(engine, seq);
-    return false;
+    size_t page_len = runner_kv_page_len(engine->runner), common;
+    size_t useful = seq->len == seq->prompt_len ? seq->prompt_len - 1 : seq->prompt_len;
+    struct shelf_entry *entry = shelf_find(engine, seq->tokens, useful, &common);
+    size_t need = (seq->len + page_len) / page_len - common / page_len;
+    while (engine->active > 0 && runner_kv_pages_free(engine->runner) < need + engine->active)
+        if (!shelf_drop_oldest(engine, entry))
+            return false;
+    seq->kv = entry ? shelf_take(engine, entry, common) : kv_seq_take(engine->runner);
+    while (seq->kv && kv_seq_reserve(engine->runner, seq->kv, seq->len + 1) != PH_OK)
+        if (!shelf_drop_oldest(engine, NULL))
+            leave_pages(engine, seq);
+    if (!seq->admit_ns)
+        seq->cached = seq->kv ? common : 0;
+    return seq->kv != NULL;
 }
 
 static bool admit_one(struct engine *engine, struct engine_seq **link)
@@ -404,6 +422,8 @@ static void take_outputs(struct engine *engine)
 static bool make_room(struct engine *engine, struct engine_seq *seq)
 {
     while (kv_seq_reserve(engine->runner, seq->kv, fed_len(seq) + seq->step_rows) != PH_OK) {
+        if (shelf_drop_oldest(engine, NULL))
+            continue;
         struct engine_seq *stalled = find_stalled(engine, 0);
         struct engine_seq *victim = stalled ? stalled : find_youngest(engine);
         preempt(engine, victim);
@@ -554,6 +574,8 @@ static void serve(struct engine *engine)
         idle = prefill(engine, decoded > 0) == 0 && decoded == 0;
     }
     end_cancelled(engine, true);
+    while (shelf_drop_oldest(engine, NULL))
+        ;
 }
 
 static enum ph_status make_runner(struct engine *engine, struct ph_err *err)
@@ -567,7 +589,7 @@ static enum ph_status make_runner(struct engine *engine, struct ph_err *err)
         .kv_bytes_max = params->kv_bytes_max,
         .rows_max = engine->rows_max,
         .outputs_max = params->sequences_max,
-        .sequences_max = params->sequences_max,
+        .sequences_max = params->sequences_max + SHELF_LEN_MAX,
         .loras = (const struct lora *const *)engine->loras,
         .lora_scales = engine->lora_scales,
         .lora_count = params->lora_count,

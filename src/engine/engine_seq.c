@@ -278,6 +278,7 @@ void seq_push_token(struct engine_seq *seq, size_t text_len)
                                  .token = choice->id,
                                  .prefilled = seq->prompt_len,
                                  .prompt_tokens = seq->prompt_len,
+                                 .cached_tokens = seq->cached,
                                  .generated_tokens = seq->len - seq->prompt_len};
     if (seq->want_logprobs) {
         event.logprob = choice->logprob;

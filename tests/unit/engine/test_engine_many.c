@@ -199,6 +199,44 @@ static void a_stuck_reader_gives_its_place_away(void **state)
     engine_free(engine);
 }
 
+/* A conversation: each turn sends what the last one sent and said. */
+static void going_on_from_a_prompt_saves_its_prefill(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    const struct engine_params params = {.kv_type = TENSOR_F16};
+    struct engine *kept = open_engine(MODEL_F32, params);
+    int32_t prompt[IDS_MAX] = {1};
+    size_t len = 80, last_len = 0;
+    for (size_t i = 1; i < len; i++)
+        prompt[i] = (int32_t)(3 + i * 7 % 500);
+    for (int turn = 0; turn < 4; turn++) {
+        struct engine_request request = greedy(prompt, len, 30);
+        struct result with, without;
+        struct engine *fresh = open_engine(MODEL_F32, params);
+        request.ignore_end = true;
+        run(kept, &request, &with);
+        run(fresh, &request, &without);
+        engine_free(fresh);
+        assert_int_equal(with.last.cached_tokens, last_len);
+        assert_int_equal(without.last.cached_tokens, 0);
+        assert_memory_equal(with.ids, without.ids, 30 * sizeof *with.ids);
+        last_len = len;
+        memcpy(prompt + len, with.ids, 30 * sizeof *with.ids);
+        len += 30;
+    }
+    struct engine_request again =
+        greedy(prompt, last_len, 1); /* the same once more: all but its last token */
+    struct result result;
+    run(kept, &again, &result);
+    assert_int_equal(result.last.cached_tokens, last_len - 1);
+    prompt[20] = 9; /* shares too little of the entry to be worth it */
+    run(kept, &again, &result);
+    assert_int_equal(result.last.cached_tokens, 0);
+    assert_int_equal(stats_of(kept).kv_pages_used, 0);
+    engine_free(kept);
+}
+
 static void cancelling_gives_pages_back(void **state)
 {
     (void)state;
@@ -292,13 +330,14 @@ static void short_requests_leave_memory_flat(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(short_requests_leave_memory_flat), /* first: a fresh heap shows most */
         cmocka_unit_test(texts_do_not_depend_on_company),
         cmocka_unit_test(preemption_changes_no_text),
         cmocka_unit_test(a_slow_reader_holds_up_only_itself),
         cmocka_unit_test(a_stuck_reader_gives_its_place_away),
+        cmocka_unit_test(going_on_from_a_prompt_saves_its_prefill),
         cmocka_unit_test(cancelling_gives_pages_back),
         cmocka_unit_test(closing_cancels_and_leaves_the_rest_to_read),
-        cmocka_unit_test(short_requests_leave_memory_flat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
