@@ -80,16 +80,17 @@ static void ring(void *ud)
 
 /* Streams join at random moments, some are cancelled; every text must be what it is alone. */
 static struct engine_stats run_together(struct stream *streams, const struct engine_params *params,
-                                        struct rng *rng)
+                                        struct rng *rng, bool at_once)
 {
     struct engine *engine = open_engine(MODEL_F32, *params);
     size_t joined = 0, left = STREAMS;
     uv_sem_t news;
     uv_sem_init(&news, 0);
     while (left > 0) {
-        if (joined > STREAMS - left)
+        bool all = joined == STREAMS, none = joined == STREAMS - left;
+        if (!none && (all || !at_once))
             uv_sem_wait(&news);
-        if (joined < STREAMS && (rng_u64(rng) % 20 == 0 || joined == STREAMS - left)) {
+        if (!all && (none || at_once || rng_u64(rng) % 20 == 0)) {
             streams[joined].together = (struct result){.count = 0};
             streams[joined].request.wake = ring;
             streams[joined].request.ud = &news;
@@ -127,10 +128,10 @@ static void texts_do_not_depend_on_company(void **state)
         make_stream(&streams[i], &rng);
     const struct engine_params roomy = {.kv_type = TENSOR_F16};
     run_alone(streams, &roomy);
-    run_together(streams, &roomy, &rng);
+    run_together(streams, &roomy, &rng, false);
     const struct engine_params chunked = {
         .kv_type = TENSOR_F16, .prefill_chunk = 7, .sequences_max = 5, .threads = 1};
-    run_together(streams, &chunked, &rng);
+    run_together(streams, &chunked, &rng, false);
 }
 
 static void preemption_changes_no_text(void **state)
@@ -140,8 +141,10 @@ static void preemption_changes_no_text(void **state)
     static struct stream streams[STREAMS];
     struct rng rng;
     rng_init(&rng, 11);
-    for (size_t i = 0; i < STREAMS; i++)
+    for (size_t i = 0; i < STREAMS; i++) {
         make_stream(&streams[i], &rng);
+        streams[i].request.max_tokens = 150;
+    }
     /* Room for one context of 320 tokens and no more, for all of them. */
     struct engine_params tight = {.kv_type = TENSOR_F16, .context_len = 320};
     const struct engine_params roomy = {.kv_type = TENSOR_F16, .context_len = 320};
@@ -149,7 +152,7 @@ static void preemption_changes_no_text(void **state)
     struct engine *engine = open_engine(MODEL_F32, roomy);
     tight.kv_bytes_max = (size_t)model_info(engine_model(engine))->kv_bytes_per_token_f16 * 320;
     engine_free(engine);
-    struct engine_stats stats = run_together(streams, &tight, &rng);
+    struct engine_stats stats = run_together(streams, &tight, &rng, true);
     assert_true(stats.preemptions > 0);
 }
 
