@@ -27,7 +27,7 @@
 #define REFEED_ROWS_MAX 32         /* of generated tokens fed again in a decode step, all together */
 #define STALLED_MAX_NS 1000000000u /* then a slow reader's pages may go to who waits for them */
 #define STALLED_LOOK_NS 100000000u
-#define SAMPLE_SHARED_MIN 65536 /* logits of a step from which on lanes share the sampling */
+#define SAMPLE_SHARED_MIN 16384 /* logits of a step from which on lanes share the sampling */
 
 static uint64_t now_ns(const struct engine *engine)
 {
