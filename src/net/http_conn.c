@@ -186,6 +186,20 @@ static void linger(struct http_conn *conn)
     start_reading(conn);
 }
 
+/* A reset throws away what the kernel has not delivered. So it waits for the client's acknowledgement as long
+ * as that makes progress, and HTTP_LINGER_DEADLINE_MS beyond. */
+static void reset_when_delivered(struct http_conn *conn)
+{
+    uint32_t left = (uint32_t)net_socket_unacknowledged(&conn->tcp);
+    if (left != conn->unacknowledged)
+        conn->looks_left = HTTP_LINGER_DEADLINE_MS / HTTP_RESET_LOOK_MS;
+    conn->unacknowledged = left;
+    if (left == 0 || conn->looks_left-- == 0)
+        http_conn_close(conn, true);
+    else
+        http_deadline_set(conn->server, &conn->read_deadline, HTTP_DEADLINE_RESET);
+}
+
 static void end_after_flush(struct http_conn *conn, bool reset)
 {
     conn->phase = HTTP_CONN_ENDING;
@@ -236,6 +250,8 @@ void http_conn_expired(struct http_conn *conn, enum http_deadline_kind kind)
         refuse(conn, 408, "the request's header did not arrive in time");
     } else if (kind == HTTP_DEADLINE_BODY) {
         refuse(conn, 408, "the request's body did not arrive in time");
+    } else if (kind == HTTP_DEADLINE_RESET) {
+        reset_when_delivered(conn);
     } else if (kind == HTTP_DEADLINE_STALL && conn->writing &&
                uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp) < conn->writing->left_at_check) {
         conn->writing->left_at_check = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
@@ -409,7 +425,7 @@ void http_conn_turn(struct http_conn *conn)
             conn->exchange->on_drain(conn->exchange->drain_ud);
     } else if (conn->phase == HTTP_CONN_ENDING && queued == 0) {
         if (conn->ends_by_reset)
-            http_conn_close(conn, true);
+            reset_when_delivered(conn);
         else
             linger(conn);
     }

@@ -46,6 +46,7 @@ enum http_deadline_kind {
     HTTP_DEADLINE_HEAD,   /* from there to the end of the head */
     HTTP_DEADLINE_BODY,   /* from there to the end of the body */
     HTTP_DEADLINE_LINGER, /* for the client to close */
+    HTTP_DEADLINE_RESET,  /* for another look at what it has not acknowledged, before a reset */
     HTTP_DEADLINE_STALL,  /* for the client to read anything of what waits for it */
     HTTP_DEADLINE_COUNT
 };
@@ -72,14 +73,16 @@ struct http_conn {
     struct http_server *server;
     struct http_link link;               /* server->conns */
     struct http_link ready;              /* server->ready, or alone */
-    struct http_deadline read_deadline;  /* IDLE, HEAD, BODY, LINGER */
+    struct http_deadline read_deadline;  /* IDLE, HEAD, BODY, LINGER, RESET */
     struct http_deadline write_deadline; /* STALL */
     enum http_phase phase;
     bool is_refused; /* beyond the connection limit: counted apart */
     bool is_reserve; /* server->reserve, in use */
     bool is_reading;
     bool saw_eof;
-    bool ends_by_reset; /* ENDING: with a reset instead of a close */
+    bool ends_by_reset;      /* ENDING: with a reset instead of a close */
+    uint32_t unacknowledged; /* ... what the last look found ... */
+    uint32_t looks_left;     /* ... and how many may still find the same */
     bool wants_drain;
     struct http_reader *parser;     /* HEAD, BODY */
     struct http_exchange *exchange; /* BUSY */

@@ -229,6 +229,7 @@ static uint32_t deadline_ms(const struct http_server *server, enum http_deadline
         [HTTP_DEADLINE_HEAD] = limits->header_deadline_ms,
         [HTTP_DEADLINE_BODY] = limits->body_deadline_ms,
         [HTTP_DEADLINE_LINGER] = HTTP_LINGER_DEADLINE_MS,
+        [HTTP_DEADLINE_RESET] = HTTP_RESET_LOOK_MS,
         [HTTP_DEADLINE_STALL] = limits->write_stall_deadline_ms,
     };
     return lengths[kind];

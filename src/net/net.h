@@ -24,8 +24,11 @@
 /* ---- Loop ---- */
 struct net_loop;
 
+/* Also makes the process ignore SIGPIPE: a client that has gone is an error of a write, not our end. */
 PH_MUST_USE enum ph_status net_loop_create(struct net_loop **out, struct ph_err *err);
-void net_loop_run(struct net_loop *loop);  /* until net_loop_stop and everything is closed */
+/* Until net_loop_stop was called and everything is closed: wake-ups, timers and servers by their owners,
+ * signal handlers by the loop. */
+void net_loop_run(struct net_loop *loop);
 void net_loop_stop(struct net_loop *loop); /* any thread */
 void net_loop_free(struct net_loop *loop); /* after run has returned */
 
@@ -88,8 +91,8 @@ struct http_server_params {
     struct http_limits limits;
     const struct clock_source *clock;
     void (*handle)(void *ud, struct http_exchange *exchange);
-    /* The body of a reply that net itself makes (400, 408, 413, 414, 431, 501, 503, 505): appends JSON to
-     * out. */
+    /* The body of a reply that net itself makes (400, 408, 413, 414, 417, 431, 501, 503, 505): appends JSON
+     * to out. */
     void (*encode_error)(void *ud, int status, const char *message, struct buf *out);
     void *ud;
 };
@@ -98,13 +101,16 @@ PH_MUST_USE enum ph_status http_server_open(struct http_server **out, struct net
                                             const struct http_server_params *params, struct ph_err *err);
 uint16_t http_server_port(const struct http_server *server);
 /* Graceful stop: no new connections, idle ones close, running exchanges may finish within stop_grace_ms and
- * are then cut. `stopped` runs once, on the loop, when the last connection is gone. */
+ * are then cut. `stopped` runs once, on the loop, when the last connection is gone and the last exchange was
+ * ended by its handler; after it returns the server frees itself. */
 void http_server_stop(struct http_server *server, void (*stopped)(void *ud), void *ud);
 
 struct http_stats {
-    size_t connections;
-    size_t exchanges;
-    uint64_t accepted_total, refused_total, requests_total, bytes_read, bytes_written;
+    size_t connections; /* now, without those that are being told that the table is full */
+    size_t exchanges;   /* now with a handler */
+    uint64_t accepted_total, refused_total; /* connections; refused: beyond connections_max, or no memory */
+    uint64_t requests_total;                /* that reached the handler */
+    uint64_t bytes_read, bytes_written;
 };
 void http_server_stats(const struct http_server *server, struct http_stats *out);
 
@@ -115,10 +121,13 @@ const char *http_request_header(const struct http_request *request,
 struct arena *http_exchange_arena(struct http_exchange *exchange); /* dies with the exchange */
 
 /* Called once when the client has gone before the reply was complete: stop working. The exchange is still
- * valid until it is ended or aborted, but writes go nowhere. */
+ * valid until it is ended or aborted, but writes go nowhere (and answer true). Gone means: closed, reset, cut
+ * by a deadline, or shut its sending half, as nginx and Node judge it. Registered late, it still comes. */
 void http_on_gone(struct http_exchange *exchange, void (*fn)(void *ud), void *ud);
 
-/* Adds a reply header before the reply begins. Refuses CR, LF, 0 by dropping the header. */
+/* Adds a reply header before the reply begins. A name or value that is not one (CR, LF, other controls) drops
+ * the header, and so do the names that are net's own: content-length, transfer-encoding, connection (a value
+ * of "close" is obeyed), date, x-request-id. */
 void http_set_header(struct http_exchange *exchange, const char *name, const char *value);
 
 /* A whole reply; ends the exchange. The bytes are copied. */
@@ -126,12 +135,13 @@ void http_reply(struct http_exchange *exchange, int status, const char *content_
                 size_t len);
 
 /* A streamed reply (chunked; to an HTTP/1.0 client: until close). http_stream_write copies; it answers false
- * when the write queue holds more than its limit: then stop, and go on when on_drain is called. */
+ * when the write queue holds more than its limit: then stop, and go on when on_drain is called. What was
+ * written leaves before the loop sleeps; a handler that goes on in spite of false is cut off in the end. */
 void http_stream_begin(struct http_exchange *exchange, int status, const char *content_type,
                        void (*on_drain)(void *ud), void *ud);
 bool http_stream_write(struct http_exchange *exchange, const void *bytes, size_t len);
 void http_stream_end(struct http_exchange *exchange); /* a clean end: the exchange is gone after the call */
-/* An unclean end, which the client can tell from a clean one: what was written is flushed, the terminating
+/* An unclean end, which the client can tell from a clean one: what was written is delivered, the terminating
  * chunk is never sent, the connection is reset. The exchange is gone after the call. */
 void http_stream_abort(struct http_exchange *exchange);
 

@@ -124,6 +124,16 @@ static void handle_abort(struct test_server *server, struct http_exchange *excha
     http_stream_abort(exchange);
 }
 
+/* More than a client's window, less than the kernel takes at once. */
+static void handle_big_abort(struct test_server *server, struct http_exchange *exchange)
+{
+    static const char block[BIG_ABORT_BYTES] = {'x'};
+    (void)server;
+    http_stream_begin(exchange, 200, "text/event-stream", NULL, NULL);
+    http_stream_write(exchange, block, sizeof block);
+    http_stream_abort(exchange);
+}
+
 static void handle_later(struct test_server *server, struct http_exchange *exchange)
 {
     struct held *held = hold(server, exchange);
@@ -189,10 +199,10 @@ static const struct {
     const char *path;
     void (*handle)(struct test_server *server, struct http_exchange *exchange);
 } routes[] = {
-    {"/hello", handle_hello},   {"/echo", handle_echo},   {"/length", handle_length},
-    {"/stream", handle_stream}, {"/abort", handle_abort}, {"/later", handle_later},
-    {"/hold", handle_hold},     {"/flood", handle_flood}, {"/held-stream", handle_held_stream},
-    {"/rude", handle_rude},
+    {"/hello", handle_hello},   {"/echo", handle_echo},           {"/length", handle_length},
+    {"/stream", handle_stream}, {"/abort", handle_abort},         {"/later", handle_later},
+    {"/hold", handle_hold},     {"/flood", handle_flood},         {"/held-stream", handle_held_stream},
+    {"/rude", handle_rude},     {"/big-abort", handle_big_abort},
 };
 
 static void handle(void *ud, struct http_exchange *exchange)

@@ -20,7 +20,9 @@
  *   /later   "late", from a timer       /hold    nothing until test_server_release; counts gone ones
  *   /flood   FLOOD_BYTES under back-pressure     /abort   "partial", then an abort
  *   /held-stream  a stream that writes "begun" and is then held as /hold is
- *   /rude    writes without heeding back-pressure, until the server cuts it off */
+ *   /rude    writes without heeding back-pressure, until the server cuts it off
+ *   /big-abort  BIG_ABORT_BYTES in one chunk, then an abort */
+#define BIG_ABORT_BYTES ((size_t)1500000)
 #define FLOOD_BYTES ((size_t)24 << 20)
 
 struct test_server {

@@ -227,6 +227,26 @@ static void abort_is_visible(void **state)
     assert_null(strstr(out, "\r\n0\r\n"));
 }
 
+/* All that was written before the abort arrives, though the client was slow to read it. */
+static void abort_delivers_what_was_written(void **state)
+{
+    struct test_server *server = *state;
+    size_t size = BIG_ABORT_BYTES + 4096;
+    char *out = malloc(size);
+    assert_non_null(out);
+    int end = 0, fd = test_connect(server->port);
+    assert_true(test_send_text(fd, "GET /big-abort HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_true(test_wait_count(&server->handled_count, 1));
+    assert_int_equal(test_server_stats(server).exchanges, 0); /* aborted before a byte was read here */
+    size_t len = test_read(fd, out, size, NULL, &end);
+    assert_int_equal(end, 2);
+    char *body = strstr(out, "\r\n\r\n");
+    assert_non_null(body);
+    assert_int_equal(len - (size_t)(body + 4 - out), BIG_ABORT_BYTES + strlen("16e360\r\n\r\n"));
+    close(fd);
+    free(out);
+}
+
 static void tells_that_the_client_has_gone(void **state)
 {
     struct test_server *server = *state;
@@ -276,6 +296,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(says_continue_when_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(refuses_with_status_and_close, setup, teardown),
         cmocka_unit_test_setup_teardown(abort_is_visible, setup, teardown),
+        cmocka_unit_test_setup_teardown(abort_delivers_what_was_written, setup, teardown),
         cmocka_unit_test_setup_teardown(tells_that_the_client_has_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(obeys_back_pressure, setup, teardown),
     };
