@@ -21,6 +21,7 @@
 #define HTTP_TRAILER_BYTES_MAX (4u << 10) /* with the chunk extensions of the same body */
 #define HTTP_REQUEST_ID_BYTES_MAX 128     /* a longer x-request-id is replaced */
 #define HTTP_BODY_BYTES_MAX (16u << 20)
+#define HTTP_BODIES_BYTES_MAX (512u << 20) /* of all requests together; beyond it a request gets 503 */
 #define HTTP_REQUEST_ARENA_BYTES_MAX (128u << 20)
 #define HTTP_CONNECTIONS_MAX 4096
 #define HTTP_PIPELINE_BYTES_MAX (64u << 10) /* read ahead while a reply is in flight */
@@ -29,6 +30,8 @@
 #define HTTP_IDLE_DEADLINE_MS 75000         /* keep-alive without a request */
 #define HTTP_WRITE_STALL_DEADLINE_MS 30000  /* a client that reads nothing */
 #define HTTP_WRITE_QUEUE_BYTES_MAX (1u << 20)
+#define HTTP_STREAM_QUEUE_BYTES_MAX \
+    (16u << 20)                      /* a handler that writes on in spite of back-pressure is cut */
 #define HTTP_LINGER_DEADLINE_MS 2000 /* after the last byte: for the client to read it and close */
 #define HTTP_RESET_LOOK_MS 20 /* an abort waits for the client to have what was written: how often it looks */
 #define HTTP_REFUSALS_MAX 64  /* connections beyond the limit that are told so at the same time */

@@ -28,6 +28,7 @@
 #include "net/http_int.h"
 
 #define READ_BYTES ((size_t)64 << 10)
+_Static_assert(READ_BYTES <= HTTP_PIPELINE_BYTES_MAX, "what one read leaves over must fit into `pending`");
 #define OUT_KEPT_BYTES_MAX ((size_t)64 << 10)
 #define FULL_TABLE_MESSAGE "the server has as many connections as it can serve; try again in a second"
 
@@ -143,6 +144,21 @@ void http_conn_flush(struct http_conn *conn)
 
 /* ---- Ending ---- */
 
+/* Accounts for the body's bytes so far; false: those of all requests together are too many. */
+static bool hold_body(struct http_conn *conn, size_t len)
+{
+    conn->server->body_bytes += len - conn->body_bytes;
+    conn->body_bytes = len;
+    return conn->server->body_bytes <= HTTP_BODIES_BYTES_MAX;
+}
+
+static void drop_parser(struct http_conn *conn)
+{
+    http_server_give_parser(conn->server, conn->parser);
+    conn->parser = NULL;
+    hold_body(conn, 0);
+}
+
 static void on_closed(uv_handle_t *handle)
 {
     http_server_lost_conn(handle->data);
@@ -156,8 +172,7 @@ void http_conn_close(struct http_conn *conn, bool reset)
     http_deadline_cancel(&conn->read_deadline);
     http_deadline_cancel(&conn->write_deadline);
     http_link_remove(&conn->ready);
-    http_server_give_parser(conn->server, conn->parser);
-    conn->parser = NULL;
+    drop_parser(conn);
     buf_release(&conn->pending);
     buf_release(&conn->out);
     if (conn->exchange)
@@ -205,8 +220,7 @@ static void end_after_flush(struct http_conn *conn, bool reset)
     conn->phase = HTTP_CONN_ENDING;
     conn->ends_by_reset = reset;
     http_deadline_cancel(&conn->read_deadline);
-    http_server_give_parser(conn->server, conn->parser);
-    conn->parser = NULL;
+    drop_parser(conn);
     buf_release(&conn->pending);
     start_reading(conn);
     http_conn_soon(conn);
@@ -263,9 +277,11 @@ void http_conn_expired(struct http_conn *conn, enum http_deadline_kind kind)
 
 /* ---- Reading ---- */
 
+/* No further request is begun for a client that does not read the replies to those before. */
 static bool wants_bytes(const struct http_conn *conn)
 {
-    return conn->phase < HTTP_CONN_BUSY;
+    return conn->phase < HTTP_CONN_BUSY &&
+           (conn->phase != HTTP_CONN_IDLE || http_conn_queue_len(conn) <= HTTP_WRITE_QUEUE_BYTES_MAX);
 }
 
 static void begin_request(struct http_conn *conn)
@@ -296,8 +312,7 @@ static void dispatch(struct http_conn *conn)
         refuse(conn, 503, "the server has no memory for this request now");
         return;
     }
-    http_server_give_parser(conn->server, conn->parser);
-    conn->parser = NULL;
+    drop_parser(conn); /* the exchange has taken over its body, and accounts for it */
     conn->exchange = exchange;
     conn->phase = HTTP_CONN_BUSY;
     http_deadline_cancel(&conn->read_deadline);
@@ -317,6 +332,10 @@ static size_t take(struct http_conn *conn, const char *bytes, size_t len)
         size_t used = 0;
         enum http_event event = http_reader_feed(conn->parser, bytes + at, len - at, &used);
         at += used;
+        if (!hold_body(conn, conn->parser->body.len)) {
+            refuse(conn, 503, "the server holds as many request bodies as it can; try again in a second");
+            break;
+        }
         if (event == HTTP_EVENT_HEAD)
             begin_body(conn, at < len);
         else if (event == HTTP_EVENT_DONE)
@@ -331,7 +350,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
     (void)suggested;
     struct http_conn *conn = handle->data;
-    size_t room = conn->phase == HTTP_CONN_BUSY ? HTTP_PIPELINE_BYTES_MAX - conn->pending.len : READ_BYTES;
+    bool is_ahead = conn->pending.len || !wants_bytes(conn); /* what comes now goes behind `pending` */
+    size_t room = is_ahead ? HTTP_PIPELINE_BYTES_MAX - conn->pending.len : READ_BYTES;
     *buffer = uv_buf_init(conn->server->read_buffer, (unsigned)(room < READ_BYTES ? room : READ_BYTES));
 }
 
@@ -428,6 +448,8 @@ void http_conn_turn(struct http_conn *conn)
             reset_when_delivered(conn);
         else
             linger(conn);
+    } else if (conn->pending.len && wants_bytes(conn)) {
+        http_conn_soon(conn); /* flushing made room for more replies */
     }
 }
 

@@ -17,7 +17,6 @@
 
 #define OUT_FLUSH_BYTES ((size_t)64 << 10) /* do not gather more than this for the end of the turn */
 #define ERROR_BODY_BYTES_MAX ((size_t)16 << 10)
-#define STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20) /* a handler that does not listen to back-pressure */
 
 /* ---- The request ---- */
 
@@ -57,6 +56,7 @@ static bool fill_request(struct http_exchange *exchange, const struct http_conn 
     request->id = request_id(exchange);
     request->received_ns = conn->received_ns;
     request->body_len = parser->body.len;
+    exchange->server->body_bytes += parser->body.len;
     exchange->body = buf_take(&parser->body);
     request->body = exchange->body ? exchange->body : "";
     return request->peer && request->id;
@@ -67,6 +67,7 @@ static void free_exchange(struct http_exchange *exchange)
     http_link_remove(&exchange->gone_link);
     arena_release(&exchange->arena);
     mem_free(exchange->body);
+    exchange->server->body_bytes -= exchange->request.body_len;
     exchange->server->stats.exchanges--;
     if (exchange->server->is_stopping)
         http_server_wake(exchange->server);
@@ -433,7 +434,7 @@ bool http_stream_write(struct http_exchange *exchange, const void *bytes, size_t
     if (conn->phase == HTTP_CONN_CLOSED) /* found gone while flushing */
         return true;
     size_t queued = http_conn_queue_len(conn);
-    if (queued > STREAM_QUEUE_BYTES_MAX && queued - len > STREAM_QUEUE_BYTES_MAX)
+    if (queued > HTTP_STREAM_QUEUE_BYTES_MAX && queued - len > HTTP_STREAM_QUEUE_BYTES_MAX)
         http_conn_close(conn, true);
     conn->wants_drain = queued > HTTP_WRITE_QUEUE_BYTES_MAX;
     return !conn->wants_drain;

@@ -87,6 +87,7 @@ struct http_conn {
     struct http_reader *parser;     /* HEAD, BODY */
     struct http_exchange *exchange; /* BUSY */
     uint64_t received_ns;
+    size_t body_bytes;  /* of the request being read, counted in server->body_bytes */
     struct buf pending; /* read ahead, while BUSY */
     struct buf out;     /* not yet offered to the socket */
     struct http_write *writing;
@@ -130,6 +131,7 @@ struct http_server {
     bool accept_waits;         /* even that one was in use: libuv holds a descriptor */
 
     struct http_stats stats;
+    size_t body_bytes; /* of all requests that are being read or with a handler */
     size_t refusing;
     bool is_stopping, has_stopped;
     void (*stopped)(void *ud);

@@ -134,6 +134,21 @@ static void handle_big_abort(struct test_server *server, struct http_exchange *e
     http_stream_abort(exchange);
 }
 
+/* A big reply at once. */
+static void handle_big(struct test_server *server, struct http_exchange *exchange)
+{
+    static const char block[BIG_BYTES] = {'x'};
+    (void)server;
+    http_reply(exchange, 200, "text/plain", block, sizeof block);
+}
+
+/* Answered from a wake-up, that is, in the same round of events in which more requests are read. */
+static void handle_soon(struct test_server *server, struct http_exchange *exchange)
+{
+    http_on_gone(exchange, on_held_gone, hold(server, exchange));
+    net_wake_call(server->soon);
+}
+
 static void handle_later(struct test_server *server, struct http_exchange *exchange)
 {
     struct held *held = hold(server, exchange);
@@ -199,10 +214,11 @@ static const struct {
     const char *path;
     void (*handle)(struct test_server *server, struct http_exchange *exchange);
 } routes[] = {
-    {"/hello", handle_hello},   {"/echo", handle_echo},           {"/length", handle_length},
-    {"/stream", handle_stream}, {"/abort", handle_abort},         {"/later", handle_later},
-    {"/hold", handle_hold},     {"/flood", handle_flood},         {"/held-stream", handle_held_stream},
-    {"/rude", handle_rude},     {"/big-abort", handle_big_abort},
+    {"/hello", handle_hello},         {"/echo", handle_echo},   {"/length", handle_length},
+    {"/stream", handle_stream},       {"/abort", handle_abort}, {"/later", handle_later},
+    {"/hold", handle_hold},           {"/flood", handle_flood}, {"/held-stream", handle_held_stream},
+    {"/rude", handle_rude},           {"/big", handle_big},     {"/soon", handle_soon},
+    {"/big-abort", handle_big_abort},
 };
 
 static void handle(void *ud, struct http_exchange *exchange)
@@ -233,6 +249,7 @@ static void on_stopped(void *ud)
     server->has_stopped = true;
     http_server_stats(server->http, &server->stats);
     net_wake_close(server->wake);
+    net_wake_close(server->soon);
     net_loop_stop(server->loop);
 }
 
@@ -250,6 +267,11 @@ static void do_release(struct test_server *server)
 static void do_stats(struct test_server *server)
 {
     http_server_stats(server->http, &server->stats);
+}
+
+static void on_soon(void *ud)
+{
+    do_release(ud);
 }
 
 static void on_command(void *ud)
@@ -287,6 +309,7 @@ void test_server_start(struct test_server *server, const struct http_limits *lim
     if (net_loop_create(&server->loop, &err) != PH_OK ||
         http_server_open(&server->http, server->loop, &params, &err) != PH_OK ||
         net_wake_open(&server->wake, server->loop, on_command, server) != PH_OK ||
+        net_wake_open(&server->soon, server->loop, on_soon, server) != PH_OK ||
         uv_sem_init(&server->commanded, 0) != 0 || uv_thread_create(&server->thread, run, server) != 0) {
         fprintf(stderr, "test server: %s\n", err.message);
         abort();

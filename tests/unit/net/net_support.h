@@ -21,14 +21,16 @@
  *   /flood   FLOOD_BYTES under back-pressure     /abort   "partial", then an abort
  *   /held-stream  a stream that writes "begun" and is then held as /hold is
  *   /rude    writes without heeding back-pressure, until the server cuts it off
- *   /big-abort  BIG_ABORT_BYTES in one chunk, then an abort */
+ *   /big-abort  BIG_ABORT_BYTES in one chunk, then an abort      /big  BIG_BYTES at once
+ *   /soon    as /hold, released by a wake-up of its own */
+#define BIG_BYTES ((size_t)1000000)
 #define BIG_ABORT_BYTES ((size_t)1500000)
 #define FLOOD_BYTES ((size_t)24 << 20)
 
 struct test_server {
     struct net_loop *loop;
     struct http_server *http;
-    struct net_wake *wake;
+    struct net_wake *wake, *soon;
     uv_thread_t thread;
     uv_sem_t commanded;
     void (*command)(struct test_server *server);

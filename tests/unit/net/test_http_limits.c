@@ -264,6 +264,71 @@ static void reads_ahead_only_so_far(void **state)
     test_server_stop(&server);
 }
 
+/* Requests whose replies nobody reads are not begun. */
+static void replies_that_nobody_reads_do_not_pile_up(void **state)
+{
+    (void)state;
+    enum { N = 100 };
+    struct http_limits limits = long_limits();
+    struct test_server server;
+    test_server_start(&server, &limits);
+    int fd = test_connect(server.port);
+    for (int i = 0; i < N; i++)
+        assert_true(test_send_text(fd, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_true(test_wait_count(&server.handled_count, 1));
+    for (int i = 0; i < 50; i++)
+        (void)test_server_stats(&server); /* 50 rounds of the loop */
+    assert_true(server.handled_count < N / 2);
+    char *out = malloc(BIG_BYTES);
+    assert_non_null(out);
+    for (size_t left = N * BIG_BYTES; left;) {
+        size_t n = test_read(fd, out, left < BIG_BYTES ? left + 1 : BIG_BYTES, NULL, NULL);
+        assert_int_not_equal(n, 0);
+        left -= n;
+    }
+    assert_true(test_wait_count(&server.handled_count, N));
+    free(out);
+    close(fd);
+    test_server_stop(&server);
+}
+
+/* A flood of pipelined requests, each answered in the same round of events in which the next are read. */
+static void a_flood_of_pipelined_requests_is_all_answered(void **state)
+{
+    (void)state;
+    static const char soon[] = "GET /soon HTTP/1.1\r\nHost: h\r\n\r\n";
+    enum { BATCH = 200, N = 20000 };
+    struct http_limits limits = long_limits();
+    struct test_server server;
+    test_server_start(&server, &limits);
+    struct buf batch;
+    buf_init(&batch, 1 << 20);
+    for (int i = 0; i < BATCH; i++)
+        buf_puts(&batch, soon);
+    int fd = test_connect(server.port);
+    size_t sent = 0, total = N * (sizeof soon - 1), at = 0, replies = 0;
+    char out[4097];
+    uint64_t until = test_now_ms() + TEST_DEADLINE_MS;
+    char before = 0;
+    while (replies < N && test_now_ms() < until) {
+        ssize_t n = sent < total ? send(fd, batch.data + at, batch.len - at, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+        if (n > 0) {
+            sent += (size_t)n;
+            at = (at + (size_t)n) % batch.len;
+        }
+        n = recv(fd, out, sizeof out - 1, sent < total ? MSG_DONTWAIT : 0);
+        assert_int_not_equal(n, 0);
+        for (ssize_t i = 0; i < n; i++) { /* the empty line, once in a reply */
+            replies += before == '\n' && out[i] == '\r';
+            before = out[i];
+        }
+    }
+    assert_int_equal(replies, N);
+    buf_release(&batch);
+    close(fd);
+    test_server_stop(&server);
+}
+
 static void a_client_that_reads_nothing_is_cut(void **state)
 {
     (void)state;
@@ -447,6 +512,8 @@ int main(void)
         cmocka_unit_test(takes_a_large_chunked_upload),
         cmocka_unit_test(a_full_table_says_so),
         cmocka_unit_test(reads_ahead_only_so_far),
+        cmocka_unit_test(replies_that_nobody_reads_do_not_pile_up),
+        cmocka_unit_test(a_flood_of_pipelined_requests_is_all_answered),
         cmocka_unit_test(a_client_that_reads_nothing_is_cut),
         cmocka_unit_test(a_handler_that_ignores_back_pressure_is_cut),
         cmocka_unit_test(going_in_the_middle_of_anything_is_noticed),
