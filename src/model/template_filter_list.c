@@ -60,11 +60,11 @@ static struct tv *keys_of(struct render *r, const struct tv_list *list, struct t
     return r->status == PH_OK ? keys : NULL;
 }
 
-/* The items of what a filter got; nothing for none. */
+/* The items of what a filter got; nothing for none, false and 0. */
 static struct tv items_of(struct render *r, struct tv v)
 {
     render_charge(r, v.kind == TV_LIST ? v.u.list->len : 0);
-    return v.kind == TV_NONE ? tv_list_new(r, 0) : tv_list_of(r, v);
+    return tv_truth(v) ? tv_list_of(r, v) : tv_list_new(r, 0);
 }
 
 static struct tv sorted(struct render *r, struct tv list, const struct tv *keys, bool reverse)

@@ -323,7 +323,7 @@ static struct tv f_round(struct render *r, struct tv self, const struct tv *slot
         return render_fail(r, PH_ERR_ARG, "round() needs a number, not '%s'", tv_type_name(self));
     bool common = slots[1].kind != TV_STRING || text_is(slots[1].u.text, "common");
     if (common && self.kind != TV_FLOAT && precision >= 0)
-        return self;
+        return self.kind == TV_BOOL ? tv_int(self.u.boolean) : self;
     double value = tv_number(self), unit = pow(10, (double)precision);
     if (common && self.kind != TV_FLOAT)
         return tv_int((int64_t)round_to(value, precision));

@@ -358,7 +358,8 @@ struct tv format_percent(struct render *r, struct text format, struct tv args)
             buf_putc(&out, byte);
     }
     bool is_tuple = args.kind == TV_LIST && args.u.list->is_tuple;
-    bool unused = is_tuple ? p.used < args.u.list->len : p.used == 0 && args.kind != TV_DICT;
+    bool single = args.kind != TV_DICT && args.kind != TV_LIST; /* a list counts as a mapping */
+    bool unused = is_tuple ? p.used < args.u.list->len : single && p.used == 0;
     if (unused && r->status == PH_OK)
         render_fail(r, PH_ERR_ARG, "not all arguments were converted by the format string");
     return tv_buf(r, &out);

@@ -455,7 +455,9 @@ static struct tv float_op(struct render *r, enum token_kind op, double a, double
         return tv_float(pow(a, b));
     default:
         remainder = fmod(a, b);
-        return tv_float(remainder != 0 && (remainder < 0) != (b < 0) ? remainder + b : remainder);
+        if (remainder == 0)
+            return tv_float(copysign(0, b));
+        return tv_float((remainder < 0) != (b < 0) ? remainder + b : remainder);
     }
 }
 
