@@ -44,7 +44,7 @@ static struct provider *provider_with(const char *chat_template) /* NULL: the mo
     char path[] = "/tmp/pharos-test-XXXXXX";
     struct ph_err err;
     struct engine *engine;
-    struct provider *provider;
+    struct provider *provider = NULL;
     struct engine_params params;
     engine_params_default(&params);
     params.threads = 1;
