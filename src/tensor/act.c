@@ -7,13 +7,23 @@
  * quantize_q8_k. */
 #include "tensor/act_int.h"
 
-#include <assert.h>
-
 static size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
 }
 
+static bool form_is_tile(enum act_form form)
+{
+    return form >= FORM_F32T;
+}
+
+/* Rows, or groups of TILE_ROWS rows. */
+static size_t form_units(enum act_form form, size_t n)
+{
+    return form_is_tile(form) ? (n + TILE_ROWS - 1) / TILE_ROWS : n;
+}
+
+/* Bytes from unit to unit: a whole row, or one stretch of a group. */
 static size_t form_stride(enum act_form form, size_t d)
 {
     switch (form) {
@@ -22,30 +32,26 @@ static size_t form_stride(enum act_form form, size_t d)
     case FORM_Q8K:
         return q8k_scales(d) + align64(d / 256 * 4);
     case FORM_F32T:
-        return d * TILE_ROWS * 4;
+        return TILE_STRETCH * TILE_ROWS * 4;
     case FORM_BF16T:
     case FORM_BF16L:
-        return round_up(d, 32) * TILE_ROWS * 2;
+        return TILE_STRETCH * TILE_ROWS * 2;
     default:
         return 0;
     }
 }
 
-static bool form_is_tile(enum act_form form)
+static size_t form_bytes(enum act_form form, size_t n, size_t d)
 {
-    return form >= FORM_F32T;
-}
-
-static size_t form_units(enum act_form form, size_t n)
-{
-    return form_is_tile(form) ? (n + TILE_ROWS - 1) / TILE_ROWS : n;
+    size_t stretches = form_is_tile(form) ? (d + TILE_STRETCH - 1) / TILE_STRETCH : 1;
+    return form_units(form, n) * stretches * form_stride(form, d);
 }
 
 size_t act_workspace_bytes(size_t n_max, size_t d_max)
 {
     size_t total = 0, d = round_up(d_max, 256);
     for (unsigned form = 0; form < FORM_COUNT; form++)
-        total += form_units(form, n_max) * align64(form_stride(form, d));
+        total += form_bytes(form, n_max, d);
     return total;
 }
 
@@ -58,8 +64,15 @@ struct act_view act_view(const struct act *act, enum act_form form)
 {
     size_t offset = 0;
     for (unsigned f = 0; f < (unsigned)form; f++)
-        offset += form_units(f, act->n) * align64(form_stride(f, act->d));
-    return (struct act_view){(uint8_t *)act->workspace + offset, align64(form_stride(form, act->d))};
+        offset += form_bytes(f, act->n, act->d);
+    return (struct act_view){(uint8_t *)act->workspace + offset, form_stride(form, act->d)};
+}
+
+struct act_view act_stretch(const struct act *act, enum act_form form, size_t from)
+{
+    struct act_view view = act_view(act, form);
+    view.data += from / TILE_STRETCH * form_units(form, act->n) * view.stride;
+    return view;
 }
 
 /* ---- Making a row or a group of a form ---- */
@@ -98,56 +111,54 @@ static void scatter(const uint32_t *pieces, size_t count, size_t r, uint32_t *ti
 }
 
 #define SCATTER_LEN 256 /* inputs of a row at a time: sixteen rows of them stay in the nearest cache */
+_Static_assert(TILE_STRETCH % SCATTER_LEN == 0, "a piece of a row lies in one stretch");
 
-static void make_f32t(const struct act *act, size_t first, uint32_t *to)
+static void make_f32t(const struct act *act, size_t first, size_t from, size_t len, uint32_t *to)
 {
-    for (size_t from = 0; from < act->d; from += SCATTER_LEN) {
-        size_t len = act->d - from < SCATTER_LEN ? act->d - from : SCATTER_LEN;
-        for (size_t r = 0; r < TILE_ROWS; r++) {
-            uint32_t pieces[SCATTER_LEN] = {0};
-            if (first + r < act->n)
-                memcpy(pieces, act->x + (first + r) * act->d + from, len * 4);
-            scatter(pieces, len, r, to + from * TILE_ROWS);
-        }
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        uint32_t pieces[SCATTER_LEN] = {0};
+        if (first + r < act->n)
+            memcpy(pieces, act->x + (first + r) * act->d + from, len * 4);
+        scatter(pieces, len, r, to);
     }
 }
 
-static void make_bf16t(const struct vector_kernels *v, const struct act *act, size_t first, bool low,
-                       uint32_t *to)
+static void make_bf16t(const struct vector_kernels *v, const struct act *act, size_t first, size_t from,
+                       size_t len, bool low, uint32_t *to)
 {
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        uint32_t high_pieces[SCATTER_LEN / 2] = {0}, low_pieces[SCATTER_LEN / 2] = {0};
+        if (first + r < act->n)
+            v->to_bf16(act->x + (first + r) * act->d + from, (uint16_t *)high_pieces, (uint16_t *)low_pieces,
+                       len);
+        scatter(low ? low_pieces : high_pieces, round_up(len, 32) / 2, r, to);
+    }
+}
+
+static void make_group(enum act_form form, const struct kernels *k, const struct act *act, size_t group)
+{
+    size_t element = form == FORM_F32T ? 4 : 2;
     for (size_t from = 0; from < act->d; from += SCATTER_LEN) {
         size_t len = act->d - from < SCATTER_LEN ? act->d - from : SCATTER_LEN;
-        for (size_t r = 0; r < TILE_ROWS; r++) {
-            uint32_t high_pieces[SCATTER_LEN / 2] = {0}, low_pieces[SCATTER_LEN / 2] = {0};
-            if (first + r < act->n)
-                v->to_bf16(act->x + (first + r) * act->d + from, (uint16_t *)high_pieces,
-                           (uint16_t *)low_pieces, len);
-            scatter(low ? low_pieces : high_pieces, round_up(len, 32) / 2, r, to + from / 2 * TILE_ROWS);
-        }
+        struct act_view view = act_stretch(act, form, from);
+        uint8_t *to = view.data + group * view.stride + from % TILE_STRETCH * TILE_ROWS * element;
+        uint32_t *pieces = (uint32_t *)(void *)to;
+        if (form == FORM_F32T)
+            make_f32t(act, group * TILE_ROWS, from, len, pieces);
+        else
+            make_bf16t(k->vector, act, group * TILE_ROWS, from, len, form == FORM_BF16L, pieces);
     }
 }
 
 static void make_form(enum act_form form, const struct kernels *k, const struct act *act, size_t unit)
 {
     struct act_view view = act_view(act, form);
-    uint8_t *to = view.data + unit * view.stride;
-    switch (form) {
-    case FORM_Q8:
-        make_q8(k->vector, act->x + unit * act->d, act->d, to);
-        return;
-    case FORM_Q8K:
-        make_q8k(act->x + unit * act->d, act->d, to);
-        return;
-    case FORM_F32T:
-        make_f32t(act, unit * TILE_ROWS, (uint32_t *)(void *)to);
-        return;
-    case FORM_BF16T:
-    case FORM_BF16L:
-        make_bf16t(k->vector, act, unit * TILE_ROWS, form == FORM_BF16L, (uint32_t *)(void *)to);
-        return;
-    default:
-        assert(false); /* a form that nobody makes */
-    }
+    if (form == FORM_Q8)
+        make_q8(k->vector, act->x + unit * act->d, act->d, view.data + unit * view.stride);
+    else if (form == FORM_Q8K)
+        make_q8k(act->x + unit * act->d, act->d, view.data + unit * view.stride);
+    else
+        make_group(form, k, act, unit);
 }
 
 void act_prepare(struct lane *lane, struct act *act, uint32_t forms)

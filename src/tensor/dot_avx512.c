@@ -9,28 +9,9 @@
  * For one weight row and one input row the order of additions is the same however many inputs share
  * the pass (T1): pairs alternate between two accumulators, folded at the end. A row that is no
  * multiple of sixteen blocks ends in a zero-padded copy, so nothing past its last block is read. */
-#include <immintrin.h>
-
-#include "tensor/kernels_avx512_int.h"
-
-#define CHUNK 16 /* blocks */
+#include "tensor/codes_avx512_int.h"
 
 /* ---- Floats ---- */
-
-INLINE __m512 weights_f32(const uint8_t *p, __mmask16 mask)
-{
-    return _mm512_maskz_loadu_ps(mask, p);
-}
-
-INLINE __m512 weights_f16(const uint8_t *p, __mmask16 mask)
-{
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-}
-
-INLINE __m512 weights_bf16(const uint8_t *p, __mmask16 mask)
-{
-    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16);
-}
 
 INLINE void float_row(const uint8_t *w, size_t bytes, __m512 (*weights)(const uint8_t *, __mmask16),
                       const float *x, size_t d, int n, float *y, size_t y_stride)
@@ -82,178 +63,6 @@ void dot_avx512_f16(const struct mm_job *job, size_t first, size_t end)
 void dot_avx512_bf16(const struct mm_job *job, size_t first, size_t end)
 {
     float_rows(job, first, end, 2, weights_bf16);
-}
-
-/* ---- Scales of sixteen blocks ---- */
-
-/* Word `at` + b * stride of block b as an index into the 64 bytes at `from`, and whether it lies there. */
-#define IN_REACH(stride, at, from, b) \
-    ((b) * (stride) + (at) >= (from) && (b) * (stride) + (at) + 2 <= (from) + 64)
-#define WORD(s, at, from, b) (short)(IN_REACH(s, at, from, b) ? ((b) * (s) + (at) - (from)) / 2 : 0)
-#define WORDS4(s, at, f, b) \
-    WORD(s, at, f, b), WORD(s, at, f, b + 1), WORD(s, at, f, b + 2), WORD(s, at, f, b + 3)
-#define WORDS(s, at, f) WORDS4(s, at, f, 0), WORDS4(s, at, f, 4), WORDS4(s, at, f, 8), WORDS4(s, at, f, 12)
-#define BIT(s, at, f, b) (uint32_t) IN_REACH(s, at, f, b) << ((at) / 2 * 16 + (b))
-#define BITS4(s, at, f, b) \
-    (BIT(s, at, f, b) | BIT(s, at, f, b + 1) | BIT(s, at, f, b + 2) | BIT(s, at, f, b + 3))
-#define BITS(s, at, f) (BITS4(s, at, f, 0) | BITS4(s, at, f, 4) | BITS4(s, at, f, 8) | BITS4(s, at, f, 12))
-
-typedef short words __attribute__((vector_size(64)));
-
-/* Fills the lanes of `v` whose words lie in the 64 bytes at `from`: all constants, one permute. */
-#define PICK(v, blocks, s, from)                                                          \
-    _mm512_mask_permutexvar_epi16(v, BITS(s, 0, from) | BITS(s, 2, from),                 \
-                                  (__m512i)(words){WORDS(s, 0, from), WORDS(s, 2, from)}, \
-                                  _mm512_loadu_si512((blocks) + (from)))
-
-/* First words of sixteen blocks in the low half, second words in the high half. Steps overlap, so that
- * no word is cut in two, and end with the last block. */
-INLINE __m512i first_words_18(const uint8_t *blocks)
-{
-    __m512i v = _mm512_setzero_si512();
-    v = PICK(v, blocks, 18, 0);
-    v = PICK(v, blocks, 18, 62);
-    v = PICK(v, blocks, 18, 124);
-    v = PICK(v, blocks, 18, 186);
-    v = PICK(v, blocks, 18, 224);
-    return v;
-}
-
-INLINE __m512i first_words_20(const uint8_t *blocks)
-{
-    __m512i v = _mm512_setzero_si512();
-    v = PICK(v, blocks, 20, 0);
-    v = PICK(v, blocks, 20, 62);
-    v = PICK(v, blocks, 20, 124);
-    v = PICK(v, blocks, 20, 186);
-    v = PICK(v, blocks, 20, 248);
-    v = PICK(v, blocks, 20, 256);
-    return v;
-}
-
-INLINE __m512i first_words_22(const uint8_t *blocks)
-{
-    __m512i v = _mm512_setzero_si512();
-    v = PICK(v, blocks, 22, 0);
-    v = PICK(v, blocks, 22, 62);
-    v = PICK(v, blocks, 22, 124);
-    v = PICK(v, blocks, 22, 186);
-    v = PICK(v, blocks, 22, 248);
-    v = PICK(v, blocks, 22, 288);
-    return v;
-}
-
-INLINE __m512i first_words_24(const uint8_t *blocks)
-{
-    __m512i v = _mm512_setzero_si512();
-    v = PICK(v, blocks, 24, 0);
-    v = PICK(v, blocks, 24, 62);
-    v = PICK(v, blocks, 24, 124);
-    v = PICK(v, blocks, 24, 186);
-    v = PICK(v, blocks, 24, 248);
-    v = PICK(v, blocks, 24, 310);
-    v = PICK(v, blocks, 24, 320);
-    return v;
-}
-
-INLINE __m512i first_words_34(const uint8_t *blocks)
-{
-    __m512i v = _mm512_setzero_si512();
-    v = PICK(v, blocks, 34, 0);
-    v = PICK(v, blocks, 34, 62);
-    v = PICK(v, blocks, 34, 124);
-    v = PICK(v, blocks, 34, 186);
-    v = PICK(v, blocks, 34, 248);
-    v = PICK(v, blocks, 34, 310);
-    v = PICK(v, blocks, 34, 372);
-    v = PICK(v, blocks, 34, 434);
-    v = PICK(v, blocks, 34, 480);
-    return v;
-}
-
-INLINE __m512 halves_low(__m512i v)
-{
-    return _mm512_cvtph_ps(_mm512_castsi512_si256(v));
-}
-
-INLINE __m512 halves_high(__m512i v)
-{
-    return _mm512_cvtph_ps(_mm512_extracti64x4_epi64(v, 1));
-}
-
-/* ---- Codes of two blocks, as unsigned bytes ---- */
-
-/* Nibbles of two blocks whose sixteen bytes lie at a and b: a low, a high, b low, b high. */
-INLINE __m512i nibbles(const uint8_t *a, const uint8_t *b)
-{
-    const __m512i shifts = _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0);
-    __m512i v = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)a));
-    v = _mm512_mask_broadcast_i32x4(v, 0xff00, _mm_loadu_si128((const __m128i *)(const void *)b));
-    return _mm512_and_si512(_mm512_srlv_epi64(v, shifts), _mm512_set1_epi8(15));
-}
-
-INLINE __m512i fifth_bits(__m512i codes, const uint8_t *a, const uint8_t *b)
-{
-    __mmask64 mask = (__mmask64)load_u32(a) | (__mmask64)load_u32(b) << 32;
-    return _mm512_or_si512(codes, _mm512_maskz_mov_epi8(mask, _mm512_set1_epi8(16)));
-}
-
-struct codes32 {
-    int stride;   /* block bytes */
-    int zero;     /* code of the value 0 (symmetric formats) */
-    bool has_min; /* w = scale * code + second word (Q4_1, Q5_1) */
-    __m512i (*words)(const uint8_t *blocks);
-    __m512 (*scales)(const uint8_t *blocks); /* instead of F16 in the first word */
-    __m512i (*codes)(const uint8_t *a, const uint8_t *b);
-};
-
-INLINE __m512i codes_q8_0(const uint8_t *a, const uint8_t *b)
-{
-    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(a + 2)));
-    v = _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(const void *)(b + 2)), 1);
-    return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
-}
-
-INLINE __m512i codes_q4_0(const uint8_t *a, const uint8_t *b)
-{
-    return nibbles(a + 2, b + 2);
-}
-
-INLINE __m512i codes_q4_1(const uint8_t *a, const uint8_t *b)
-{
-    return nibbles(a + 4, b + 4);
-}
-
-INLINE __m512i codes_q5_0(const uint8_t *a, const uint8_t *b)
-{
-    return fifth_bits(nibbles(a + 6, b + 6), a + 2, b + 2);
-}
-
-INLINE __m512i codes_q5_1(const uint8_t *a, const uint8_t *b)
-{
-    return fifth_bits(nibbles(a + 8, b + 8), a + 4, b + 4);
-}
-
-INLINE __m512i codes_iq4_nl(const uint8_t *a, const uint8_t *b)
-{
-    __m128i values = _mm_loadu_si128((const __m128i *)(const void *)format_iq4_values);
-    values = _mm_xor_si128(values, _mm_set1_epi8(-128));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles(a + 2, b + 2));
-}
-
-INLINE __m512i codes_mxfp4(const uint8_t *a, const uint8_t *b)
-{
-    __m128i values = _mm_loadu_si128((const __m128i *)(const void *)format_fp4_values);
-    values = _mm_add_epi8(values, _mm_set1_epi8(12));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles(a + 1, b + 1));
-}
-
-INLINE __m512 scales_mxfp4(const uint8_t *blocks)
-{
-    float scales[CHUNK];
-    for (int b = 0; b < CHUNK; b++)
-        scales[b] = e8m0_half(blocks[b * 17]);
-    return _mm512_loadu_ps(scales);
 }
 
 /* ---- Rows of blocks of 32 ---- */
@@ -344,16 +153,16 @@ INLINE void rows32(const struct codes32 f, const struct mm_job *job, size_t firs
     }
 }
 
-#define FORMAT32(name, ...)                                                    \
+#define FORMAT32(name, format)                                                 \
     void dot_avx512_##name(const struct mm_job *job, size_t first, size_t end) \
     {                                                                          \
-        rows32((struct codes32){__VA_ARGS__, codes_##name}, job, first, end);  \
+        rows32(format, job, first, end);                                       \
     }
 
-FORMAT32(q8_0, 34, 128, false, first_words_34, NULL)
-FORMAT32(q4_0, 18, 8, false, first_words_18, NULL)
-FORMAT32(q4_1, 20, 0, true, first_words_20, NULL)
-FORMAT32(q5_0, 22, 16, false, first_words_22, NULL)
-FORMAT32(q5_1, 24, 0, true, first_words_24, NULL)
-FORMAT32(iq4_nl, 18, 128, false, first_words_18, NULL)
-FORMAT32(mxfp4, 17, 12, false, NULL, scales_mxfp4)
+FORMAT32(q8_0, CODES_Q8_0)
+FORMAT32(q4_0, CODES_Q4_0)
+FORMAT32(q4_1, CODES_Q4_1)
+FORMAT32(q5_0, CODES_Q5_0)
+FORMAT32(q5_1, CODES_Q5_1)
+FORMAT32(iq4_nl, CODES_IQ4_NL)
+FORMAT32(mxfp4, CODES_MXFP4)

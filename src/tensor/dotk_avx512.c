@@ -6,163 +6,7 @@
  * fit 32. IQ4_XS, whose codes need all 8 bits, sums to 32 bits first. What the codes' offset or the
  * group minima contribute follows from the inputs' sums of 16. One conversion and one multiplication
  * with the block scales end the block. */
-#include <immintrin.h>
-
-#include "tensor/kernels_avx512_int.h"
-
-/* Sixteen group scales and minima as 16-bit words (one for each 16 codes), and the factors they stand for. */
-struct groups {
-    __m256i scales, mins;
-    float d, dmin; /* w = d * scale * code - dmin * min */
-};
-
-struct codesk {
-    int stride;
-    bool wide; /* codes of 8 bits */
-    struct groups (*groups)(const uint8_t *block);
-    __m512i (*codes)(const uint8_t *block, int k); /* codes [64 k, 64 k + 64), unsigned */
-};
-
-INLINE __m256i load256(const uint8_t *p)
-{
-    return _mm256_loadu_si256((const __m256i *)(const void *)p);
-}
-
-INLINE __m512i both_halves(const uint8_t *p)
-{
-    return _mm512_broadcast_i64x4(load256(p));
-}
-
-/* A word for the low and one for the high half of a vector. */
-INLINE __m512i two_words(int low, int high)
-{
-    return _mm512_inserti64x4(_mm512_set1_epi16((short)low), _mm256_set1_epi16((short)high), 1);
-}
-
-INLINE __m512i two_bytes(int low, int high)
-{
-    return two_words(low * 257, high * 257);
-}
-
-/* ---- Q4_K, Q5_K ---- */
-
-INLINE struct groups groups_k4(const uint8_t *block)
-{
-    uint32_t a = load_u32(block + 4), b = load_u32(block + 8), c = load_u32(block + 12);
-    uint32_t scales[2] = {a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | (a >> 6 & 0x03030303) << 4};
-    uint32_t mins[2] = {b & 0x3f3f3f3f, (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4};
-    __m128i s = _mm_cvtsi64_si128((long long)((uint64_t)scales[1] << 32 | scales[0]));
-    __m128i m = _mm_cvtsi64_si128((long long)((uint64_t)mins[1] << 32 | mins[0]));
-    struct groups g = {_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(s, s)),
-                       _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(m, m)), _cvtsh_ss(load_u16(block)),
-                       _cvtsh_ss(load_u16(block + 2))};
-    return g;
-}
-
-INLINE __m512i nibble_planes(const uint8_t *p)
-{
-    __m512i v = _mm512_srlv_epi16(both_halves(p), two_words(0, 4));
-    return _mm512_and_si512(v, _mm512_set1_epi8(15));
-}
-
-INLINE __m512i codes_q4_k(const uint8_t *block, int k)
-{
-    return nibble_planes(block + 16 + 32 * k);
-}
-
-INLINE __m512i codes_q5_k(const uint8_t *block, int k)
-{
-    __mmask64 high =
-        _mm512_test_epi8_mask(both_halves(block + 16), two_bytes(1 << 2 * k & 127, 2 << 2 * k & 127));
-    if (k == 3) /* the top bit makes a negative byte: spelled by itself */
-        high = _mm512_test_epi8_mask(both_halves(block + 16), two_words(0x4040, -0x7f80));
-    return _mm512_or_si512(nibble_planes(block + 48 + 32 * k),
-                           _mm512_maskz_mov_epi8(high, _mm512_set1_epi8(16)));
-}
-
-/* ---- Q6_K ---- */
-
-INLINE struct groups groups_q6_k(const uint8_t *block)
-{
-    __m256i s = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(block + 192)));
-    float d = _cvtsh_ss(load_u16(block + 208));
-    return (struct groups){s, s, d, d * 32};
-}
-
-INLINE __m512i codes_q6_k(const uint8_t *block, int k)
-{
-    __m512i low = _mm512_loadu_si512(block + k / 2 * 64);
-    __m512i high = both_halves(block + 128 + k / 2 * 32);
-    low = k % 2 ? _mm512_srli_epi16(low, 4) : low;
-    high = k % 2 ? _mm512_srlv_epi16(high, two_words(0, 2)) : _mm512_sllv_epi16(high, two_words(4, 2));
-    low = _mm512_and_si512(low, _mm512_set1_epi8(15));
-    return _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi8(48)));
-}
-
-/* ---- Q2_K, Q3_K ---- */
-
-INLINE struct groups groups_q2_k(const uint8_t *block)
-{
-    __m128i packed = _mm_loadu_si128((const __m128i *)(const void *)block);
-    __m128i low = _mm_and_si128(packed, _mm_set1_epi8(15));
-    __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
-    return (struct groups){_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high),
-                           _cvtsh_ss(load_u16(block + 80)), _cvtsh_ss(load_u16(block + 82))};
-}
-
-INLINE __m512i pair_planes(const uint8_t *p, int k)
-{
-    __m512i v = _mm512_srlv_epi16(both_halves(p + k / 2 * 32), two_words(k % 2 * 4, k % 2 * 4 + 2));
-    return _mm512_and_si512(v, _mm512_set1_epi8(3));
-}
-
-INLINE __m512i codes_q2_k(const uint8_t *block, int k)
-{
-    return pair_planes(block + 16, k);
-}
-
-INLINE struct groups groups_q3_k(const uint8_t *block)
-{
-    uint32_t a = load_u32(block + 96), b = load_u32(block + 100), top = load_u32(block + 104);
-    const uint32_t low = 0x0f0f0f0f, two = 0x03030303;
-    __m128i s = _mm_set_epi32((int)((b >> 4 & low) | (top >> 6 & two) << 4),
-                              (int)((a >> 4 & low) | (top >> 4 & two) << 4),
-                              (int)((b & low) | (top >> 2 & two) << 4), (int)((a & low) | (top & two) << 4));
-    __m256i words = _mm256_sub_epi16(_mm256_cvtepu8_epi16(s), _mm256_set1_epi16(32));
-    float d = _cvtsh_ss(load_u16(block + 108));
-    return (struct groups){words, words, d, d * 4};
-}
-
-INLINE __m512i codes_q3_k(const uint8_t *block, int k)
-{
-    __m512i high = _mm512_srlv_epi16(both_halves(block), two_words(2 * k, 2 * k + 1));
-    high = _mm512_slli_epi16(_mm512_and_si512(high, _mm512_set1_epi8(1)), 2);
-    return _mm512_or_si512(pair_planes(block + 32, k), high);
-}
-
-/* ---- IQ4_XS ---- */
-
-INLINE struct groups groups_iq4_xs(const uint8_t *block)
-{
-    uint32_t low = load_u32(block + 4), high = load_u16(block + 2);
-    uint16_t words[16];
-    for (int g = 0; g < 8; g++)
-        words[2 * g] = words[2 * g + 1] = (uint16_t)(((low >> 4 * g & 15) | (high >> 2 * g & 3) << 4) - 32);
-    __m256i s = load256((const uint8_t *)words);
-    float d = _cvtsh_ss(load_u16(block));
-    return (struct groups){s, s, d, d * 128};
-}
-
-INLINE __m512i codes_iq4_xs(const uint8_t *block, int k)
-{
-    const __m512i shifts = _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0);
-    __m128i values = _mm_loadu_si128((const __m128i *)(const void *)format_iq4_values);
-    const uint8_t *p = block + 8 + 32 * k;
-    __m512i v = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p));
-    v = _mm512_mask_broadcast_i32x4(v, 0xff00, _mm_loadu_si128((const __m128i *)(const void *)(p + 16)));
-    v = _mm512_and_si512(_mm512_srlv_epi64(v, shifts), _mm512_set1_epi8(15));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(-128))), v);
-}
+#include "tensor/codes_avx512_int.h"
 
 /* ---- Rows ---- */
 
@@ -247,15 +91,15 @@ INLINE void rowsk(const struct codesk f, const struct mm_job *job, size_t first,
     }
 }
 
-#define FORMATK(name, stride, wide, groups)                                          \
-    void dot_avx512_##name(const struct mm_job *job, size_t first, size_t end)       \
-    {                                                                                \
-        rowsk((struct codesk){stride, wide, groups, codes_##name}, job, first, end); \
+#define FORMATK(name, format)                                                  \
+    void dot_avx512_##name(const struct mm_job *job, size_t first, size_t end) \
+    {                                                                          \
+        rowsk(format, job, first, end);                                        \
     }
 
-FORMATK(q2_k, 84, false, groups_q2_k)
-FORMATK(q3_k, 110, false, groups_q3_k)
-FORMATK(q4_k, 144, false, groups_k4)
-FORMATK(q5_k, 176, false, groups_k4)
-FORMATK(q6_k, 210, false, groups_q6_k)
-FORMATK(iq4_xs, 136, true, groups_iq4_xs)
+FORMATK(q2_k, CODES_Q2_K)
+FORMATK(q3_k, CODES_Q3_K)
+FORMATK(q4_k, CODES_Q4_K)
+FORMATK(q5_k, CODES_Q5_K)
+FORMATK(q6_k, CODES_Q6_K)
+FORMATK(iq4_xs, CODES_IQ4_XS)

@@ -23,52 +23,86 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* y [n][rows] from sums [row][TILE_ROWS] of one group */
-static void write_group(const struct mm_job *job, const float *sums, size_t row, size_t rows, size_t group)
+void gemm_write(const float *sums, size_t rows, size_t columns, float *y, size_t y_stride)
 {
-    size_t columns = smaller(job->x->n - group * TILE_ROWS, TILE_ROWS);
-    for (size_t c = 0; c < columns; c++) {
-        float *y = job->y + (group * TILE_ROWS + c) * job->y_stride + row;
+    for (size_t c = 0; c < columns; c++)
         for (size_t r = 0; r < rows; r++)
-            y[r] = sums[r * TILE_ROWS + c];
+            y[c * y_stride + r] = sums[r * TILE_ROWS + c];
+}
+
+/* All panels of a group before the next group: a result row is then written in one stretch. */
+static void write_sums(const struct mm_job *job, const float *sums, size_t first, size_t end, size_t group,
+                       size_t groups)
+{
+    const struct gemm *g = job->kernel->gemm;
+    size_t group_sums = g->panel_rows * TILE_ROWS;
+    for (size_t i = 0; i < groups; i++) {
+        size_t column = (group + i) * TILE_ROWS;
+        const float *from = sums + i * group_sums;
+        for (size_t row = first; row < end; row += g->panel_rows, from += groups * group_sums)
+            g->write(from, smaller(end - row, g->panel_rows), smaller(job->x->n - column, TILE_ROWS),
+                     job->y + column * job->y_stride + row, job->y_stride);
     }
+}
+
+/* Unpacks panel p of stretch `from`, zero where there are no more rows. */
+static void unpack_panel(const struct mm_job *job, size_t row, size_t rows, size_t from, size_t len,
+                         uint8_t *panel)
+{
+    const struct gemm *g = job->kernel->gemm;
+    if (rows < g->panel_rows)
+        memset(panel, 0, (size_t)g->panel_rows * g->stride * g->planes);
+    job->kernel->unpack(job->w, row, rows, from, len, panel, g->stride);
+}
+
+static struct gemm_ahead next_panel(const struct mm_job *job, size_t row, size_t rows, size_t from,
+                                    size_t groups)
+{
+    size_t row_bytes = tensor_row_bytes(job->w->type, job->w->cols);
+    size_t len = smaller(job->w->cols - from, TILE_STRETCH);
+    return (struct gemm_ahead){.data = (const uint8_t *)job->w->data + row * row_bytes +
+                                       tensor_row_bytes(job->w->type, from),
+                               .stride = row_bytes,
+                               .bytes = tensor_row_bytes(job->w->type, len),
+                               .rows = rows,
+                               .rows_each = rows / groups + 1};
 }
 
 static void run_groups(const struct mm_job *job, size_t first, size_t end, size_t group, size_t groups)
 {
-    const struct gemm *g = job->gemm;
+    const struct gemm *g = job->kernel->gemm;
     float *sums = (float *)(void *)job->panel;
-    void *panel = job->panel + SUMS_BYTES;
-    size_t panel_sums = g->panel_rows * TILE_ROWS * groups;
+    uint8_t *panel = job->panel + SUMS_BYTES;
+    size_t d = job->w->cols, panel_sums = g->panel_rows * TILE_ROWS * groups;
     size_t panels = (end - first + g->panel_rows - 1) / g->panel_rows;
-    struct gemm_part part = {.panel = panel, .d = job->w->cols, .groups = groups};
-    for (size_t i = 0; i < 2; i++) {
-        part.inputs[i] = act_view(job->x, g->forms[i]);
-        part.inputs[i].data += group * part.inputs[i].stride;
-    }
+    struct gemm_ahead ahead;
+    struct gemm_part part = {.panel = panel, .groups = groups, .ahead = &ahead};
     memset(sums, 0, panels * panel_sums * sizeof *sums);
-    for (part.from = 0; part.from < part.d; part.from += part.len) {
-        part.len = smaller(part.d - part.from, g->depth);
+    for (size_t from = 0; from < d; from += part.len) {
+        part.len = smaller(d - from, TILE_STRETCH);
+        for (size_t i = 0; i < 2; i++) {
+            part.inputs[i] = act_stretch(job->x, g->forms[i], from);
+            part.inputs[i].data += group * part.inputs[i].stride;
+        }
         for (size_t p = 0; p < panels; p++) {
             size_t row = first + p * g->panel_rows;
-            g->unpack(job->w, row, smaller(end - row, g->panel_rows), part.from, part.len, panel);
+            unpack_panel(job, row, smaller(end - row, g->panel_rows), from, part.len, panel);
+            bool last = p + 1 == panels; /* then the next one is the first of the next stretch */
+            size_t next = last ? first : row + g->panel_rows, then = last ? from + part.len : from;
+            size_t rows = then < d ? smaller(end - next, g->panel_rows) : 0;
+            ahead = next_panel(job, next, rows, smaller(then, d), groups);
             part.sums = sums + p * panel_sums;
             g->multiply(&part);
         }
     }
-    for (size_t p = 0; p < panels; p++) {
-        size_t row = first + p * g->panel_rows;
-        for (size_t i = 0; i < groups; i++)
-            write_group(job, sums + p * panel_sums + i * g->panel_rows * TILE_ROWS, row,
-                        smaller(end - row, g->panel_rows), group + i);
-    }
+    write_sums(job, sums, first, end, group, groups);
 }
 
 void gemm_run(const struct mm_job *job, size_t first, size_t end)
 {
-    const struct gemm *g = job->gemm;
+    const struct gemm *g = job->kernel->gemm;
     assert(TASK_ROWS % g->panel_rows == 0 &&
-           (size_t)g->panel_rows * g->depth * g->element_bytes <= POOL_PANEL_BYTES - SUMS_BYTES);
+           (size_t)g->panel_rows * g->stride * g->planes <= POOL_PANEL_BYTES - SUMS_BYTES);
     size_t groups = (job->x->n + TILE_ROWS - 1) / TILE_ROWS;
     if (g->begin)
         g->begin();

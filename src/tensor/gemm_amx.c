@@ -9,13 +9,10 @@
  * Tiles: 0..3 sums (two panels of 16 weight rows x two groups of 16 inputs), 4..5 weights, 6..7
  * inputs. F16 weights are the exact sum of two BF16 numbers, and inputs are so to 16 bits: three
  * products make one. */
-#include <immintrin.h>
-
-#include "tensor/kernels_avx512_int.h"
-#include "tensor/unpack_body.h"
+#include "tensor/unpack_avx512_int.h"
 
 #define PANEL_ROWS 32
-#define DEPTH 512
+#define HALF_STRETCH ((size_t)TILE_STRETCH / 2)
 
 struct tile_config {
     uint8_t palette, start_row, reserved[14];
@@ -40,9 +37,12 @@ static void tiles_finish(void)
 
 /* ---- Multiply ---- */
 
-#define PANEL_STRIDE (DEPTH * 2)                        /* bytes from weight row to weight row */
+#define PANEL_STRIDE (TILE_STRETCH * 2)                 /* bytes from weight row to weight row */
 #define PANEL_HALF ((size_t)16 * PANEL_STRIDE)          /* the second sixteen rows */
 #define PANEL_PLANE ((size_t)PANEL_ROWS * PANEL_STRIDE) /* the low parts of F16 weights */
+
+#define HALF_SUMS (16 * TILE_ROWS)
+#define GROUP_SUMS (PANEL_ROWS * TILE_ROWS)
 
 /* One pass over a stretch: sums in tiles 0..3 += weights at a * inputs at b0, b1 */
 static inline void pass_2x2(const uint8_t *a, const uint8_t *b0, const uint8_t *b1, size_t len)
@@ -70,42 +70,56 @@ static inline void pass_2x1(const uint8_t *a, const uint8_t *b, size_t len)
     }
 }
 
-/* `split`: weights and inputs have low parts. */
+/* Two groups of inputs at `b` and a stride further, or one; `low`: their low parts, or NULL. */
+static inline void multiply_pair(const uint8_t *a, const uint8_t *b, const uint8_t *low, size_t stride,
+                                 size_t len, float *sums)
+{
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + GROUP_SUMS, 64);
+    _tile_loadd(2, sums + HALF_SUMS, 64);
+    _tile_loadd(3, sums + GROUP_SUMS + HALF_SUMS, 64);
+    pass_2x2(a, b, b + stride, len);
+    if (low) {
+        pass_2x2(a + PANEL_PLANE, b, b + stride, len);
+        pass_2x2(a, low, low + stride, len);
+    }
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + GROUP_SUMS, 64);
+    _tile_stored(2, sums + HALF_SUMS, 64);
+    _tile_stored(3, sums + GROUP_SUMS + HALF_SUMS, 64);
+}
+
+static inline void multiply_one(const uint8_t *a, const uint8_t *b, const uint8_t *low, size_t len,
+                                float *sums)
+{
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(2, sums + HALF_SUMS, 64);
+    pass_2x1(a, b, len);
+    if (low) {
+        pass_2x1(a + PANEL_PLANE, b, len);
+        pass_2x1(a, low, len);
+    }
+    _tile_stored(0, sums, 64);
+    _tile_stored(2, sums + HALF_SUMS, 64);
+}
+
+/* `split`: weights and inputs have low parts. Half the stretch at a time, which the nearest cache
+ * holds beside the inputs that stream past it. */
 static inline void multiply(const struct gemm_part *p, bool split)
 {
-    const uint8_t *a = p->panel;
-    size_t at = p->from * TILE_ROWS * 2, stride = p->inputs[0].stride;
-    size_t half = 16 * TILE_ROWS, whole = PANEL_ROWS * TILE_ROWS;
-    size_t g = 0;
-    for (; g + 2 <= p->groups; g += 2) {
-        const uint8_t *b = p->inputs[0].data + g * stride + at, *low = p->inputs[1].data + g * stride + at;
-        float *sums = p->sums + g * whole;
-        _tile_loadd(0, sums, 64);
-        _tile_loadd(1, sums + whole, 64);
-        _tile_loadd(2, sums + half, 64);
-        _tile_loadd(3, sums + whole + half, 64);
-        pass_2x2(a, b, b + stride, p->len);
-        if (split) {
-            pass_2x2(a + PANEL_PLANE, b, b + stride, p->len);
-            pass_2x2(a, low, low + stride, p->len);
+    size_t stride = p->inputs[0].stride;
+    for (size_t k = 0; k < p->len; k += HALF_STRETCH) {
+        size_t len = p->len - k < HALF_STRETCH ? p->len - k : HALF_STRETCH, at = k * TILE_ROWS * 2;
+        const uint8_t *a = p->panel + k * 2;
+        for (size_t g = 0; g < p->groups; g += 2) {
+            const uint8_t *b = p->inputs[0].data + g * stride + at;
+            const uint8_t *low = split ? p->inputs[1].data + g * stride + at : NULL;
+            gemm_look_ahead(p->ahead);
+            if (g + 2 <= p->groups)
+                multiply_pair(a, b, low, stride, len, p->sums + g * GROUP_SUMS);
+            else
+                multiply_one(a, b, low, len, p->sums + g * GROUP_SUMS);
         }
-        _tile_stored(0, sums, 64);
-        _tile_stored(1, sums + whole, 64);
-        _tile_stored(2, sums + half, 64);
-        _tile_stored(3, sums + whole + half, 64);
-    }
-    if (g < p->groups) {
-        const uint8_t *b = p->inputs[0].data + g * stride + at, *low = p->inputs[1].data + g * stride + at;
-        float *sums = p->sums + g * whole;
-        _tile_loadd(0, sums, 64);
-        _tile_loadd(2, sums + half, 64);
-        pass_2x1(a, b, p->len);
-        if (split) {
-            pass_2x1(a + PANEL_PLANE, b, p->len);
-            pass_2x1(a, low, p->len);
-        }
-        _tile_stored(0, sums, 64);
-        _tile_stored(2, sums + half, 64);
     }
 }
 
@@ -114,108 +128,79 @@ static void multiply_bf16(const struct gemm_part *p)
     multiply(p, false);
 }
 
-static void multiply_f16(const struct gemm_part *p)
+static void multiply_split(const struct gemm_part *p)
 {
     multiply(p, true);
 }
 
-/* ---- Unpack ---- */
-
-static inline __m512i to_bf16(__m512 first, __m512 second)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(second, first);
-}
-
-static inline __m512 floats_of(const int8_t *q)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)q)));
-}
-
-/* One row's stretch of a quantised format; `len` a multiple of the block. */
-static void unpack_row(enum tensor_type type, const uint8_t *block, size_t len, uint8_t *to)
-{
-    const struct tensor_format *f = tensor_format((uint32_t)type);
-    const struct format_ops *op = format_ops(type);
-    struct unpacked u;
-    for (size_t i = 0; i < len; i += f->block_len, block += f->block_bytes) {
-        unpack_block[type](block, &u);
-        for (size_t j = 0; j < f->block_len; j += 32, to += 64) {
-            size_t g0 = j / op->group, g1 = (j + 16) / op->group;
-            __m512 first = _mm512_mul_ps(floats_of(u.q + j), _mm512_set1_ps(u.scale[g0]));
-            __m512 second = _mm512_mul_ps(floats_of(u.q + j + 16), _mm512_set1_ps(u.scale[g1]));
-            if (op->has_min) {
-                first = _mm512_sub_ps(first, _mm512_set1_ps(u.min[g0]));
-                second = _mm512_sub_ps(second, _mm512_set1_ps(u.min[g1]));
-            }
-            _mm512_storeu_si512(to, to_bf16(first, second));
-        }
-    }
-}
+/* ---- Unpack (quantised formats: unpack_avx512.c) ---- */
 
 static const uint8_t *row_at(const struct matrix *w, size_t row, size_t from)
 {
-    return (const uint8_t *)w->data + row * tensor_row_bytes(w->type, w->cols) +
-           tensor_row_bytes(w->type, from);
+    return (const uint8_t *)w->data + (row * w->cols + from) * 2;
 }
 
-static void clear_rows(uint8_t *panel, size_t rows)
+static void unpack_bf16(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, uint8_t *to,
+                        size_t stride)
 {
-    memset(panel + rows * PANEL_STRIDE, 0, (PANEL_ROWS - rows) * PANEL_STRIDE);
-}
-
-static void unpack_blocks(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len,
-                          void *panel)
-{
-    for (size_t r = 0; r < rows; r++)
-        unpack_row(w->type, row_at(w, row + r, from), len, (uint8_t *)panel + r * PANEL_STRIDE);
-    clear_rows(panel, rows);
-}
-
-static void unpack_bf16(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, void *panel)
-{
-    uint8_t *to = panel;
-    for (size_t r = 0; r < rows; r++, to += PANEL_STRIDE) {
+    for (size_t r = 0; r < rows; r++, to += stride) {
         memcpy(to, row_at(w, row + r, from), len * 2);
         memset(to + len * 2, 0, -len % 32 * 2);
     }
-    clear_rows(panel, rows);
 }
 
-static void unpack_f16(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, void *panel)
+/* The high parts, and a plane further on the low parts. */
+static void unpack_f16(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, uint8_t *to,
+                       size_t stride)
 {
-    uint8_t *to = panel;
-    for (size_t r = 0; r < rows; r++, to += PANEL_STRIDE) {
+    for (size_t r = 0; r < rows; r++, to += stride) {
         const uint8_t *halves = row_at(w, row + r, from);
-        for (size_t i = 0; i < len; i += 16) {
-            __mmask16 mask = len - i >= 16 ? 0xffff : (__mmask16)((1u << (len - i)) - 1);
+        for (size_t i = 0; i < (len + 31) / 32 * 32; i += 16) {
+            __mmask16 mask = i + 16 <= len ? 0xffff : i >= len ? 0 : (__mmask16)((1u << (len - i)) - 1);
             __m512 x = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves + i * 2));
             __m256bh high = _mm512_cvtneps_pbh(x);
-            __m512 rest =
-                _mm512_sub_ps(x, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)high), 16));
+            __m512i back = _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)high), 16);
+            __m256bh low = _mm512_cvtneps_pbh(_mm512_sub_ps(x, (__m512)back));
             _mm256_storeu_si256((__m256i *)(void *)(to + i * 2), (__m256i)high);
-            _mm256_storeu_si256((__m256i *)(void *)(to + PANEL_PLANE + i * 2),
-                                (__m256i)_mm512_cvtneps_pbh(rest));
+            _mm256_storeu_si256((__m256i *)(void *)(to + PANEL_PLANE + i * 2), (__m256i)low);
         }
-        size_t done = (len + 15) / 16 * 16;
-        memset(to + done * 2, 0, -done % 32 * 2);
-        memset(to + PANEL_PLANE + done * 2, 0, -done % 32 * 2);
     }
-    clear_rows(panel, rows);
-    clear_rows((uint8_t *)panel + PANEL_PLANE, rows);
 }
 
-#define ONE_FORM               \
-    {                          \
-        FORM_BF16T, FORM_BF16T \
+static const struct gemm gemm_bf16 = {{FORM_BF16T, FORM_BF16T}, PANEL_ROWS,  PANEL_STRIDE, 1, multiply_bf16,
+                                      gemm_write_avx512,        tiles_begin, tiles_finish};
+static const struct gemm gemm_split = {{FORM_BF16T, FORM_BF16L}, PANEL_ROWS,  PANEL_STRIDE, 2, multiply_split,
+                                       gemm_write_avx512,        tiles_begin, tiles_finish};
+
+#define TILES(unpack)                                                  \
+    {                                                                  \
+        gemm_run, FORM_BIT(FORM_BF16T), PANEL_ROWS, &gemm_bf16, unpack \
     }
-#define TWO_FORMS              \
-    {                          \
-        FORM_BF16T, FORM_BF16L \
+#define SPLIT_TILES(unpack)                                                                    \
+    {                                                                                          \
+        gemm_run, FORM_BIT(FORM_BF16T) | FORM_BIT(FORM_BF16L), PANEL_ROWS, &gemm_split, unpack \
     }
 
-const struct gemm gemm_amx_blocks = {ONE_FORM,      PANEL_ROWS,    DEPTH,       2,
-                                     unpack_blocks, multiply_bf16, tiles_begin, tiles_finish};
-const struct gemm gemm_amx_bf16 = {ONE_FORM,    PANEL_ROWS,    DEPTH,       2,
-                                   unpack_bf16, multiply_bf16, tiles_begin, tiles_finish};
-const struct gemm gemm_amx_f16 = {TWO_FORMS,  PANEL_ROWS,   DEPTH,       4,
-                                  unpack_f16, multiply_f16, tiles_begin, tiles_finish};
+const struct kernels kernels_amx = {.name = "amx",
+                                    .vector = &vector_avx512,
+                                    .peak = &peak_amx,
+                                    .decode = DECODE_AVX512,
+                                    .prefill = {
+                                        [TENSOR_F32] = PREFILL_AVX512_F32,
+                                        [TENSOR_F16] = SPLIT_TILES(unpack_f16),
+                                        [TENSOR_BF16] = TILES(unpack_bf16),
+                                        [TENSOR_Q4_0] = TILES(unpack_bf16_q4_0),
+                                        [TENSOR_Q4_1] = TILES(unpack_bf16_q4_1),
+                                        [TENSOR_Q5_0] = TILES(unpack_bf16_q5_0),
+                                        [TENSOR_Q5_1] = TILES(unpack_bf16_q5_1),
+                                        [TENSOR_Q8_0] = TILES(unpack_bf16_q8_0),
+                                        [TENSOR_Q2_K] = TILES(unpack_bf16_q2_k),
+                                        [TENSOR_Q3_K] = TILES(unpack_bf16_q3_k),
+                                        [TENSOR_Q4_K] = TILES(unpack_bf16_q4_k),
+                                        [TENSOR_Q5_K] = TILES(unpack_bf16_q5_k),
+                                        [TENSOR_Q6_K] = TILES(unpack_bf16_q6_k),
+                                        [TENSOR_Q8_K] = TILES(unpack_bf16_q8_k),
+                                        [TENSOR_IQ4_NL] = TILES(unpack_bf16_iq4_nl),
+                                        [TENSOR_IQ4_XS] = TILES(unpack_bf16_iq4_xs),
+                                        [TENSOR_MXFP4] = TILES(unpack_bf16_mxfp4),
+                                    }};

@@ -21,30 +21,26 @@ void dot_avx512_q5_k(const struct mm_job *job, size_t first, size_t end);
 void dot_avx512_q6_k(const struct mm_job *job, size_t first, size_t end);
 void dot_avx512_iq4_xs(const struct mm_job *job, size_t first, size_t end);
 
-#define DECODE_AVX512                                                                             \
-    {                                                                                             \
-        [TENSOR_F32] = {dot_avx512_f32, 0, 1, NULL}, [TENSOR_F16] = {dot_avx512_f16, 0, 1, NULL}, \
-        [TENSOR_BF16] = {dot_avx512_bf16, 0, 1, NULL},                                            \
-        [TENSOR_Q4_0] = {dot_avx512_q4_0, FORM_BIT(FORM_Q8), 1, NULL},                            \
-        [TENSOR_Q4_1] = {dot_avx512_q4_1, FORM_BIT(FORM_Q8), 1, NULL},                            \
-        [TENSOR_Q5_0] = {dot_avx512_q5_0, FORM_BIT(FORM_Q8), 1, NULL},                            \
-        [TENSOR_Q5_1] = {dot_avx512_q5_1, FORM_BIT(FORM_Q8), 1, NULL},                            \
-        [TENSOR_Q8_0] = {dot_avx512_q8_0, FORM_BIT(FORM_Q8), 1, NULL},                            \
-        [TENSOR_IQ4_NL] = {dot_avx512_iq4_nl, FORM_BIT(FORM_Q8), 1, NULL},                        \
-        [TENSOR_MXFP4] = {dot_avx512_mxfp4, FORM_BIT(FORM_Q8), 1, NULL},                          \
-        [TENSOR_Q2_K] = {dot_avx512_q2_k, FORM_BIT(FORM_Q8K), 1, NULL},                           \
-        [TENSOR_Q3_K] = {dot_avx512_q3_k, FORM_BIT(FORM_Q8K), 1, NULL},                           \
-        [TENSOR_Q4_K] = {dot_avx512_q4_k, FORM_BIT(FORM_Q8K), 1, NULL},                           \
-        [TENSOR_Q5_K] = {dot_avx512_q5_k, FORM_BIT(FORM_Q8K), 1, NULL},                           \
-        [TENSOR_Q6_K] = {dot_avx512_q6_k, FORM_BIT(FORM_Q8K), 1, NULL},                           \
-        [TENSOR_Q8_K] = {mm_ref_q8k, FORM_BIT(FORM_Q8K), 1, NULL}, [TENSOR_IQ4_XS] = {            \
-            dot_avx512_iq4_xs,                                                                    \
-            FORM_BIT(FORM_Q8K),                                                                   \
-            1,                                                                                    \
-            NULL                                                                                  \
-        }                                                                                         \
+#define DECODE_AVX512                                                                           \
+    {                                                                                           \
+        [TENSOR_F32] = DOT(dot_avx512_f32), [TENSOR_F16] = DOT(dot_avx512_f16),                 \
+        [TENSOR_BF16] = DOT(dot_avx512_bf16), [TENSOR_Q4_0] = DOT_Q8(dot_avx512_q4_0),          \
+        [TENSOR_Q4_1] = DOT_Q8(dot_avx512_q4_1), [TENSOR_Q5_0] = DOT_Q8(dot_avx512_q5_0),       \
+        [TENSOR_Q5_1] = DOT_Q8(dot_avx512_q5_1), [TENSOR_Q8_0] = DOT_Q8(dot_avx512_q8_0),       \
+        [TENSOR_IQ4_NL] = DOT_Q8(dot_avx512_iq4_nl), [TENSOR_MXFP4] = DOT_Q8(dot_avx512_mxfp4), \
+        [TENSOR_Q2_K] = DOT_Q8K(dot_avx512_q2_k), [TENSOR_Q3_K] = DOT_Q8K(dot_avx512_q3_k),     \
+        [TENSOR_Q4_K] = DOT_Q8K(dot_avx512_q4_k), [TENSOR_Q5_K] = DOT_Q8K(dot_avx512_q5_k),     \
+        [TENSOR_Q6_K] = DOT_Q8K(dot_avx512_q6_k), [TENSOR_IQ4_XS] = DOT_Q8K(dot_avx512_iq4_xs), \
+        [TENSOR_Q8_K] = DOT_Q8K(mm_ref_q8k)                                                     \
     }
 
-extern const struct gemm gemm_amx_blocks, gemm_amx_bf16, gemm_amx_f16;
+extern const struct gemm gemm_avx512_f32;
+
+void gemm_write_avx512(const float *sums, size_t rows, size_t columns, float *y, size_t y_stride);
+
+#define PREFILL_AVX512_F32                                                  \
+    {                                                                       \
+        gemm_run, FORM_BIT(FORM_F32T), 32, &gemm_avx512_f32, unpack_f32_f32 \
+    }
 
 #endif

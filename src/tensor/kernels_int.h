@@ -12,18 +12,18 @@
 /* ---- Forms of input rows ----
  *
  * Row forms keep a row together; they serve decode. Tile forms transpose groups of TILE_ROWS rows, so that
- * one vector holds the same input of sixteen rows; they serve prefill. Missing rows of the last group are
- * zero.
- */
+ * one vector holds the same input of sixteen rows; they serve prefill. They are cut into stretches of
+ * TILE_STRETCH inputs, [stretch][group][TILE_STRETCH][16], so that what a product reads next lies together: a
+ * cache then holds it without conflicts. Missing rows of the last group are zero. */
 enum act_form {
     /* codes int8 [d], then for each block of 32: scale, sum of codes, scale * sum rounded to F16 (floats).
      * The scale is rounded to F16, the codes are made with the unrounded one (as ggml's Q8_0 and Q8_1 do). */
     FORM_Q8,
     /* codes int8 [d], int16 sums of 16 codes, a float scale for each block of 256 (ggml's Q8_K) */
     FORM_Q8K,
-    /* [group][d][16] float */
+    /* floats */
     FORM_F32T,
-    /* [group][d / 2][16][2] bf16, d rounded up to a multiple of 32: the operand shape of VDPBF16PS and AMX */
+    /* bf16, [TILE_STRETCH / 2][16][2], zeros up to a multiple of 32 inputs: the operand shape of AMX */
     FORM_BF16T,
     /* the same for what rounding to BF16 left over: x = high + low to 16 bits */
     FORM_BF16L,
@@ -31,6 +31,7 @@ enum act_form {
 };
 
 #define TILE_ROWS 16
+#define TILE_STRETCH 512
 #define FORM_BIT(form) (1u << (form))
 
 /* One form's place: rows (or groups) `stride` bytes apart. */
@@ -40,6 +41,8 @@ struct act_view {
 };
 
 struct act_view act_view(const struct act *act, enum act_form form);
+/* Tile forms: the stretch that holds input `from`, group after group `stride` bytes apart. */
+struct act_view act_stretch(const struct act *act, enum act_form form, size_t from);
 
 /* Where the planes of a row form lie, in bytes from the row's start. */
 static inline size_t align64(size_t n)
@@ -77,18 +80,20 @@ struct mm_job {
     float *y;
     size_t y_stride;
     uint8_t *panel; /* POOL_PANEL_BYTES */
-    const struct gemm *gemm;
+    const struct mm_kernel *kernel;
 };
 
 struct mm_kernel {
     void (*run)(const struct mm_job *job, size_t first, size_t end); /* weight rows [first, end) */
     uint32_t forms;          /* FORM_BIT of what it reads; 0: the float rows themselves */
     uint32_t tile;           /* weight rows it likes to take together; chunks are multiples of it */
-    const struct gemm *gemm; /* for run = gemm_run */
+    const struct gemm *gemm; /* for run = gemm_run, with the format's unpacker; else NULL */
+    /* Inputs [from, from + len) of weight rows [row, row + rows) into a panel whose rows are `stride` bytes
+     * apart; from there to the next multiple of 32 inputs come zeros. */
+    void (*unpack)(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, uint8_t *panel,
+                   size_t stride);
 };
 
-/* A product of many rows (gemm.c): a panel of weight rows is unpacked once for a stretch of inputs,
- * then multiplied with all groups of TILE_ROWS input rows. Sums are laid out [panel row][TILE_ROWS]. */
 /* Decode kernels are small functions that must melt into their callers: the number of inputs is a
  * constant there. */
 #define INLINE static inline __attribute__((always_inline))
@@ -112,30 +117,63 @@ struct mm_kernel {
             CALL(1);                  \
     } while (0)
 
+/* A product of many rows (gemm.c): a panel of weight rows is unpacked once for a stretch of inputs, then
+ * multiplied with all groups of TILE_ROWS input rows. */
 struct gemm_part {
-    const void *panel;
-    size_t d, from, len;       /* of the inputs: all, and this stretch */
-    struct act_view inputs[2]; /* data: the first group */
+    const uint8_t *panel;
+    size_t len;                /* inputs */
+    struct act_view inputs[2]; /* data: the first group, its first input */
     size_t groups;
     float *sums; /* [groups][panel_rows][TILE_ROWS] */
+    struct gemm_ahead *ahead;
 };
 
 struct gemm {
     enum act_form forms[2]; /* what `multiply` reads, in this order; the same one twice when it is one */
     uint32_t panel_rows;
-    uint32_t depth;         /* inputs unpacked at a time; a multiple of 256 */
-    uint32_t element_bytes; /* of the panel */
-    /* Unpacks inputs [from, from + len) of `rows` weight rows into panel [panel_rows][depth]; what
-     * lacks to whole rows and to a multiple of 32 inputs is zero. */
-    void (*unpack)(const struct matrix *w, size_t row, size_t rows, size_t from, size_t len, void *panel);
-    /* sums += panel * inputs [from, from + len) of `groups` groups. */
+    uint32_t stride; /* bytes from panel row to panel row */
+    uint32_t planes; /* 2: a second panel follows the first (low parts of F16) */
+    /* sums += panel * inputs [from, from + len); calls gemm_look_ahead for each group. */
     void (*multiply)(const struct gemm_part *part);
+    /* y [columns][y_stride] = sums [rows][TILE_ROWS], transposed; columns <= TILE_ROWS. */
+    void (*write)(const float *sums, size_t rows, size_t columns, float *y, size_t y_stride);
     /* Around a lane's use of the unit (AMX tiles); may be NULL. */
     void (*begin)(void);
     void (*finish)(void);
 };
 
+/* The weights of the next panel, fetched into the cache while this one is multiplied. */
+struct gemm_ahead {
+    const uint8_t *data;
+    size_t stride, bytes, rows; /* what is left: rows, `bytes` of each */
+    size_t rows_each;           /* rows to fetch in one call */
+};
+
+static inline void gemm_look_ahead(struct gemm_ahead *ahead)
+{
+    for (size_t r = 0; r < ahead->rows_each && ahead->rows > 0; r++, ahead->rows--) {
+        for (size_t i = 0; i < ahead->bytes; i += 64)
+            __builtin_prefetch(ahead->data + i, 0, 2);
+        ahead->data += ahead->stride;
+    }
+}
+
 void gemm_run(const struct mm_job *job, size_t first, size_t end);
+void gemm_write(const float *sums, size_t rows, size_t columns, float *y, size_t y_stride); /* in plain C */
+
+/* Entries of a decode table, by the form they read. */
+#define DOT(run)              \
+    {                         \
+        run, 0, 1, NULL, NULL \
+    }
+#define DOT_Q8(run)                           \
+    {                                         \
+        run, FORM_BIT(FORM_Q8), 1, NULL, NULL \
+    }
+#define DOT_Q8K(run)                           \
+    {                                          \
+        run, FORM_BIT(FORM_Q8K), 1, NULL, NULL \
+    }
 
 /* ---- Vector operations: the tensor_* functions without their first argument ---- */
 struct vector_kernels {

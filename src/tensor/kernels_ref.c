@@ -133,27 +133,17 @@ static uint64_t read_all(const void *data, size_t bytes)
 
 static const struct peak_kernels peak_ref = {peak_f32, NULL, NULL, read_all};
 
-#define FLOATS                   \
-    {                            \
-        mm_ref_float, 0, 1, NULL \
-    }
-#define BLOCKS_32                             \
-    {                                         \
-        mm_ref_q8, FORM_BIT(FORM_Q8), 1, NULL \
-    }
-#define BLOCKS_256                              \
-    {                                           \
-        mm_ref_q8k, FORM_BIT(FORM_Q8K), 1, NULL \
-    }
-
-#define REF_KERNELS                                                                                      \
-    {                                                                                                    \
-        [TENSOR_F32] = FLOATS, [TENSOR_F16] = FLOATS, [TENSOR_BF16] = FLOATS, [TENSOR_Q4_0] = BLOCKS_32, \
-        [TENSOR_Q4_1] = BLOCKS_32, [TENSOR_Q5_0] = BLOCKS_32, [TENSOR_Q5_1] = BLOCKS_32,                 \
-        [TENSOR_Q8_0] = BLOCKS_32, [TENSOR_IQ4_NL] = BLOCKS_32, [TENSOR_MXFP4] = BLOCKS_32,              \
-        [TENSOR_Q2_K] = BLOCKS_256, [TENSOR_Q3_K] = BLOCKS_256, [TENSOR_Q4_K] = BLOCKS_256,              \
-        [TENSOR_Q5_K] = BLOCKS_256, [TENSOR_Q6_K] = BLOCKS_256, [TENSOR_Q8_K] = BLOCKS_256,              \
-        [TENSOR_IQ4_XS] = BLOCKS_256                                                                     \
+#define REF_KERNELS                                                               \
+    {                                                                             \
+        [TENSOR_F32] = DOT(mm_ref_float), [TENSOR_F16] = DOT(mm_ref_float),       \
+        [TENSOR_BF16] = DOT(mm_ref_float), [TENSOR_Q4_0] = DOT_Q8(mm_ref_q8),     \
+        [TENSOR_Q4_1] = DOT_Q8(mm_ref_q8), [TENSOR_Q5_0] = DOT_Q8(mm_ref_q8),     \
+        [TENSOR_Q5_1] = DOT_Q8(mm_ref_q8), [TENSOR_Q8_0] = DOT_Q8(mm_ref_q8),     \
+        [TENSOR_IQ4_NL] = DOT_Q8(mm_ref_q8), [TENSOR_MXFP4] = DOT_Q8(mm_ref_q8),  \
+        [TENSOR_Q2_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q3_K] = DOT_Q8K(mm_ref_q8k), \
+        [TENSOR_Q4_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q5_K] = DOT_Q8K(mm_ref_q8k), \
+        [TENSOR_Q6_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q8_K] = DOT_Q8K(mm_ref_q8k), \
+        [TENSOR_IQ4_XS] = DOT_Q8K(mm_ref_q8k)                                     \
     }
 
 const struct kernels kernels_ref = {

@@ -31,7 +31,7 @@ void tensor_matmul(struct lane *lane, const struct matrix *w, struct act *x, flo
     assert(kernel->run);
     act_prepare(lane, x, kernel->forms);
     struct mm_job job = {
-        .w = w, .x = x, .y = y, .y_stride = y_stride, .panel = lane->panel, .gemm = kernel->gemm};
+        .w = w, .x = x, .y = y, .y_stride = y_stride, .panel = lane->panel, .kernel = kernel};
     size_t chunk = chunk_rows(w, kernel, phase, lane->count), first, end;
     while (lane_take(lane, w->rows, chunk, &first, &end))
         kernel->run(&job, first, end);
