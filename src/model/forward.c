@@ -209,6 +209,14 @@ static void store_kv(const struct runner *r, const struct model_layer *l, size_t
     }
 }
 
+/* Models with a temperature sharpen attention beyond the context they were first trained with. */
+static float temperature(const struct hparams *hp, size_t position)
+{
+    double original = (double)hp->rope[ROPE_FULL].context_original;
+    double growth = log(floor((double)position / original) + 1);
+    return (float)(growth * (double)hp->temperature_scale + 1);
+}
+
 static void shape_row(const struct runner *r, size_t index, size_t row)
 {
     const struct model_layer *l = &r->model->layers[index];
@@ -225,6 +233,8 @@ static void shape_row(const struct runner *r, size_t index, size_t row)
         norm_qk(r, l, q, k);
         rotate_heads(r, l, q, l->n_head + l->n_head_kv, row);
     }
+    if (r->model->hp.temperature_scale != 0)
+        tensor_scale(r->kernels, q, temperature(&r->model->hp, r->rows[row].position), w.q);
     store_kv(r, l, index, &r->rows[row], k, v);
 }
 
@@ -250,55 +260,89 @@ static void point_pages(struct head_pages *p, const struct runner *r, size_t ind
     p->head = head;
 }
 
-/* Models with a temperature sharpen attention beyond the context they were first trained with. */
-static float attention_scale(const struct hparams *hp, size_t position)
+/* What attention of a row needs to know; `head` is the first query head. */
+static struct attn describe(struct head_pages *pages, const struct runner *r, size_t index,
+                            const struct step_row *row, size_t head)
 {
-    double original = (double)hp->rope[ROPE_FULL].context_original;
-    if (hp->temperature_scale == 0)
-        return hp->attention_scale;
-    double growth = log(floor((double)position / original) + 1);
-    return hp->attention_scale * (float)(growth * (double)hp->temperature_scale + 1);
+    const struct model_layer *l = &r->model->layers[index];
+    const struct hparams *hp = &r->model->hp;
+    size_t end = row->position + 1;
+    point_pages(pages, r, index, row->seq, head / (l->n_head / l->n_head_kv));
+    return (struct attn){.type = r->kv.type,
+                         .page_len = KV_PAGE_LEN,
+                         .head_dim_k = hp->head_dim_k,
+                         .head_dim_v = hp->head_dim_v,
+                         .k_pages = pages->k,
+                         .v_pages = pages->v,
+                         .first = l->window && end > l->window ? end - l->window : 0,
+                         .end = end,
+                         .scale = hp->attention_scale,
+                         .softcap = hp->attention_softcap,
+                         .sinks = l->vector[V_SINKS] ? l->vector[V_SINKS] + head : NULL};
 }
 
-/* Row `row` of the step attends with the query heads that share key-value head `head`; the result is row
- * `to` of the output. */
-static void attend_one(struct head_pages *pages, const struct runner *r, size_t index, size_t row, size_t to,
-                       size_t head, void *scratch)
+/* A lane's place for page pointers, and the rest of its scratch. */
+static struct head_pages scratch_pages(const struct lane *lane, const struct runner *r, void **rest)
 {
-    const struct model *m = r->model;
-    const struct model_layer *l = &m->layers[index];
-    const struct step_row *step = &r->rows[row];
-    size_t group = l->n_head / l->n_head_kv, end = step->position + 1;
-    struct qkv w = qkv_widths(m, l);
-    point_pages(pages, r, index, step->seq, head);
-    struct attn attn = {.type = r->kv.type,
-                        .page_len = KV_PAGE_LEN,
-                        .head_dim_k = m->hp.head_dim_k,
-                        .head_dim_v = m->hp.head_dim_v,
-                        .k_pages = pages->k,
-                        .v_pages = pages->v,
-                        .first = l->window && end > l->window ? end - l->window : 0,
-                        .end = end,
-                        .scale = attention_scale(&m->hp, step->position),
-                        .softcap = m->hp.attention_softcap,
-                        .sinks = l->vector[V_SINKS] ? l->vector[V_SINKS] + head * group : NULL};
-    tensor_attend(r->kernels, &attn, r->ws.qkv + row * w.stride + head * group * m->hp.head_dim_k, group,
-                  r->ws.attn + to * layer_o_dim(m, l) + head * group * m->hp.head_dim_v, scratch);
+    const void **pointers = lane->scratch;
+    *rest = (uint8_t *)lane->scratch + r->page_scratch_bytes;
+    return (struct head_pages){.k = pointers, .v = pointers + r->kv.pages_seq_max};
 }
 
-/* Work items go head by head, so that one head's keys stay in a lane's cache for all rows of a sequence. */
-static void attend(struct lane *lane, struct runner *r, size_t index, const uint32_t *rows, size_t n)
+/* Decode: a row and a group of query heads at a time. Where there are fewer of these than lanes, groups are
+ * split; a head's result does not depend on its group. */
+static void attend_rows(struct lane *lane, const struct runner *r, size_t index, const uint32_t *rows,
+                        size_t n)
 {
-    size_t total = n * r->model->layers[index].n_head_kv, first, end;
-    size_t chunk = total / (lane->count * 8);
-    struct head_pages pages = {.k = (const void **)lane->scratch};
-    pages.v = pages.k + r->kv.pages_seq_max;
-    uint8_t *scratch = (uint8_t *)lane->scratch + r->page_scratch_bytes;
-    while (lane_take(lane, total, chunk < 1 ? 1 : chunk > 32 ? 32 : chunk, &first, &end))
-        for (size_t i = first; i < end; i++) {
-            size_t at = i % n, row = rows ? rows[at] : at;
-            attend_one(&pages, r, index, row, at, i / n, scratch);
-        }
+    const struct model_layer *l = &r->model->layers[index];
+    const struct hparams *hp = &r->model->hp;
+    size_t group = l->n_head / l->n_head_kv, stride = qkv_widths(r->model, l).stride;
+    size_t parts = lane->count / (n * l->n_head_kv), first, end;
+    parts = parts < 1 ? 1 : parts > group ? group : parts;
+    size_t each = (group + parts - 1) / parts, units = l->n_head_kv * parts;
+    void *scratch;
+    struct head_pages pages = scratch_pages(lane, r, &scratch);
+    while (lane_take(lane, n * units, 1, &first, &end)) {
+        size_t at = first % n, row = rows ? rows[at] : at, unit = first / n;
+        size_t from = unit % parts * each, head = unit / parts * group + from;
+        if (from >= group)
+            continue;
+        struct attn attn = describe(&pages, r, index, &r->rows[row], head);
+        tensor_attend(r->kernels, &attn, r->ws.qkv + row * stride + head * hp->head_dim_k,
+                      group - from < each ? group - from : each,
+                      r->ws.attn + at * layer_o_dim(r->model, l) + head * hp->head_dim_v, scratch);
+    }
+}
+
+/* Prefill: a tile of rows and a group of query heads at a time. */
+static void attend_tiles(struct lane *lane, const struct runner *r, size_t index,
+                         const struct attn_tile *tiles, size_t n)
+{
+    const struct model_layer *l = &r->model->layers[index];
+    const struct hparams *hp = &r->model->hp;
+    size_t group = l->n_head / l->n_head_kv, stride = qkv_widths(r->model, l).stride, first, end;
+    size_t out_stride = layer_o_dim(r->model, l);
+    void *scratch;
+    struct head_pages pages = scratch_pages(lane, r, &scratch);
+    while (lane_take(lane, n * l->n_head_kv, 1, &first, &end)) {
+        /* the last tiles see most keys: they go first */
+        const struct attn_tile *tile = &tiles[n - 1 - first / l->n_head_kv];
+        size_t head = first % l->n_head_kv * group;
+        struct attn attn = describe(&pages, r, index, &r->rows[tile->first], head);
+        tensor_attend_rows(r->kernels, &attn, l->window,
+                           r->ws.qkv + tile->first * stride + head * hp->head_dim_k, stride, tile->rows,
+                           group, r->ws.attn + tile->to * out_stride + head * hp->head_dim_v, out_stride,
+                           scratch);
+    }
+}
+
+static void attend(struct lane *lane, const struct runner *r, size_t index, bool last)
+{
+    if (r->phase == PHASE_PREFILL)
+        attend_tiles(lane, r, index, last ? r->wanted_tiles : r->tiles,
+                     last ? r->n_wanted_tiles : r->n_tiles);
+    else
+        attend_rows(lane, r, index, last ? r->wanted : NULL, last ? r->n_wanted : r->n_rows);
 }
 
 /* F3: rows that want logits move up in the residual stream. Nobody else reads it meanwhile. */
@@ -346,7 +390,7 @@ static size_t attention_half(struct lane *lane, struct runner *r, size_t index)
         return 0;
     if (last && lane->index == 0)
         close_up(r);
-    attend(lane, r, index, last ? r->wanted : NULL, n);
+    attend(lane, r, index, last);
     lane_barrier(lane);
     struct act attn;
     act_init(&attn, r->ws.attn, n, layer_o_dim(m, l), r->ws.act);

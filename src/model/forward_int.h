@@ -72,6 +72,14 @@ struct step_row {
     float *logits;
 };
 
+/* Rows of one sequence that follow each other attend together in prefill, at most ATTN_TILE_ROWS of them. */
+#define ATTN_TILE_ROWS 32
+
+struct attn_tile {
+    uint32_t first, rows; /* of the step */
+    uint32_t to;          /* the first one's row in the output */
+};
+
 struct workspace {
     float *x;                   /* [rows][n_embd] the residual stream */
     float *xn;                  /* [rows][n_embd] normed */
@@ -120,6 +128,8 @@ struct runner {
     size_t n_rows;
     uint32_t *wanted; /* rows with logits, ascending */
     size_t n_wanted;
+    struct attn_tile *tiles, *wanted_tiles; /* of all rows, and of the wanted ones */
+    size_t n_tiles, n_wanted_tiles;
     enum phase phase;
 };
 

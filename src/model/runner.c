@@ -96,6 +96,8 @@ static void plan_workspace(struct plan *p, struct runner *r)
     size_t rows = r->rows_max;
     r->rows = plan_take(p, rows, sizeof *r->rows);
     r->wanted = plan_take(p, rows, sizeof *r->wanted);
+    r->tiles = plan_take(p, rows, sizeof *r->tiles);
+    r->wanted_tiles = plan_take(p, rows, sizeof *r->wanted_tiles);
     ws->x = plan_take(p, rows * hp->n_embd, sizeof(float));
     ws->xn = plan_take(p, rows * hp->n_embd, sizeof(float));
     ws->out = plan_take(p, rows * hp->n_embd, sizeof(float));
@@ -188,8 +190,10 @@ static enum ph_status make_pool(struct runner *r, unsigned threads, struct ph_er
     const struct hparams *hp = &r->model->hp;
     struct widths w = find_widths(r->model);
     r->page_scratch_bytes = (2 * r->kv.pages_seq_max * sizeof(void *) + 63) & ~(size_t)63;
-    size_t scratch = r->page_scratch_bytes +
-                     tensor_attend_scratch_bytes(w.group, KV_PAGE_LEN, hp->head_dim_k, hp->head_dim_v);
+    size_t one = tensor_attend_scratch_bytes(w.group, KV_PAGE_LEN, hp->head_dim_k, hp->head_dim_v);
+    size_t tile = tensor_attend_rows_scratch_bytes(ATTN_TILE_ROWS, w.group, KV_PAGE_LEN, hp->head_dim_k,
+                                                   hp->head_dim_v);
+    size_t scratch = r->page_scratch_bytes + larger(one, tile);
     return pool_create(&r->pool, threads, scratch, r->kernels, err);
 }
 
@@ -283,6 +287,22 @@ static enum ph_status take_rows(struct runner *r, const struct runner_row *rows,
     return PH_OK;
 }
 
+/* which [n]: rows of the step, ascending; NULL: all. */
+static size_t make_tiles(const struct runner *r, const uint32_t *which, size_t n, struct attn_tile *tiles)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t row = which ? which[i] : (uint32_t)i;
+        struct attn_tile *last = count ? &tiles[count - 1] : NULL;
+        if (last && last->rows < ATTN_TILE_ROWS && last->first + last->rows == row &&
+            r->rows[row].seq == r->rows[last->first].seq)
+            last->rows++;
+        else
+            tiles[count++] = (struct attn_tile){.first = row, .rows = 1, .to = (uint32_t)i};
+    }
+    return count;
+}
+
 enum ph_status runner_step(struct runner *runner, const struct runner_row *rows, size_t count,
                            enum phase phase, struct ph_err *err)
 {
@@ -296,6 +316,8 @@ enum ph_status runner_step(struct runner *runner, const struct runner_row *rows,
     if (status != PH_OK)
         return status;
     runner->phase = phase;
+    runner->n_tiles = make_tiles(runner, NULL, runner->n_rows, runner->tiles);
+    runner->n_wanted_tiles = make_tiles(runner, runner->wanted, runner->n_wanted, runner->wanted_tiles);
     pool_run(runner->pool, forward_lane, runner);
     for (size_t i = 0; i < count; i++)
         runner->rows[i].seq->len = runner->rows[i].position + 1;

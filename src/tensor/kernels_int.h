@@ -193,6 +193,8 @@ struct vector_kernels {
     void (*softcap)(float *x, size_t len, float cap);
     void (*rope)(float *x, const float *cos_sin, size_t pairs, bool neox);
     void (*attend)(const struct attn *attn, const float *q, size_t group, float *out, void *scratch);
+    void (*attend_rows)(const struct attn *attn, size_t window, const float *q, size_t q_stride, size_t rows,
+                        size_t group, float *out, size_t out_stride, void *scratch);
     void (*to_f16)(const float *src, uint16_t *dst, size_t len);
     void (*to_bf16)(const float *src, uint16_t *high, uint16_t *low, size_t len); /* low = src - high */
     void (*quantize_q8)(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len);

@@ -179,6 +179,16 @@ void tensor_attend(const struct kernels *k, const struct attn *attn, const float
                    void *scratch);
 size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_dim_k, size_t head_dim_v);
 
+/* The same for `rows` consecutive query positions at once, for prefill: row i is at q + i * q_stride, sees
+ * the keys before attn->end + i (attn->first is ignored; window > 0: the last `window` of them only) and
+ * goes to out + i * out_stride. A row's result does not depend on the other rows of the call; it may differ
+ * from tensor_attend's in rounding. */
+void tensor_attend_rows(const struct kernels *k, const struct attn *attn, size_t window, const float *q,
+                        size_t q_stride, size_t rows, size_t group, float *out, size_t out_stride,
+                        void *scratch);
+size_t tensor_attend_rows_scratch_bytes(size_t rows, size_t group, size_t page_len, size_t head_dim_k,
+                                        size_t head_dim_v);
+
 /* Stores one row of len floats as KV cache rows of `type`. */
 void tensor_kv_store(const struct kernels *k, enum tensor_type type, const float *src, void *dst, size_t len);
 

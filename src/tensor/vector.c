@@ -87,6 +87,23 @@ size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_di
     return align64(group * page_len * 4) + 2 * align64(group * 4) + align64(row * 4) + 64;
 }
 
+void tensor_attend_rows(const struct kernels *k, const struct attn *attn, size_t window, const float *q,
+                        size_t q_stride, size_t rows, size_t group, float *out, size_t out_stride,
+                        void *scratch)
+{
+    k->vector->attend_rows(attn, window, q, q_stride, rows, group, out, out_stride, scratch);
+}
+
+/* keys on their side, values, scores of four query vectors, running sums, maxima and sums, one key; widths
+ * are rounded up for the widest vectors */
+size_t tensor_attend_rows_scratch_bytes(size_t rows, size_t group, size_t page_len, size_t head_dim_k,
+                                        size_t head_dim_v)
+{
+    size_t page = (page_len + 15) & ~(size_t)15, dim_v = (head_dim_v + 15) & ~(size_t)15, n = rows * group;
+    size_t floats = head_dim_k * page + page_len * dim_v + 4 * page + n * dim_v + head_dim_k + 15 + 2 * n;
+    return floats * sizeof(float) + 64;
+}
+
 void tensor_kv_store(const struct kernels *k, enum tensor_type type, const float *src, void *dst, size_t len)
 {
     if (type == TENSOR_F16)

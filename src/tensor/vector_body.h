@@ -395,6 +395,27 @@ static const float *cache_row(enum tensor_type type, const void *page, size_t in
     return buffer;
 }
 
+/* Dot products of one query vector with some keys become weights exp(score - maximum); what was gathered so
+ * far is brought to the new maximum. */
+static void attend_soften(const struct attn *a, float *scores, size_t count, float *running_top,
+                          float *running_sum, float *out, size_t out_len)
+{
+    if (count == 0)
+        return;
+    vector_scale(scores, a->scale, count);
+    if (a->softcap > 0.0f)
+        vector_softcap(scores, count, a->softcap);
+    float top = largest(scores, count);
+    top = top > *running_top ? top : *running_top;
+    if (top == -INFINITY)
+        top = 0.0f;
+    float keep = expf(*running_top - top);
+    *running_top = top;
+    *running_sum = *running_sum * keep + exp_shifted(scores, count, top);
+    if (keep != 1.0f)
+        vector_scale(out, keep, out_len);
+}
+
 /* One page's keys [from, to) (positions within the page): scores, running maxima and sums, then the values.
  */
 static void attend_page(const struct attn *a, const struct attend_state *s, const float *q, size_t group,
@@ -404,23 +425,11 @@ static void attend_page(const struct attn *a, const struct attend_state *s, cons
     for (size_t j = from; j < to; j++) {
         const float *key = cache_row(a->type, a->k_pages[page], j, a->head_dim_k, s->row);
         for (size_t h = 0; h < group; h++)
-            s->scores[h * a->page_len + j - from] =
-                vector_dot(q + h * a->head_dim_k, key, a->head_dim_k) * a->scale;
+            s->scores[h * a->page_len + j - from] = vector_dot(q + h * a->head_dim_k, key, a->head_dim_k);
     }
-    for (size_t h = 0; h < group; h++) {
-        float *scores = s->scores + h * a->page_len;
-        if (a->softcap > 0.0f)
-            vector_softcap(scores, count, a->softcap);
-        float top = largest(scores, count);
-        top = top > s->top[h] ? top : s->top[h];
-        if (top == -INFINITY)
-            top = 0.0f;
-        float keep = expf(s->top[h] - top);
-        s->top[h] = top;
-        s->sum[h] = s->sum[h] * keep + exp_shifted(scores, count, top);
-        if (keep != 1.0f)
-            vector_scale(out + h * a->head_dim_v, keep, a->head_dim_v);
-    }
+    for (size_t h = 0; h < group; h++)
+        attend_soften(a, s->scores + h * a->page_len, count, &s->top[h], &s->sum[h], out + h * a->head_dim_v,
+                      a->head_dim_v);
     for (size_t j = from; j < to; j++) {
         const float *value = cache_row(a->type, a->v_pages[page], j, a->head_dim_v, s->row);
         for (size_t h = 0; h < group; h++)
@@ -451,6 +460,8 @@ static void vector_attend(const struct attn *a, const float *q, size_t group, fl
             vector_scale(out + h * a->head_dim_v, 1.0f / s.sum[h], a->head_dim_v);
 }
 
+#include "tensor/attend_body.h"
+
 const struct vector_kernels VECTOR_TABLE = {
     .dot = vector_dot,
     .axpy = vector_axpy,
@@ -467,6 +478,7 @@ const struct vector_kernels VECTOR_TABLE = {
     .softcap = vector_softcap,
     .rope = vector_rope,
     .attend = vector_attend,
+    .attend_rows = vector_attend_rows,
     .to_f16 = vector_to_f16,
     .to_bf16 = vector_to_bf16,
     .quantize_q8 = vector_quantize_q8,

@@ -79,7 +79,7 @@ static void chunks_do_not_matter(const char *path, enum tensor_type kv)
         enum phase phase;
     } ways[] = {{1, 2, PHASE_PREFILL},      {7, 3, PHASE_PREFILL}, {64, 1, PHASE_PREFILL},
                 {PROMPT, 2, PHASE_PREFILL}, {1, 1, PHASE_DECODE},  {5, 2, PHASE_DECODE},
-                {PROMPT, 3, PHASE_DECODE}};
+                {PROMPT, 3, PHASE_DECODE},  {1, 3, PHASE_DECODE}};
     float *first = NULL, *all = NULL;
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         struct session s;
