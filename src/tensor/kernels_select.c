@@ -68,6 +68,7 @@ static bool has_amx(void)
 static const struct candidate candidates[] = {
     {"ref", &kernels_ref, always},
 #if defined(__x86_64__)
+    {"avx2", &kernels_avx2, has_avx2},
     {"avx512", &kernels_avx512, has_avx512},
     {"amx", &kernels_amx, has_amx},
 #endif
