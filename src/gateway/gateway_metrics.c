@@ -160,7 +160,7 @@ static void write_histogram(struct buf *out, const char *name, const char *label
                             const struct histogram *histogram, const struct bounds *bounds)
 {
     uint64_t count = 0;
-    const char *separator = labels[0] ? "," : "";
+    const char *separator = labels[0] ? "," : "", *open = labels[0] ? "{" : "", *close = labels[0] ? "}" : "";
     for (size_t i = 0; i < bounds->count; i++) {
         count += histogram->buckets[i];
         buf_printf(out, "%s_bucket{%s%sle=\"%g\"} %llu\n", name, labels, separator, bounds->le[i],
@@ -168,8 +168,8 @@ static void write_histogram(struct buf *out, const char *name, const char *label
     }
     count += histogram->buckets[bounds->count];
     buf_printf(out, "%s_bucket{%s%sle=\"+Inf\"} %llu\n", name, labels, separator, (unsigned long long)count);
-    buf_printf(out, "%s_sum{%s} %.9g\n%s_count{%s} %llu\n", name, labels, histogram->sum, name, labels,
-               (unsigned long long)count);
+    buf_printf(out, "%s_sum%s%s%s %.9g\n", name, open, labels, close, histogram->sum);
+    buf_printf(out, "%s_count%s%s%s %llu\n", name, open, labels, close, (unsigned long long)count);
 }
 
 static bool is_empty(const struct histogram *histogram, const struct bounds *bounds)

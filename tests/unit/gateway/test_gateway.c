@@ -423,7 +423,7 @@ static void metrics_count_what_happened(void **state)
         "gen_ai_response_model=\"fails\",error_type=\"rate_limit\"} 1\n",
         "pharos_stream_aborts_total{side=\"station\"} 1\n",
         "pharos_http_responses_total{status=\"429\"} 1\n",
-        "pharos_overhead_seconds_count{} 3\n",
+        "pharos_overhead_seconds_count 3\n",
         "vllm:num_requests_running{model_name=\"ok\"} 0\n",
     };
     static const char *const models[] = {"ok", "fails", "breaks"};
