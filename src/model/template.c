@@ -95,7 +95,7 @@ static void bind_globals(struct render *r, const struct json *vars)
 enum ph_status chat_template_render(const struct chat_template *chat_template, const struct json *vars,
                                     const struct clock_source *clock, struct buf *out, struct ph_err *err)
 {
-    struct render r = {.t = chat_template, .clock = clock, .err = err};
+    struct render r = {.t = chat_template, .clock = clock ? clock : clock_system(), .err = err};
     if (!json_is(vars, JSON_OBJECT))
         return ph_fail(err, PH_ERR_ARG, "a chat template needs an object of variables");
     arena_init(&r.arena, TEMPLATE_ARENA_BYTES_MAX);

@@ -233,6 +233,7 @@ static void bind_params(struct render *r, const struct node *macro, struct tv_ar
         memset(taken, 0, args->named_len);
     for (const struct node *param = macro->list; param && r->status == PH_OK; param = param->next) {
         bool found = used < args->len;
+        render_charge(r, args->named_len);
         struct tv value =
             found ? args->items[used++] : find_named(args, taken, r->t->names.names[param->name], &found);
         if (!found)

@@ -70,12 +70,14 @@ void scope_bind(struct render *r, struct tv_scope *scope, uint32_t name, struct 
         r->globals[name] = value;
         return;
     }
-    for (struct tv_binding *b = scope->first; b; b = b->next) {
+    size_t passed = 0;
+    for (struct tv_binding *b = scope->first; b; b = b->next, passed++) {
         if (b->name == name) {
             b->value = value;
             return;
         }
     }
+    render_charge(r, passed / 4);
     struct tv_binding *binding = r->spare;
     if (binding)
         r->spare = binding->next;
@@ -99,10 +101,13 @@ void scope_clear(struct render *r, struct tv_scope *scope)
 
 static struct tv eval_name(struct render *r, const struct node *node)
 {
-    for (const struct tv_scope *scope = r->scope; scope->parent; scope = scope->parent)
-        for (const struct tv_binding *b = scope->first; b; b = b->next)
+    size_t passed = 0;
+    for (const struct tv_scope *scope = r->scope; scope->parent; scope = scope->parent) {
+        for (const struct tv_binding *b = scope->first; b; b = b->next, passed++)
             if (b->name == node->name)
                 return b->value;
+    }
+    render_charge(r, passed / 4);
     struct tv value = r->globals[node->name];
     return value.kind == TV_UNDEFINED ? node->value : value;
 }

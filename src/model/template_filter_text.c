@@ -45,9 +45,8 @@ static struct tv f_string(struct render *r, struct tv self, const struct tv *slo
 
 static struct tv f_trim(struct render *r, struct tv self, const struct tv *slots, const struct tv_args *args)
 {
-    (void)args;
-    struct text chars = slots[0].kind == TV_STRING ? slots[0].u.text : (struct text){0};
-    return tv_text(text_strip(tv_str(r, self), chars, true, true));
+    (void)slots;
+    return call_builtin(r, string_method_find(text_of("strip")), tv_text(tv_str(r, self)), args);
 }
 
 static struct tv f_replace(struct render *r, struct tv self, const struct tv *slots,

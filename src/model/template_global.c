@@ -302,9 +302,11 @@ static struct tv g_raise(struct render *r, struct tv self, const struct tv *slot
 {
     (void)self, (void)args;
     struct text message = tv_str(r, slots[0]);
+    if (message.len == 0)
+        message = text_of("the chat template refuses this conversation and gives no reason");
     if (r->status == PH_OK)
-        r->status = ph_fail(r->err, PH_ERR_ARG, "%.*s", (int)(message.len < 400 ? message.len : 400),
-                            message.len ? message.at : "");
+        r->status =
+            ph_fail(r->err, PH_ERR_ARG, "%.*s", (int)(message.len < 400 ? message.len : 400), message.at);
     return tv_undefined;
 }
 

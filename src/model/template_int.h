@@ -413,6 +413,7 @@ size_t text_offset(struct text text, size_t index); /* byte of a code point; len
 struct tv text_map(struct render *r, struct text text, const char *how); /* upper lower title capitalize... */
 bool code_point_is_space(uint32_t c);
 const char *text_find(struct text haystack, struct text needle); /* NULL: absent */
+const char *text_find_last(struct text haystack, struct text needle);
 struct tv text_replace(struct render *r, struct text text, struct text old, struct text new, int64_t count);
 bool text_next_line(struct text *rest, struct text *line, size_t *ending); /* false: rest was empty */
 struct tv text_split(struct render *r, struct text text, struct tv separator, int64_t max, bool from_right);

@@ -6,6 +6,8 @@
 
 #include "base/utf8.h"
 
+#define STRIP_SET_MAX 1024
+
 #define METHOD(function)                                                                \
     static struct tv function(struct render *r, struct tv self, const struct tv *slots, \
                               const struct tv_args *args)
@@ -17,6 +19,8 @@ static struct tv strip(struct render *r, struct tv self, struct tv chars, bool l
     struct text set = chars.kind == TV_STRING ? chars.u.text : (struct text){0};
     if (chars.kind == TV_STRING && set.len == 0)
         return self;
+    if (set.len > STRIP_SET_MAX)
+        return render_fail(r, PH_ERR_LIMIT, "strip() takes at most %d bytes of characters", STRIP_SET_MAX);
     render_charge_bytes(r, self.u.text.len);
     return tv_text(text_strip(self.u.text, set, left, right));
 }
@@ -162,20 +166,6 @@ METHOD(m_endswith)
     return affix(r, self, slots, false);
 }
 
-static const char *find_last(struct text haystack, struct text needle)
-{
-    const char *last = NULL;
-    for (size_t at = haystack.len; at >= needle.len; at--) {
-        if (needle.len == 0 || memcmp(haystack.at + at - needle.len, needle.at, needle.len) == 0) {
-            last = haystack.at + at - needle.len;
-            break;
-        }
-        if (at == 0)
-            break;
-    }
-    return last;
-}
-
 static struct tv find(struct render *r, struct tv self, const struct tv *slots, bool last, bool must)
 {
     size_t before;
@@ -183,7 +173,7 @@ static struct tv find(struct render *r, struct tv self, const struct tv *slots, 
     if (slots[0].kind != TV_STRING)
         return render_fail(r, PH_ERR_ARG, "find() needs a string, not '%s'", tv_type_name(slots[0]));
     render_charge_bytes(r, text.len);
-    const char *found = last ? find_last(text, slots[0].u.text) : text_find(text, slots[0].u.text);
+    const char *found = last ? text_find_last(text, slots[0].u.text) : text_find(text, slots[0].u.text);
     if (!found || before > text_count(self.u.text))
         return must ? render_fail(r, PH_ERR_ARG, "the string searched for is not there") : tv_int(-1);
     return tv_size(before + text_count((struct text){text.at, (size_t)(found - text.at)}));

@@ -115,20 +115,64 @@ struct tv text_concat(struct render *r, struct text a, struct text b)
     return tv_text((struct text){bytes, len});
 }
 
+/* Rabin-Karp: linear whatever the texts are. */
+static const char *find_rolling(struct text haystack, struct text needle, bool last)
+{
+    const uint64_t prime = 2147483647, base = 263;
+    uint64_t wanted = 0, hash = 0, top = 1;
+    const char *found = NULL;
+    for (size_t i = 0; i < needle.len; i++) {
+        wanted = (wanted * base + (unsigned char)needle.at[i]) % prime;
+        hash = (hash * base + (unsigned char)haystack.at[i]) % prime;
+        top = i ? top * base % prime : 1;
+    }
+    for (size_t i = 0;; i++) {
+        if (hash == wanted && memcmp(haystack.at + i, needle.at, needle.len) == 0) {
+            found = haystack.at + i;
+            if (!last)
+                return found;
+        }
+        if (i + needle.len >= haystack.len)
+            return found;
+        uint64_t gone = (unsigned char)haystack.at[i] * top % prime;
+        hash = ((hash + prime - gone) * base + (unsigned char)haystack.at[i + needle.len]) % prime;
+    }
+}
+
+/* Plain search is fastest on text, but quadratic on texts made for that: when the comparisons outgrow the
+ * progress, the rest is searched in linear time. */
+static bool outgrows(size_t comparisons, size_t progress, size_t needle_len)
+{
+    return needle_len > 64 && comparisons > 64 + progress * 64 / needle_len;
+}
+
 const char *text_find(struct text haystack, struct text needle)
 {
     if (needle.len == 0)
         return haystack.at ? haystack.at : "";
     const char *at = haystack.at, *end = haystack.at + haystack.len;
-    while (haystack.len && (size_t)(end - at) >= needle.len) {
+    for (size_t tries = 0; haystack.len && (size_t)(end - at) >= needle.len; tries++, at++) {
+        if (outgrows(tries, (size_t)(at - haystack.at), needle.len))
+            return find_rolling((struct text){at, (size_t)(end - at)}, needle, false);
         at = memchr(at, needle.at[0], (size_t)(end - at) - needle.len + 1);
-        if (!at)
-            return NULL;
-        if (memcmp(at, needle.at, needle.len) == 0)
+        if (!at || memcmp(at, needle.at, needle.len) == 0)
             return at;
-        at++;
     }
     return NULL;
+}
+
+const char *text_find_last(struct text haystack, struct text needle)
+{
+    if (needle.len > haystack.len || !haystack.at)
+        return NULL;
+    for (size_t tries = 0, at = haystack.len - needle.len;; tries++, at--) {
+        if (outgrows(tries, tries, needle.len))
+            return find_rolling((struct text){haystack.at, at + needle.len}, needle, true);
+        if (memcmp(haystack.at + at, needle.at, needle.len) == 0)
+            return haystack.at + at;
+        if (at == 0)
+            return NULL;
+    }
 }
 
 /* Every code point's front, and the end, matches an empty string. */
@@ -251,18 +295,11 @@ static void split_at(struct render *r, struct tv list, struct text text, struct 
     push_span(r, list, text.at, text.at + text.len);
 }
 
-static const char *find_last(struct text haystack, struct text needle)
-{
-    for (size_t at = haystack.len; at >= needle.len && at > 0; at--)
-        if (memcmp(haystack.at + at - needle.len, needle.at, needle.len) == 0)
-            return haystack.at + at - needle.len;
-    return NULL;
-}
-
 static void rsplit_at(struct render *r, struct tv list, struct text text, struct text by, int64_t max)
 {
     const char *found;
-    while (max != 0 && r->status == PH_OK && (found = find_last(text, by))) {
+    while (max != 0 && r->status == PH_OK && (found = text_find_last(text, by))) {
+        render_charge_bytes(r, text.len / 16);
         push_span(r, list, found + by.len, text.at + text.len);
         text.len = (size_t)(found - text.at);
         max--;

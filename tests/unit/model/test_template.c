@@ -144,6 +144,7 @@ static void errors_say_where(void **state)
         {"x\n{{ 1 + [] }}", "line 2 column 6", PH_ERR_ARG},
         {"{{ x|nofilter }}", "line 1 column 6", PH_ERR_UNSUPPORTED},
         {"{{ raise_exception('only this') }}", "only this", PH_ERR_ARG},
+        {"{{ raise_exception('') }}", "gives no reason", PH_ERR_ARG},
     };
     struct bench bench;
     bench_init(&bench);
@@ -151,6 +152,31 @@ static void errors_say_where(void **state)
         assert_int_equal(bench_render(&bench, cases[i].source, "{}"), cases[i].status);
         if (!strstr(bench.err.message, cases[i].where))
             fail_msg("%s: %s", cases[i].source, bench.err.message);
+    }
+    bench_release(&bench);
+}
+
+/* Texts made to be slow to search are searched in linear time; each of these would take minutes otherwise. */
+static void searches_are_linear(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *source, *expected;
+    } cases[] = {
+        {"{% set h = 'a' * 2000000 %}{% set n = 'a' * 900000 ~ 'b' %}{{ n in h }}{{ n in h ~ n }}",
+         "FalseTrue"},
+        {"{% set h = 'a' * 2000000 %}{% set n = 'b' ~ 'a' * 900000 %}{{ h.rfind(n) }}{{ (n ~ h).rfind(n) }}",
+         "-10"},
+        {"{% set h = ('a' * 3000 ~ 'b') * 500 %}{% set n = 'a' * 2999 ~ 'b' %}{{ h.split(n)|length }}"
+         "{{ h.rsplit(n)|length }}{{ h.count(n) }}{{ h.replace(n, '')|length }}",
+         "501501500500"},
+    };
+    struct bench bench;
+    bench_init(&bench);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        if (bench_render(&bench, cases[i].source, "{}") != PH_OK)
+            fail_msg("%s: %s", cases[i].source, bench.err.message);
+        assert_string_equal(bench_text(&bench), cases[i].expected);
     }
     bench_release(&bench);
 }
@@ -210,6 +236,7 @@ int main(void)
         cmocka_unit_test(other_engines_kindness),
         cmocka_unit_test(json_passes_through),
         cmocka_unit_test(errors_say_where),
+        cmocka_unit_test(searches_are_linear),
         cmocka_unit_test(hostile_templates_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
