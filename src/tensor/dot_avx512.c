@@ -29,7 +29,7 @@ INLINE void float_row(const uint8_t *w, size_t bytes, __m512 (*weights)(const ui
         }
     }
     for (; j < d; j += 16) {
-        __mmask16 mask = d - j >= 16 ? 0xffff : (__mmask16)((1u << (d - j)) - 1);
+        __mmask16 mask = lanes_below(j, d);
         __m512 a = weights(w + j * bytes, mask);
         for (int i = 0; i < n; i++)
             even[i] = _mm512_fmadd_ps(a, _mm512_maskz_loadu_ps(mask, x + (size_t)i * d + j), even[i]);
@@ -87,7 +87,7 @@ INLINE void chunk32(const struct codes32 f, const uint8_t *blocks, const struct 
                     int count, struct sums32 *sums)
 {
     const __m512i pick = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    __mmask16 mask = (__mmask16)((1u << count) - 1);
+    __mmask16 mask = lanes_below(0, (size_t)count);
     __m512i word = f.scales ? _mm512_setzero_si512() : f.words(blocks);
     __m512 d = f.scales ? f.scales(blocks) : halves_low(word);
     __m512 scale[INPUTS_MAX];

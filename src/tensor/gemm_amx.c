@@ -156,7 +156,7 @@ static void unpack_f16(const struct matrix *w, size_t row, size_t rows, size_t f
     for (size_t r = 0; r < rows; r++, to += stride) {
         const uint8_t *halves = row_at(w, row + r, from);
         for (size_t i = 0; i < (len + 31) / 32 * 32; i += 16) {
-            __mmask16 mask = i + 16 <= len ? 0xffff : i >= len ? 0 : (__mmask16)((1u << (len - i)) - 1);
+            __mmask16 mask = lanes_below(i, len);
             __m512 x = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves + i * 2));
             __m256bh high = _mm512_cvtneps_pbh(x);
             __m512i back = _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)high), 16);

@@ -2,7 +2,16 @@
 #ifndef PHAROS_TENSOR_KERNELS_AVX512_INT_H
 #define PHAROS_TENSOR_KERNELS_AVX512_INT_H
 
+#include <immintrin.h>
+
 #include "tensor/kernels_int.h"
+
+/* The lanes of [from, from + 16) that lie below `end`. */
+INLINE __mmask16 lanes_below(size_t from, size_t end)
+{
+    unsigned left = from >= end ? 0 : end - from >= 16 ? 16 : (unsigned)(end - from);
+    return (__mmask16)(((1u << left) - 1) & 0xffff);
+}
 
 void dot_avx512_f32(const struct mm_job *job, size_t first, size_t end);
 void dot_avx512_f16(const struct mm_job *job, size_t first, size_t end);

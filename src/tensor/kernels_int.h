@@ -175,6 +175,8 @@ void gemm_write(const float *sums, size_t rows, size_t columns, float *y, size_t
         run, FORM_BIT(FORM_Q8K), 1, NULL, NULL \
     }
 
+#define ATTEND_KEYS ((size_t)16) /* cache rows that attention converts at a time */
+
 /* ---- Vector operations: the tensor_* functions without their first argument ---- */
 struct vector_kernels {
     float (*dot)(const float *a, const float *b, size_t len);

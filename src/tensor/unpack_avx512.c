@@ -141,7 +141,7 @@ INLINE void unpack_floats(const struct matrix *w, size_t row, size_t rows, size_
     for (size_t r = 0; r < rows; r++, panel += stride) {
         const uint8_t *p = row_at(w, row + r, from);
         for (size_t i = 0; i < (len + 31) / 32 * 32; i += 16) {
-            __mmask16 mask = i + 16 <= len ? 0xffff : i >= len ? 0 : (__mmask16)((1u << (len - i)) - 1);
+            __mmask16 mask = lanes_below(i, len);
             _mm512_storeu_ps(panel + i * 4, weights(p + i * bytes, mask));
         }
     }

@@ -79,12 +79,12 @@ void tensor_attend(const struct kernels *k, const struct attn *attn, const float
     k->vector->attend(attn, q, group, out, scratch);
 }
 
-/* scores [group][page_len], maxima and sums [group], one key or value row as floats; each part 64-byte
- * aligned */
+/* scores [group][page_len], maxima and sums [group], ATTEND_KEYS key or value rows as floats; each
+ * part 64-byte aligned */
 size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_dim_k, size_t head_dim_v)
 {
     size_t row = head_dim_k > head_dim_v ? head_dim_k : head_dim_v;
-    return align64(group * page_len * 4) + 2 * align64(group * 4) + align64(row * 4) + 64;
+    return align64(group * page_len * 4) + 2 * align64(group * 4) + align64(ATTEND_KEYS * row * 4) + 64;
 }
 
 void tensor_attend_rows(const struct kernels *k, const struct attn *attn, size_t window, const float *q,

@@ -372,7 +372,7 @@ struct attend_state {
     float *scores; /* [group][page_len] */
     float *top;    /* [group] running maximum */
     float *sum;    /* [group] running sum of exponentials */
-    float *row;    /* one key or value row as floats */
+    float *rows;   /* ATTEND_KEYS key or value rows as floats */
 };
 
 /* A cache row as floats: the row itself where it is F32, else converted into `buffer`. */
@@ -393,6 +393,96 @@ static const float *cache_row(enum tensor_type type, const void *page, size_t in
     size_t row_bytes = tensor_row_bytes(type, len);
     tensor_dequantize(type, (const uint8_t *)page + index * row_bytes, buffer, len);
     return buffer;
+}
+
+/* Rows [from, from + count) of a page, count <= ATTEND_KEYS. */
+static void cache_rows(enum tensor_type type, const void *page, size_t from, size_t count, size_t len,
+                       float *buffer, const float **rows)
+{
+    for (size_t j = 0; j < count; j++)
+        rows[j] = cache_row(type, page, from + j, len, buffer + j * len);
+}
+
+/* The sums of VECTOR_LEN vectors, sum j in lane j: each step adds to every lane the one `w` away and
+ * keeps of two vectors the half that is to stay. All lanes go through the same tree, so a sum does not
+ * depend on which lane it ends in (T1). */
+#define OWN(lane, w) ((lane) & (w) ? LANES + (lane) : (lane))
+#define OTHER(lane, w) ((lane) & (w) ? LANES + ((lane) ^ (w)) : ((lane) ^ (w)))
+#define LIST4(of, l, w) of(l, w), of(l + 1, w), of(l + 2, w), of(l + 3, w)
+#define FOLD_STEP(v, w)                                                       \
+    for (int i_ = 0; i_ < (w); i_++)                                          \
+    (v)[i_] = __builtin_shufflevector((v)[i_], (v)[i_ + (w)], LIST(OWN, w)) + \
+              __builtin_shufflevector((v)[i_], (v)[i_ + (w)], LIST(OTHER, w))
+#if VECTOR_BYTES == 64
+#define LANES 16
+#define LIST(of, w) LIST4(of, 0, w), LIST4(of, 4, w), LIST4(of, 8, w), LIST4(of, 12, w)
+#elif VECTOR_BYTES == 32
+#define LANES 8
+#define LIST(of, w) LIST4(of, 0, w), LIST4(of, 4, w)
+#else
+#define LANES 4
+#define LIST(of, w) LIST4(of, 0, w)
+#endif
+
+static inline vf fold_each(vf *v)
+{
+#if VECTOR_BYTES == 64
+    FOLD_STEP(v, 8);
+#endif
+#if VECTOR_BYTES >= 32
+    FOLD_STEP(v, 4);
+#endif
+    FOLD_STEP(v, 2);
+    FOLD_STEP(v, 1);
+    return v[0];
+}
+
+/* scores [count] = q . keys, VECTOR_LEN keys at a time. */
+static void score_keys(const float *q, const float *const *keys, size_t count, size_t len, float *scores)
+{
+    for (size_t at = 0; at < count; at += VECTOR_LEN) {
+        vf sums[VECTOR_LEN];
+        size_t some = count - at < VECTOR_LEN ? count - at : VECTOR_LEN;
+        for (size_t j = 0; j < VECTOR_LEN; j++) {
+            const float *key = keys[at + (j < some ? j : 0)];
+            vf s = {0};
+            size_t i = 0;
+            for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+                s = vector_fma(load(q + i), load(key + i), s);
+            if (i < len)
+                s = vector_fma(load_part(q + i, len - i), load_part(key + i, len - i), s);
+            sums[j] = s;
+        }
+        vf all = fold_each(sums);
+        if (some == VECTOR_LEN)
+            store(scores + at, all);
+        else
+            store_part(scores + at, all, some);
+    }
+}
+
+/* out += weights [count] * values, four vectors of `out` at a time. */
+static void add_values(const float *weights, const float *const *values, size_t count, size_t len, float *out)
+{
+    size_t i = 0;
+    for (; i + 4 * VECTOR_LEN <= len; i += 4 * VECTOR_LEN) {
+        vf s0 = load(out + i), s1 = load(out + i + VECTOR_LEN), s2 = load(out + i + 2 * VECTOR_LEN),
+           s3 = load(out + i + 3 * VECTOR_LEN);
+        for (size_t j = 0; j < count; j++) {
+            vf w = splat(weights[j]);
+            const float *value = values[j] + i;
+            s0 = vector_fma(w, load(value), s0);
+            s1 = vector_fma(w, load(value + VECTOR_LEN), s1);
+            s2 = vector_fma(w, load(value + 2 * VECTOR_LEN), s2);
+            s3 = vector_fma(w, load(value + 3 * VECTOR_LEN), s3);
+        }
+        store(out + i, s0);
+        store(out + i + VECTOR_LEN, s1);
+        store(out + i + 2 * VECTOR_LEN, s2);
+        store(out + i + 3 * VECTOR_LEN, s3);
+    }
+    for (size_t j = 0; i < len && j < count; j++)
+        vector_axpy(out + i, weights[j], values[j] + i, len - i);
 }
 
 /* Dot products of one query vector with some keys become weights exp(score - maximum); what was gathered so
@@ -416,24 +506,27 @@ static void attend_soften(const struct attn *a, float *scores, size_t count, flo
         vector_scale(out, keep, out_len);
 }
 
-/* One page's keys [from, to) (positions within the page): scores, running maxima and sums, then the values.
- */
+/* One page's keys [from, to) (positions within the page). */
 static void attend_page(const struct attn *a, const struct attend_state *s, const float *q, size_t group,
                         float *out, size_t page, size_t from, size_t to)
 {
-    size_t count = to - from;
-    for (size_t j = from; j < to; j++) {
-        const float *key = cache_row(a->type, a->k_pages[page], j, a->head_dim_k, s->row);
+    const float *rows[ATTEND_KEYS];
+    for (size_t at = from; at < to; at += ATTEND_KEYS) {
+        size_t count = to - at < ATTEND_KEYS ? to - at : ATTEND_KEYS;
+        cache_rows(a->type, a->k_pages[page], at, count, a->head_dim_k, s->rows, rows);
         for (size_t h = 0; h < group; h++)
-            s->scores[h * a->page_len + j - from] = vector_dot(q + h * a->head_dim_k, key, a->head_dim_k);
+            score_keys(q + h * a->head_dim_k, rows, count, a->head_dim_k,
+                       s->scores + h * a->page_len + at - from);
     }
     for (size_t h = 0; h < group; h++)
-        attend_soften(a, s->scores + h * a->page_len, count, &s->top[h], &s->sum[h], out + h * a->head_dim_v,
-                      a->head_dim_v);
-    for (size_t j = from; j < to; j++) {
-        const float *value = cache_row(a->type, a->v_pages[page], j, a->head_dim_v, s->row);
+        attend_soften(a, s->scores + h * a->page_len, to - from, &s->top[h], &s->sum[h],
+                      out + h * a->head_dim_v, a->head_dim_v);
+    for (size_t at = from; at < to; at += ATTEND_KEYS) {
+        size_t count = to - at < ATTEND_KEYS ? to - at : ATTEND_KEYS;
+        cache_rows(a->type, a->v_pages[page], at, count, a->head_dim_v, s->rows, rows);
         for (size_t h = 0; h < group; h++)
-            vector_axpy(out + h * a->head_dim_v, s->scores[h * a->page_len + j - from], value, a->head_dim_v);
+            add_values(s->scores + h * a->page_len + at - from, rows, count, a->head_dim_v,
+                       out + h * a->head_dim_v);
     }
 }
 
@@ -443,7 +536,7 @@ static void vector_attend(const struct attn *a, const float *q, size_t group, fl
     struct attend_state s = {.scores = (float *)(void *)place};
     s.top = (float *)(void *)(place += align64(group * a->page_len * 4));
     s.sum = (float *)(void *)(place += align64(group * 4));
-    s.row = (float *)(void *)(place + align64(group * 4));
+    s.rows = (float *)(void *)(place + align64(group * 4));
     for (size_t h = 0; h < group; h++) {
         s.top[h] = a->sinks ? a->sinks[h] : -INFINITY;
         s.sum[h] = a->sinks ? 1.0f : 0.0f;
