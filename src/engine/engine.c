@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "engine/engine_int.h"
 
+#define PAGES_SLACK_LEN 64 /* positions by which whole pages may exceed a context */
+
 /* ---- Parameters */
 
 void engine_params_default(struct engine_params *params)
@@ -39,7 +41,8 @@ static size_t default_kv_bytes(const struct model_info *info, const struct engin
     if (allowed != 0 && allowed < machine)
         machine = allowed;
     double left = machine > info->weight_bytes ? (double)(machine - info->weight_bytes) : 0;
-    double context = kv_bytes_per_token(info, params->kv_type) * (double)params->context_len;
+    double context =
+        kv_bytes_per_token(info, params->kv_type) * (double)(params->context_len + PAGES_SLACK_LEN);
     double wanted = context * (double)params->sequences_max;
     double share = left / ENGINE_KV_MEMORY_SHARE;
     double bytes = wanted < share ? wanted : share;
