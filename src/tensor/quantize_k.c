@@ -155,7 +155,7 @@ static void quantize_affine(const float *x, int group, int top, int scale_top, u
                             uint8_t *dmin_field, struct affine_block *out)
 {
     int count = 256 / group;
-    float scales[16], mins[16];
+    float scales[16] = {0}, mins[16] = {0};
     for (int g = 0; g < count; g++) {
         struct fit fit = fit_affine(x + g * group, group, top);
         scales[g] = fit.scale;
@@ -225,7 +225,7 @@ void quantize_q5_k(const float *x, uint8_t *block)
 static void quantize_signed(const float *x, int half, int scale_half, uint8_t *d_field, int8_t *scale_codes,
                             uint8_t *q)
 {
-    float scales[16];
+    float scales[16] = {0};
     for (int g = 0; g < 16; g++)
         scales[g] = fit_signed(x + g * 16, 16, half);
     float d = round_signed_scales(scales, 16, scale_half, d_field, scale_codes);
@@ -269,7 +269,7 @@ void quantize_q6_k(const float *x, uint8_t *block)
 
 void quantize_iq4_xs(const float *x, uint8_t *block)
 {
-    float scales[8];
+    float scales[8] = {0};
     int8_t codes[8];
     for (int g = 0; g < 8; g++)
         scales[g] = quant_fit_iq4(x + 32 * g, 32);
