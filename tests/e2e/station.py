@@ -98,6 +98,14 @@ class Station:
     def wait(self, seconds=30):
         return self.process.wait(seconds)
 
+    def discard(self):
+        """Ends it whatever it is doing, for tests that end it badly themselves."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.stderr.close()
+        self.dir.cleanup()
+
     def __enter__(self):
         return self
 

@@ -213,7 +213,7 @@ static void run_loop(void *ud)
     net_loop_run(f->loop);
 }
 
-static struct fixture *fixture_open(void)
+static struct fixture *fixture_open_with(uint32_t stall_ms)
 {
     static const struct provider_ops ops = {"script", script_start,  script_resume, script_cancel,
                                             NULL,     script_engine, script_free};
@@ -240,6 +240,7 @@ static struct fixture *fixture_open(void)
                                     .version = "test"};
     http_limits_default(&params.limits);
     params.limits.stop_grace_ms = 200;
+    params.limits.write_stall_deadline_ms = stall_ms;
     assert_int_equal(net_loop_create(&f->loop, &err), PH_OK);
     assert_int_equal(net_wake_open(&f->stop, f->loop, on_stop, f), PH_OK);
     if (gateway_open(&f->gateway, f->loop, &params, &err) != PH_OK)
@@ -247,6 +248,11 @@ static struct fixture *fixture_open(void)
     f->port = gateway_port(f->gateway);
     assert_int_equal(uv_thread_create(&f->thread, run_loop, f), 0);
     return f;
+}
+
+static struct fixture *fixture_open(void)
+{
+    return fixture_open_with(HTTP_WRITE_STALL_DEADLINE_MS);
 }
 
 static void fixture_close(struct fixture *f)
@@ -382,6 +388,17 @@ static void a_slow_client_pauses_its_own_call(void **state)
     fixture_close(f);
 }
 
+static void a_client_that_never_reads_is_cut(void **state)
+{
+    (void)state;
+    struct fixture *f = fixture_open_with(100);
+    int fd = ask(f, "floods", true);
+    assert_true(test_wait_count(&paused, 1));
+    assert_true(test_wait_count(&cancelled, 1));
+    close(fd);
+    fixture_close(f);
+}
+
 static void a_silent_stream_gets_comments(void **state)
 {
     (void)state;
@@ -493,6 +510,7 @@ int main(void)
         cmocka_unit_test(a_failure_in_mid_stream_breaks_the_connection),
         cmocka_unit_test(a_client_that_goes_cancels),
         cmocka_unit_test(a_slow_client_pauses_its_own_call),
+        cmocka_unit_test(a_client_that_never_reads_is_cut),
         cmocka_unit_test(a_silent_stream_gets_comments),
         cmocka_unit_test(stopping_cuts_what_does_not_end),
         cmocka_unit_test(metrics_count_what_happened),
