@@ -191,12 +191,12 @@ static struct chat_text token_bytes(struct local_call *call, int32_t id)
     return (struct chat_text){room, len};
 }
 
-/* Texts are offsets until the scratch buffer has stopped moving: it gets its full size first. */
+/* Texts point into the scratch buffer, so it gets its full size first and does not move. */
 static void emit_logprobs(struct local_call *call, struct chat_event *out, const struct engine_event *event)
 {
     struct chat_token_logprob token, top[ENGINE_LOGPROBS_MAX];
     buf_clear(&call->scratch);
-    if (!buf_reserve(&call->scratch, (ENGINE_LOGPROBS_MAX + 1) * VOCAB_TOKEN_BYTES_MAX * 2)) {
+    if (!buf_reserve(&call->scratch, (ENGINE_LOGPROBS_MAX + 2) * VOCAB_TOKEN_BYTES_MAX)) {
         emit(call, out);
         return;
     }
@@ -249,6 +249,11 @@ static void emit_usage(struct local_call *call)
 
 /* ---- Engine events in */
 
+static bool is_failure(const struct engine_event *finish)
+{
+    return finish->finish == ENGINE_FINISH_CANCELLED || finish->finish == ENGINE_FINISH_ERROR;
+}
+
 static void on_engine_failure(struct local_call *call, const struct engine_event *event)
 {
     struct chat_fault fault;
@@ -265,7 +270,7 @@ static void on_engine_failure(struct local_call *call, const struct engine_event
 static void on_engine_finish(struct local_seq *s, const struct engine_event *event)
 {
     struct local_call *call = s->call;
-    if (event->finish == ENGINE_FINISH_CANCELLED || event->finish == ENGINE_FINISH_ERROR) {
+    if (is_failure(event)) {
         on_engine_failure(call, event);
         return;
     }
@@ -295,6 +300,10 @@ static bool seq_advance(struct local_seq *s)
             return false;
         if (event.kind == ENGINE_PREFILL) {
             emit(s->call, &(struct chat_event){.kind = CHAT_EVENT_PROGRESS, .choice = s->choice});
+            return true;
+        }
+        if (event.kind == ENGINE_FINISH && is_failure(&event)) { /* nothing was said: it keeps its status */
+            on_engine_failure(s->call, &event);
             return true;
         }
         s->last = event;
