@@ -17,7 +17,7 @@ VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if 
 OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 
-PACKAGES := libuv yaml-0.1 libpcre2-8 libutf8proc
+PACKAGES := libuv yaml-0.1 libutf8proc
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 
