@@ -190,8 +190,7 @@ static void hostile_templates_end(void **state)
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
-        "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l "
-        "}}",
+        "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l=[ns.l] %}{% endfor %}{{ ns.l }}",
         "{% set l = [] %}{{ l.append(l) }}{{ l }}",
         "{% set l = [] %}{% set k = [] %}{{ l.append(k) }}{{ k.append(l) }}{{ l == k }}",
         "{{ 'x' * 99999999999 }}",
