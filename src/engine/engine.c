@@ -1,6 +1,6 @@
 /* Opening, closing and submitting: what callers do with an engine besides reading a sequence. The scheduler
  * (engine_loop.c) runs on its own thread; it makes the runner there, because a runner belongs to the thread
- * that made it. bell->mutex guards the way in (incoming, queued, tickets, stop) and the published stats. */
+ * that made it. bell->mutex guards the way in (incoming, held, tickets, stop) and the published stats. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -200,21 +200,32 @@ size_t engine_context_len(const struct engine *engine)
     return engine->params.context_len;
 }
 
+size_t engine_capacity(const struct engine *engine)
+{
+    return engine->params.sequences_max + engine->params.queue_max;
+}
+
 /* ---- Submitting */
+
+/* All that are not over count, not only those that wait: so whether there is room never depends on how soon
+ * the scheduler looks at what has arrived. The bell's mutex is held. */
+static enum ph_status check_room(const struct engine *engine, struct ph_err *err)
+{
+    if (engine->held < engine_capacity(engine))
+        return PH_OK;
+    return ph_fail(err, PH_ERR_BUSY, "%zu sequences run or wait already; try again later", engine->held);
+}
 
 static enum ph_status enqueue(struct engine *engine, struct engine_seq *seq, struct ph_err *err)
 {
-    enum ph_status status = PH_OK;
     uv_mutex_lock(&engine->bell->mutex);
-    if (engine->queued >= engine->params.queue_max) {
-        status =
-            ph_fail(err, PH_ERR_BUSY, "%zu requests are waiting already; try again later", engine->queued);
-    } else {
+    enum ph_status status = check_room(engine, err);
+    if (status == PH_OK) {
         seq->ticket = ++engine->tickets;
         atomic_fetch_add_explicit(&seq->refs, 1, memory_order_relaxed);
         *engine->incoming_end = seq;
         engine->incoming_end = &seq->next;
-        engine->queued++;
+        engine->held++;
         engine->bell->rung = true;
         uv_cond_broadcast(&engine->bell->cond);
     }
@@ -222,22 +233,13 @@ static enum ph_status enqueue(struct engine *engine, struct engine_seq *seq, str
     return status;
 }
 
-/* A full queue is refused before anything is made for the request. */
-static enum ph_status check_queue(struct engine *engine, struct ph_err *err)
-{
-    uv_mutex_lock(&engine->bell->mutex);
-    size_t queued = engine->queued;
-    uv_mutex_unlock(&engine->bell->mutex);
-    if (queued < engine->params.queue_max)
-        return PH_OK;
-    return ph_fail(err, PH_ERR_BUSY, "%zu requests are waiting already; try again later", queued);
-}
-
 enum ph_status engine_submit(struct engine *engine, const struct engine_request *request,
                              struct engine_seq **out, struct ph_err *err)
 {
     *out = NULL;
-    enum ph_status status = check_queue(engine, err);
+    uv_mutex_lock(&engine->bell->mutex);
+    enum ph_status status = check_room(engine, err); /* before anything is made for the request */
+    uv_mutex_unlock(&engine->bell->mutex);
     if (status != PH_OK)
         return status;
     struct engine_seq *seq;
@@ -260,7 +262,7 @@ void engine_stats_read(struct engine *engine, struct engine_stats *out)
 {
     uv_mutex_lock(&engine->bell->mutex);
     *out = engine->stats;
-    out->waiting += engine->queued;
+    out->waiting = engine->held - engine->stats.running;
     uv_mutex_unlock(&engine->bell->mutex);
 }
 
@@ -274,7 +276,7 @@ void engine_publish(struct engine *engine)
         counts->kv_pages_total - runner_kv_pages_free(engine->runner) - engine->shelf.pages;
     uv_mutex_lock(&engine->bell->mutex);
     engine->stats = *counts;
-    engine->queued -= engine->first_admissions;
+    engine->held -= engine->ended;
     uv_mutex_unlock(&engine->bell->mutex);
-    engine->first_admissions = 0;
+    engine->ended = 0;
 }

@@ -36,7 +36,7 @@ struct engine_params {
     size_t context_len;       /* 0: what the model was trained with, at most ENGINE_CONTEXT_DEFAULT_MAX */
     size_t kv_bytes_max;      /* 0: room for a few full contexts, within a share of the machine's memory */
     size_t sequences_max;     /* decoding together; 0: default */
-    size_t queue_max;         /* waiting; 0: default */
+    size_t queue_max;         /* taken in beyond sequences_max, to wait; 0: default */
     size_t prefill_chunk;     /* tokens between two decode steps; 0: default */
     const char *const *lora_paths; /* applied to every sequence */
     const float *lora_scales;
@@ -56,6 +56,7 @@ void engine_free(struct engine *engine);
 const struct model *
 engine_model(const struct engine *engine); /* immutable: tokenise and template on your own thread */
 size_t engine_context_len(const struct engine *engine);
+size_t engine_capacity(const struct engine *engine); /* sequences it takes in at once, to run or wait */
 
 /* ---- One sequence ---- */
 struct engine_text {
@@ -83,8 +84,8 @@ struct engine_request {
     void *ud;
 };
 
-/* PH_ERR_LIMIT: the prompt does not fit (the message names both sizes); PH_ERR_BUSY: the queue is full;
- * PH_ERR_ARG: a value or token id out of range. */
+/* PH_ERR_LIMIT: the prompt does not fit (the message names both sizes); PH_ERR_BUSY: engine_capacity is used
+ * up; PH_ERR_ARG: a value or token id out of range. */
 PH_MUST_USE enum ph_status engine_submit(struct engine *engine, const struct engine_request *request,
                                          struct engine_seq **out, struct ph_err *err);
 

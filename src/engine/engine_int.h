@@ -152,7 +152,7 @@ struct engine {
     enum ph_status open_status;
     struct ph_err open_err;
     struct engine_seq *incoming, **incoming_end;
-    size_t queued; /* submitted and never admitted yet */
+    size_t held; /* submitted and not over; at most engine_capacity */
     uint64_t tickets;
     struct engine_stats stats;
 
@@ -171,7 +171,7 @@ struct engine {
     size_t prefill_turn;        /* where the next round of shares begins */
     double prefill_ns_per_row;  /* measured; 0: not yet */
     struct engine_stats counts; /* published into stats */
-    size_t first_admissions;    /* since the last publication */
+    size_t ended;               /* since the last publication */
 };
 
 void engine_scheduler(void *engine); /* the thread's body */

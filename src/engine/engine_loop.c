@@ -54,7 +54,6 @@ static void insert_waiting(struct engine *engine, struct engine_seq *seq)
     seq->next = *link;
     *link = seq;
     seq->place = SEQ_WAITING;
-    engine->counts.waiting++;
 }
 
 static void insert_running(struct engine *engine, struct engine_seq *seq)
@@ -155,8 +154,7 @@ static void end_seq(struct engine *engine, struct engine_seq *seq, struct engine
     seq->sampler = NULL;
     if (seq->place == SEQ_RUNNING)
         engine->active--;
-    else
-        engine->counts.waiting--;
+    engine->ended++;
     seq->place = SEQ_OVER;
     count_finish(&engine->counts, event.finish);
     engine_publish(engine);
@@ -182,8 +180,6 @@ static void end_cancelled(struct engine *engine, bool everything)
             continue;
         }
         *link = seq->next;
-        if (!seq->admit_ns)
-            engine->first_admissions++;
         end_seq(engine, seq, cancelled);
         seq_unref(seq);
     }
@@ -248,10 +244,8 @@ static bool admit_one(struct engine *engine, struct engine_seq **link)
     if (engine->active == engine->params.sequences_max || !take_pages(engine, seq))
         return false;
     *link = seq->next;
-    engine->counts.waiting--;
     if (!seq->admit_ns) {
         seq->admit_ns = now_ns(engine);
-        engine->first_admissions++;
         engine->counts.prompt_tokens += seq->prompt_len;
     }
     insert_running(engine, seq);
@@ -263,8 +257,6 @@ static void refuse(struct engine *engine, struct engine_seq **link)
 {
     struct engine_seq *seq = *link;
     *link = seq->next;
-    if (!seq->admit_ns)
-        engine->first_admissions++;
     end_seq(engine, seq, (struct engine_event){.finish = ENGINE_FINISH_ERROR, .status = PH_ERR_NOMEM});
     seq_unref(seq);
 }
@@ -568,8 +560,7 @@ static void serve(struct engine *engine)
     bool idle = true;
     while (take_arrivals(engine, idle)) {
         admit(engine);
-        if (engine->first_admissions > 0)
-            engine_publish(engine); /* the queue has room now */
+        engine_publish(engine); /* who runs now, before a step that may take long */
         size_t decoded = decode(engine);
         idle = prefill(engine, decoded > 0) == 0 && decoded == 0;
     }

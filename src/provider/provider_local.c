@@ -463,6 +463,21 @@ static enum ph_status check_bias(const struct local_call *call, struct chat_faul
     return PH_OK;
 }
 
+/* More than the engine holds when it has nothing else is refused for good: "try again" would be a lie. */
+static enum ph_status check_capacity(const struct local_call *call, struct chat_fault *fault)
+{
+    const struct chat_request *r = call->request;
+    size_t count = chat_choice_count(r), capacity = engine_capacity(call->pump->local->engine);
+    if (count <= capacity)
+        return PH_OK;
+    const char *param = r->choices > 1 ? "n" : "prompt";
+    chat_fault_set(fault, 400, NULL, param,
+                   "%s: %zu sequences are asked for at once, and this model holds at most %zu, running and "
+                   "waiting; ask for fewer choices or prompts",
+                   param, count, capacity);
+    return PH_ERR_LIMIT;
+}
+
 /* All sequences of a call, or none. */
 static enum ph_status submit(struct local_call *call, const struct prompt_job *job, struct chat_fault *fault)
 {
@@ -480,6 +495,8 @@ static enum ph_status submit(struct local_call *call, const struct prompt_job *j
     struct logit_bias *bias = mem_calloc(r->sampling.logit_bias_count, sizeof *bias);
     call->seqs = mem_calloc(count, sizeof *call->seqs);
     enum ph_status status = bias && call->seqs ? check_bias(call, fault) : PH_ERR_NOMEM;
+    if (status == PH_OK)
+        status = check_capacity(call, fault);
     if (status == PH_ERR_NOMEM)
         chat_fault_set(fault, 503, NULL, NULL, "out of memory");
     const char *own_stop = prompt_maker_stop(call->pump->local->maker);

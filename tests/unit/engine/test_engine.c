@@ -228,8 +228,36 @@ static void a_full_queue_is_busy(void **state)
     while (engine_wait(seqs[1], &event, UINT64_MAX))
         ;
     assert_int_equal(event.finish, ENGINE_FINISH_CANCELLED);
+    assert_int_equal(stats_of(engine).waiting, 1); /* the scheduler has looked at the other one meanwhile */
+    engine_seq_free(seqs[1]);
+    seqs[1] = submit(engine, &request); /* there is room again */
     for (size_t i = 0; i < 3; i++)
         engine_seq_free(seqs[i]);
+    engine_free(engine);
+}
+
+/* What fits beside nothing else is taken in, however late the scheduler looks. */
+static void an_idle_engine_takes_its_capacity(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    struct engine_params params = {.sequences_max = 2, .queue_max = 3};
+    struct engine *engine = open_engine(MODEL_F32, params);
+    assert_int_equal(engine_capacity(engine), 5);
+    const int32_t prompt[] = {1, 403, 407};
+    struct engine_request request = greedy(prompt, 3, 2);
+    for (int round = 0; round < 20; round++) {
+        struct engine_seq *seqs[5];
+        struct result result;
+        for (size_t i = 0; i < 5; i++)
+            seqs[i] = submit(engine, &request);
+        for (size_t i = 0; i < 5; i++) {
+            read_to_end(seqs[i], &result);
+            assert_int_equal(result.count, 2);
+            engine_seq_free(seqs[i]);
+        }
+        assert_int_equal(stats_of(engine).waiting, 0);
+    }
     engine_free(engine);
 }
 
@@ -306,6 +334,7 @@ int main(void)
         cmocka_unit_test(end_tokens_end_unless_ignored),
         cmocka_unit_test(bad_requests_are_refused_with_reasons),
         cmocka_unit_test(a_full_queue_is_busy),
+        cmocka_unit_test(an_idle_engine_takes_its_capacity),
         cmocka_unit_test(wake_comes_once_after_reading_nothing),
         cmocka_unit_test(waiting_times_out),
     };
