@@ -152,8 +152,7 @@ enum ph_status cli_flush(struct buf *out, struct ph_err *err)
 {
     if (buf_status(out) != PH_OK)
         return ph_fail(err, buf_status(out), "the output does not fit in memory");
-    if (out->len)
-        fwrite(out->data, 1, out->len, stdout); /* main looks at stdout's error */
+    bool sent = out->len == 0 || fwrite(out->data, 1, out->len, stdout) == out->len;
     buf_clear(out);
-    return PH_OK;
+    return sent ? PH_OK : cli_sent(err);
 }

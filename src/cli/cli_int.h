@@ -99,7 +99,12 @@ int cmd_bench_model(int argc, char **argv);
 /* One line on stderr, "pharos: what, where, what to do"; answers `exit_code`, so that `return cli_error(...)`
  * reads well. */
 int cli_error(int exit_code, const char *fmt, ...) PH_PRINTF(2, 3);
-int cli_fail(const struct ph_err *err); /* the same for an operating error: exit code 1 */
+/* The same for an operating error: exit code 1. PH_ERR_CANCELLED is what nobody wants to hear more about. */
+int cli_fail(const struct ph_err *err);
+
+/* Sends what was printed so far. PH_ERR_CANCELLED: its reader has gone (`| head -1`), so stop and say
+ * nothing; PH_ERR_IO: it cannot be written. Whoever prints while working asks after each piece. */
+PH_MUST_USE enum ph_status cli_sent(struct ph_err *err);
 
 /* A bar on stderr, shown when stderr is a terminal and the work has lasted for two seconds. */
 struct cli_progress {
@@ -137,7 +142,8 @@ bool cli_next_line(const char *text, size_t len, size_t *cursor, const char **li
 PH_MUST_USE enum ph_status cli_loras_parse(struct arena *arena, const struct cli_list *items,
                                            const char *const **paths, float **scales, struct ph_err *err);
 
-/* Writes the buffer to stdout and empties it; a sticky failure of the buffer is an error. */
+/* Writes the buffer to stdout and empties it; a sticky failure of the buffer is an error, and stdout's own as
+ * cli_sent has it, perhaps some calls later. */
 PH_MUST_USE enum ph_status cli_flush(struct buf *out, struct ph_err *err);
 
 #endif

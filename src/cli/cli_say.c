@@ -4,6 +4,7 @@
 
 #include <uv.h>
 
+#include "base/process.h"
 #include "cli/cli_int.h"
 
 #define PROGRESS_DELAY_NS 2000000000u
@@ -23,7 +24,16 @@ int cli_error(int exit_code, const char *fmt, ...)
 
 int cli_fail(const struct ph_err *err)
 {
-    return cli_error(CLI_EXIT_FAILURE, "%s", err->message);
+    return err->code == PH_ERR_CANCELLED ? CLI_EXIT_FAILURE : cli_error(CLI_EXIT_FAILURE, "%s", err->message);
+}
+
+enum ph_status cli_sent(struct ph_err *err)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return PH_OK;
+    if (process_stdout_is_deaf())
+        return ph_fail(err, PH_ERR_CANCELLED, "the reader of standard output has gone");
+    return ph_fail(err, PH_ERR_IO, "standard output could not be written; is the disk full?");
 }
 
 void cli_progress_begin(struct cli_progress *progress, const char *label)

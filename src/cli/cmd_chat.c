@@ -33,14 +33,14 @@ struct session {
     bool terminal;
 };
 
-void talk_show(const char *text, size_t len)
+bool talk_show(const char *text, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];
         bool control = (c < 32 && c != '\n' && c != '\t') || c == 127;
         putchar(control ? '?' : c);
     }
-    fflush(stdout);
+    return fflush(stdout) == 0;
 }
 
 /* ---- The history */
@@ -127,7 +127,7 @@ static bool is_command(struct session *s, const char *line, bool *over)
 static bool take_turn(struct session *s, const struct buf *line)
 {
     struct buf reply;
-    struct ph_err err;
+    struct ph_err err = {.code = PH_ERR_NOMEM, .message = "the reply does not fit into memory"};
     buf_init(&reply, REPLY_BYTES_MAX);
     if (!remember(s, "user", line->data, line->len)) {
         cli_error(CLI_EXIT_FAILURE, "the conversation has become too long; /new begins another");
@@ -139,10 +139,13 @@ static bool take_turn(struct session *s, const struct buf *line)
     if (!kept)
         forget_last(s);
     talk_show("\n", 1);
-    if (status != PH_OK && status != PH_ERR_CANCELLED)
+    if (status != PH_OK)
+        cli_fail(&err);
+    bool heard = cli_sent(&err) == PH_OK;
+    if (!heard)
         cli_fail(&err);
     buf_release(&reply);
-    return ok && (s->terminal || kept);
+    return ok && heard && (s->terminal || kept);
 }
 
 static int converse(struct session *s)

@@ -138,15 +138,15 @@ static enum ph_status keep(struct job *job, const struct engine_event *event, st
     return cli_id_append(&job->generated, event->token, err);
 }
 
-static void show(const struct job *job, const struct engine_event *event)
+static enum ph_status show(const struct job *job, const struct engine_event *event, struct ph_err *err)
 {
     if (job->args.json)
-        return;
+        return PH_OK;
     if (!job->args.ids)
         fwrite(event->text, 1, event->text_len, stdout);
     else if (event->kind == ENGINE_TOKEN)
         printf(event->generated_tokens > 1 ? ",%d" : "%d", (int)event->token);
-    fflush(stdout);
+    return cli_sent(err);
 }
 
 static enum ph_status stream(struct job *job, struct ph_err *err)
@@ -162,8 +162,9 @@ static enum ph_status stream(struct job *job, struct ph_err *err)
         }
         cli_progress_end(&progress);
         progress.drawn_ns = 0;
-        show(job, event);
-        status = keep(job, event, err);
+        status = show(job, event, err);
+        if (status == PH_OK)
+            status = keep(job, event, err);
     }
     if (status == PH_OK && job->last.finish == ENGINE_FINISH_ERROR)
         status = ph_fail(err, job->last.status, "%s: generating failed (%s)", job->args.model,

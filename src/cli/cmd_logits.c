@@ -43,7 +43,9 @@ static enum ph_status write_floats(const char *path, const float *values, size_t
                                         (unsigned char)(bits >> 16), (unsigned char)(bits >> 24)};
         good = fwrite(bytes, 1, 4, file) == 4;
     }
-    good = (to_stdout ? fflush(file) : fclose(file)) == 0 && good;
+    if (to_stdout)
+        return cli_sent(err);
+    good = fclose(file) == 0 && good;
     return good ? PH_OK : ph_fail(err, PH_ERR_IO, "%s could not be written; is the disk full?", path);
 }
 

@@ -1,4 +1,5 @@
 /* pharos: the command line. One table of commands; each is a file of its own. */
+#include "base/process.h"
 #include "cli/cli_int.h"
 
 static const struct cli_command commands[] = {
@@ -16,9 +17,9 @@ static const struct cli_command commands[] = {
 
 int main(int argc, char **argv)
 {
+    struct ph_err err;
+    process_keep_on_bad_writes();
     int exit_code = cli_dispatch("pharos", "Pharos, a self-hosted AI station.", commands, argc, argv);
-    /* A full disk or a closed pipe shows only here. */
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return cli_error(CLI_EXIT_FAILURE, "standard output could not be written; is the disk full?");
-    return exit_code;
+    /* Who printed at the end only has left it to us to see whether that arrived; who failed has said so. */
+    return exit_code == CLI_EXIT_OK && cli_sent(&err) != PH_OK ? cli_fail(&err) : exit_code;
 }

@@ -273,8 +273,9 @@ static enum ph_status take_line(struct stream *s, struct buf *reply, bool *done)
         const struct json *delta = json_get(json_first(json_get(chunk, "choices")), "delta");
         const struct json *text = json_get(delta, "content");
         if (json_is(text, JSON_STRING)) {
-            talk_show(text->u.str.text, text->u.str.len);
             buf_append(reply, text->u.str.text, text->u.str.len);
+            if (!talk_show(text->u.str.text, text->u.str.len))
+                status = ph_fail(s->err, PH_ERR_CANCELLED, "nobody reads the reply");
         }
     }
     arena_release(&arena);

@@ -15,7 +15,7 @@ struct talk;
 
 struct talk_ops {
     /* Sends `messages` (an array of {role, content}) and appends the reply to `reply`, showing each piece as
-     * it comes. PH_ERR_CANCELLED: Ctrl-C; what came until then is in `reply`. */
+     * it comes. PH_ERR_CANCELLED: Ctrl-C, or nobody reads it; what came until then is in `reply`. */
     enum ph_status (*reply)(struct talk *talk, const struct json *messages, struct buf *reply,
                             struct ph_err *err);
     void (*close)(struct talk *talk);
@@ -32,7 +32,7 @@ PH_MUST_USE enum ph_status talk_http_open(struct talk **out, const char *url, co
                                           const char *conversation, struct ph_err *err);
 
 /* Writes a piece of a reply to standard output at once; control characters that could drive the terminal are
- * shown as "?". */
-void talk_show(const char *text, size_t len);
+ * shown as "?". false: it cannot be written, so the reply may as well end (PH_ERR_CANCELLED). */
+bool talk_show(const char *text, size_t len);
 
 #endif

@@ -41,12 +41,19 @@ static void finish_turn(struct talk_local *t, enum ph_status status)
     uv_sem_post(&t->answered);
 }
 
+static void cancel_turn(struct talk_local *t)
+{
+    provider_cancel(t->call);
+    finish_turn(t, PH_ERR_CANCELLED);
+}
+
 static bool on_event(void *ud, const struct chat_event *event)
 {
     struct talk_local *t = ud;
     if (event->kind == CHAT_EVENT_TEXT) {
-        talk_show(event->text.text, event->text.len);
         buf_append(t->reply, event->text.text, event->text.len);
+        if (!talk_show(event->text.text, event->text.len))
+            cancel_turn(t);
     } else if (event->kind == CHAT_EVENT_ERROR) {
         chat_fault_set(&t->fault, event->error.http_status, NULL, NULL, "%s", event->error.message);
         finish_turn(t, PH_ERR_INTERNAL);
@@ -75,8 +82,7 @@ static void on_signal(void *ud, int signal_number)
         talk_show(hint, sizeof hint - 1);
         return;
     }
-    provider_cancel(t->call);
-    finish_turn(t, PH_ERR_CANCELLED);
+    cancel_turn(t);
 }
 
 static void on_quit(void *ud)

@@ -13,6 +13,7 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "net/net_int.h"
 
 struct net_signal {
@@ -71,20 +72,12 @@ static void on_stop(uv_async_t *handle)
     close_own_handles(handle->data);
 }
 
-/* A peer that closed its end must be an error of write(2), not the end of the process. */
-static void ignore_broken_pipes(void)
-{
-#ifdef SIGPIPE
-    signal(SIGPIPE, SIG_IGN);
-#endif
-}
-
 enum ph_status net_loop_create(struct net_loop **out, struct ph_err *err)
 {
     struct net_loop *loop = mem_calloc(1, sizeof *loop);
     if (!loop)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for an event loop");
-    ignore_broken_pipes();
+    process_keep_on_bad_writes(); /* whoever has a loop has peers that may go */
     int rc = uv_loop_init(&loop->uv);
     if (rc == 0) {
         rc = uv_async_init(&loop->uv, &loop->stop, on_stop);

@@ -24,7 +24,7 @@
 /* ---- Loop ---- */
 struct net_loop;
 
-/* Also makes the process ignore SIGPIPE: a client that has gone is an error of a write, not our end. */
+/* Also calls process_keep_on_bad_writes: a client that has gone is an error of a write, not our end. */
 PH_MUST_USE enum ph_status net_loop_create(struct net_loop **out, struct ph_err *err);
 /* Until net_loop_stop was called and everything is closed: wake-ups, timers and servers by their owners,
  * signal handlers by the loop. */

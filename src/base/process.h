@@ -1,0 +1,14 @@
+/* The process as a whole: what it asks of the operating system once. Thread: any. */
+#ifndef PHAROS_BASE_PROCESS_H
+#define PHAROS_BASE_PROCESS_H
+
+#include <stdbool.h>
+
+/* From now on, writing to a pipe or connection whose reader has gone, or beyond the size a file may have, is
+ * an error of the write and not a signal that ends the process without a word. */
+void process_keep_on_bad_writes(void);
+
+/* Whether the reader of standard output has gone, as in `pharos complete ... | head -1`. */
+bool process_stdout_is_deaf(void);
+
+#endif
