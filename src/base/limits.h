@@ -35,7 +35,9 @@
 #define HTTP_LINGER_DEADLINE_MS 2000 /* after the last byte: for the client to read it and close */
 #define HTTP_RESET_LOOK_MS 20 /* an abort waits for the client to have what was written: how often it looks */
 #define HTTP_REFUSALS_MAX 64  /* connections beyond the limit that are told so at the same time */
-#define HTTP_STOP_GRACE_MS 10000 /* SIGTERM: finish within this, then cut */
+#define HTTP_PEER_PROBE_S 30  /* a silent connection's other end is asked whether it is still there ... */
+#define HTTP_PEER_SILENCE_MS 60000 /* ... and is gone when it has acknowledged nothing for so long */
+#define HTTP_STOP_GRACE_MS 10000   /* SIGTERM: finish within this, then cut */
 
 /* Loop */
 #define NET_WORK_MAX 256 /* jobs for the helper threads, waiting or running */

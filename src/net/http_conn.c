@@ -528,6 +528,7 @@ void http_conn_accept(struct http_server *server)
         return;
     }
     uv_tcp_nodelay(&conn->tcp, 1);
+    net_socket_probe_peer(&conn->tcp, HTTP_PEER_PROBE_S, HTTP_PEER_SILENCE_MS);
     become_idle(conn);
     if (conn->is_refused) {
         refuse(conn, 503, FULL_TABLE_MESSAGE);

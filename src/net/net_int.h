@@ -8,6 +8,11 @@
 
 uv_loop_t *net_loop_uv(struct net_loop *loop);
 
+/* Has the system notice a host that vanished without a word (power, network): it is asked after probe_s of
+ * silence, and the connection fails once it has owed an acknowledgement for silence_ms, of a question or of
+ * data. Where the system knows no such limit its own applies, some minutes. */
+void net_socket_probe_peer(uv_tcp_t *tcp, unsigned probe_s, unsigned silence_ms);
+
 /* Bytes that the other end has not acknowledged yet; 0 where the system does not say. */
 size_t net_socket_unacknowledged(const uv_tcp_t *tcp);
 

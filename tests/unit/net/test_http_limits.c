@@ -2,6 +2,8 @@
  * and the tests wait for their effects; nothing sleeps. */
 #include "test_support.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "base/limits.h"
@@ -439,6 +441,49 @@ static void wait_until_read(struct test_server *server, size_t bytes)
     assert_int_equal(stats.connections, 5);
 }
 
+/* The server's end of a connection of this process, by what it is connected to. */
+static int server_end_of(int client)
+{
+    struct sockaddr_in own, peer;
+    socklen_t len = sizeof own;
+    assert_int_equal(getsockname(client, (struct sockaddr *)&own, &len), 0);
+    for (int fd = 3; fd < 1024; fd++) {
+        len = sizeof peer;
+        if (fd != client && getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+            peer.sin_family == AF_INET && peer.sin_port == own.sin_port)
+            return fd;
+    }
+    fail_msg("the server has no end of the connection");
+    return -1;
+}
+
+static int option_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+/* The network cannot be cut here, so this looks at what the system was asked to do then. */
+static void a_vanished_host_would_be_noticed(void **state)
+{
+    (void)state;
+    struct test_server server;
+    test_server_start(&server, NULL);
+    int fd = test_connect(server.port);
+    assert_true(test_send_text(fd, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_true(test_wait_count(&server.held_count, 1));
+    int end = server_end_of(fd);
+    assert_int_equal(option_of(end, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option_of(end, IPPROTO_TCP, TCP_KEEPIDLE), HTTP_PEER_PROBE_S);
+    assert_int_equal(option_of(end, IPPROTO_TCP, TCP_KEEPINTVL), HTTP_PEER_PROBE_S);
+    assert_int_equal(option_of(end, IPPROTO_TCP, TCP_USER_TIMEOUT), HTTP_PEER_SILENCE_MS);
+    close(fd);
+    assert_true(test_wait_count(&server.gone_count, 1));
+    test_server_stop(&server);
+}
+
 static void a_stop_closes_the_idle_and_lets_the_others_finish(void **state)
 {
     (void)state;
@@ -518,6 +563,7 @@ int main(void)
         cmocka_unit_test(a_handler_that_ignores_back_pressure_is_cut),
         cmocka_unit_test(going_in_the_middle_of_anything_is_noticed),
         cmocka_unit_test(a_half_close_keeps_a_reply_that_was_made),
+        cmocka_unit_test(a_vanished_host_would_be_noticed),
         cmocka_unit_test(a_stop_closes_the_idle_and_lets_the_others_finish),
         cmocka_unit_test(a_stop_cuts_after_its_grace),
     };
