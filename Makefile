@@ -15,7 +15,7 @@ MODEL    ?= models/default.gguf
 comma   := ,
 VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if $(SANITIZE),san-$(subst $(comma),-,$(SANITIZE))))
 OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
-ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 
 PACKAGES := libuv yaml-0.1 libutf8proc
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
