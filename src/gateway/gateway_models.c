@@ -239,15 +239,19 @@ static void tokenize_work(void *ud)
     token_list_release(&list);
 }
 
+/* As llama.cpp's server does it, because clients of this endpoint were written for that: the pieces one after
+ * the other, special tokens spelt out, the first one's space kept. So texts of parts can be joined; the exact
+ * reverse of /tokenize, without a space that the vocabulary put in front, is `pharos detokenize`. */
 static void detokenize_ids(struct errand *errand, const int32_t *ids, size_t count)
 {
     struct buf text;
+    struct detok detok;
     buf_init(&text, CHAT_REPLY_BYTES_MAX);
-    enum ph_status status = vocab_detokenize(errand->vocab, ids, count, true, &text);
-    if (status == PH_ERR_ARG)
-        ERRAND_FAIL(errand, "tokens", "tokens: an id is not in the model's vocabulary of %zu",
-                    vocab_info(errand->vocab)->n_tokens);
-    else if (status != PH_OK || buf_status(&text) != PH_OK)
+    detok_init(&detok, errand->vocab, true, true);
+    for (size_t i = 0; i < count; i++)
+        detok_push(&detok, ids[i], &text);
+    detok_flush(&detok, &text);
+    if (buf_status(&text) != PH_OK)
         ERRAND_FAIL(errand, "tokens", "tokens: the text is too long");
     buf_puts(&errand->out, "{\"content\":");
     json_write_string(&errand->out, text.len ? text.data : "", text.len);
@@ -259,7 +263,7 @@ static void detokenize_work(void *ud)
 {
     struct errand *errand = ud;
     const struct json *tokens = json_get(errand->body, "tokens");
-    size_t count = 0;
+    size_t count = 0, n_tokens = vocab_info(errand->vocab)->n_tokens;
     if (!json_is(tokens, JSON_ARRAY)) {
         ERRAND_FAIL(errand, "tokens", "tokens must be an array of token ids");
         return;
@@ -271,8 +275,9 @@ static void detokenize_work(void *ud)
     }
     JSON_EACH (item, tokens) {
         int64_t id;
-        if (!json_to_int64(item, &id) || id < 0 || id > INT32_MAX) {
-            ERRAND_FAIL(errand, "tokens", "tokens: element %zu is not a token id", count);
+        if (!json_to_int64(item, &id) || id < 0 || (uint64_t)id >= n_tokens) {
+            ERRAND_FAIL(errand, "tokens", "tokens: element %zu is not an id of the model's vocabulary of %zu",
+                        count, n_tokens);
             return;
         }
         ids[count++] = (int32_t)id;

