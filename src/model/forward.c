@@ -38,18 +38,30 @@ static float pair_scale(const struct lora_use *use, size_t rank)
     return use->lora->alpha != 0 ? use->scale * use->lora->alpha / (float)rank : use->scale;
 }
 
-void forward_project(struct lane *lane, struct runner *r, struct weight_ref ref, struct act *x, float *y,
-                     size_t stride)
+static void project_low_rank(struct lane *lane, struct runner *r, size_t layer, const struct projection *p,
+                             struct act *x)
 {
-    struct matrix w = r->model->layers[ref.layer].weight[ref.slot];
-    w.data = (const uint8_t *)w.data + ref.expert * matrix_bytes(&w);
-    tensor_matmul(lane, &w, x, y, stride, r->phase);
     for (size_t i = 0; i < r->lora_count; i++) {
         const struct lora_use *use = &r->loras[i];
-        const struct lora_pair *pair = &use->lora->pairs[ref.layer * W_COUNT + ref.slot];
+        const struct lora_pair *pair = &use->lora->pairs[layer * W_COUNT + p->slot];
         if (pair->a.data)
-            add_low_rank(lane, r, pair, ref.expert, pair_scale(use, pair->a.rows), x, y, stride);
+            add_low_rank(lane, r, pair, p->expert, pair_scale(use, pair->a.rows), x, p->y, p->y_stride);
     }
+}
+
+void forward_project(struct lane *lane, struct runner *r, size_t layer, const struct projection *projections,
+                     size_t count, struct act *x)
+{
+    struct matmul matmuls[MATMULS_MAX] = {0};
+    for (size_t i = 0; i < count; i++) {
+        const struct projection *p = &projections[i];
+        struct matrix w = r->model->layers[layer].weight[p->slot];
+        w.data = (const uint8_t *)w.data + p->expert * matrix_bytes(&w);
+        matmuls[i] = (struct matmul){w, p->y, p->y_stride};
+    }
+    tensor_matmuls(lane, matmuls, count, x, r->phase);
+    for (size_t i = 0; i < count; i++)
+        project_low_rank(lane, r, layer, &projections[i], x);
 }
 
 /* ---- Rows */
@@ -142,13 +154,13 @@ static void project_qkv(struct lane *lane, struct runner *r, size_t index)
     struct qkv w = qkv_widths(r->model, l);
     struct act xn;
     act_init(&xn, r->ws.xn, r->n_rows, r->model->hp.n_embd, r->ws.act);
-    if (l->traits & FACT_QKV_FUSED) {
-        forward_project(lane, r, (struct weight_ref){index, W_QKV, 0}, &xn, r->ws.qkv, w.stride);
-        return;
-    }
-    forward_project(lane, r, (struct weight_ref){index, W_Q, 0}, &xn, r->ws.qkv, w.stride);
-    forward_project(lane, r, (struct weight_ref){index, W_K, 0}, &xn, r->ws.qkv + w.q, w.stride);
-    forward_project(lane, r, (struct weight_ref){index, W_V, 0}, &xn, r->ws.qkv + w.q + w.k, w.stride);
+    float *q = r->ws.qkv, *k = q + w.q, *v = k + w.k;
+    const struct projection fused = {W_QKV, 0, q, w.stride};
+    const struct projection split[] = {{W_Q, 0, q, w.stride}, {W_K, 0, k, w.stride}, {W_V, 0, v, w.stride}};
+    if (l->traits & FACT_QKV_FUSED)
+        forward_project(lane, r, index, &fused, 1, &xn);
+    else
+        forward_project(lane, r, index, split, 3, &xn);
 }
 
 static void add_bias(const struct kernels *k, float *y, const float *bias, size_t len)
@@ -394,7 +406,7 @@ static size_t attention_half(struct lane *lane, struct runner *r, size_t index)
     lane_barrier(lane);
     struct act attn;
     act_init(&attn, r->ws.attn, n, layer_o_dim(m, l), r->ws.act);
-    forward_project(lane, r, (struct weight_ref){index, W_O, 0}, &attn, r->ws.out, m->hp.n_embd);
+    forward_project(lane, r, index, &(struct projection){W_O, 0, r->ws.out, m->hp.n_embd}, 1, &attn);
     while (lane_take(lane, n, 1, &first, &end))
         for (size_t i = first; i < end; i++)
             add_attention_row(r, l, i);
@@ -486,21 +498,21 @@ static void ffn_run(struct lane *lane, struct runner *r, size_t index, const str
     size_t first, end;
     struct act xn, hidden;
     act_init(&xn, r->ws.xn, n, r->model->hp.n_embd, r->ws.act);
-    if (ffn->form == FACT_PLAIN) {
-        forward_project(lane, r, (struct weight_ref){index, ffn->up, 0}, &xn, r->ws.gate, ffn->width);
-    } else if (ffn->form == FACT_GATE_FUSED) {
-        forward_project(lane, r, (struct weight_ref){index, ffn->up, 0}, &xn, r->ws.up, 2 * ffn->width);
-    } else {
-        forward_project(lane, r, (struct weight_ref){index, ffn->gate, 0}, &xn, r->ws.gate, ffn->width);
-        forward_project(lane, r, (struct weight_ref){index, ffn->up, 0}, &xn, r->ws.up, ffn->width);
-    }
+    const struct projection plain = {ffn->up, 0, r->ws.gate, ffn->width};
+    const struct projection fused = {ffn->up, 0, r->ws.up, 2 * ffn->width};
+    const struct projection split[] = {{ffn->gate, 0, r->ws.gate, ffn->width},
+                                       {ffn->up, 0, r->ws.up, ffn->width}};
+    if (ffn->form == FACT_GATE_SPLIT)
+        forward_project(lane, r, index, split, 2, &xn);
+    else
+        forward_project(lane, r, index, ffn->form == FACT_PLAIN ? &plain : &fused, 1, &xn);
     while (lane_take(lane, n, 1, &first, &end))
         for (size_t i = first; i < end; i++)
             ffn_activate_row(r, ffn, i);
     lane_barrier(lane);
     act_init(&hidden, r->ws.gate, n, ffn->width, r->ws.act);
-    forward_project(lane, r, (struct weight_ref){index, ffn->down, 0}, &hidden, r->ws.out,
-                    r->model->hp.n_embd);
+    forward_project(lane, r, index, &(struct projection){ffn->down, 0, r->ws.out, r->model->hp.n_embd}, 1,
+                    &hidden);
 }
 
 static void add_ffn_row(const struct runner *r, size_t index, size_t row)

@@ -136,16 +136,18 @@ struct runner {
 /* One lane's part of a step; run by the pool with the runner as ud (forward.c). */
 void forward_lane(struct lane *lane, void *ud);
 
-/* Which matrix a product uses, for adapters. */
-struct weight_ref {
-    size_t layer;
+/* A product of a layer: the matrix, by its slot (adapters look it up too), and where it goes. */
+struct projection {
     enum weight_slot slot;
     size_t expert;
+    float *y;
+    size_t y_stride;
 };
 
-/* y [n][stride] = x W^T plus what the adapters add. Collective. */
-void forward_project(struct lane *lane, struct runner *r, struct weight_ref ref, struct act *x, float *y,
-                     size_t stride);
+/* y [n][y_stride] = x W^T plus what the adapters add, for `count` (<= MATMULS_MAX) matrices of the layer as
+ * one step. Collective. */
+void forward_project(struct lane *lane, struct runner *r, size_t layer, const struct projection *projections,
+                     size_t count, struct act *x);
 
 struct glu {
     enum activation activation;

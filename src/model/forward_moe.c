@@ -99,8 +99,8 @@ static void route(struct lane *lane, struct runner *r, size_t index, size_t n)
     size_t first, end;
     struct act xn;
     act_init(&xn, r->ws.xn, n, r->model->hp.n_embd, r->ws.act);
-    forward_project(lane, r, (struct weight_ref){index, W_ROUTER, 0}, &xn, r->ws.router,
-                    r->model->hp.n_expert);
+    forward_project(lane, r, index, &(struct projection){W_ROUTER, 0, r->ws.router, r->model->hp.n_expert}, 1,
+                    &xn);
     while (lane_take(lane, n, 1, &first, &end))
         for (size_t i = first; i < end; i++)
             route_row(r, l, i);
@@ -122,10 +122,14 @@ static void gather(struct lane *lane, struct runner *r, size_t n)
     lane_barrier(lane);
 }
 
+/* Gate and up of every expert with rows. A single row is read by all its experts: their products make one
+ * step. */
 static void expand(struct lane *lane, struct runner *r, size_t index, size_t n)
 {
     const struct hparams *hp = &r->model->hp;
     struct workspace *ws = &r->ws;
+    struct projection batch[MATMULS_MAX];
+    size_t batched = 0, width = hp->n_ff_expert;
     struct act x;
     act_init(&x, ws->xn, 1, hp->n_embd, ws->act);
     for (size_t e = 0; e < hp->n_expert; e++) {
@@ -134,11 +138,15 @@ static void expand(struct lane *lane, struct runner *r, size_t index, size_t n)
             continue;
         if (n > 1)
             act_init(&x, ws->expert_x + at * hp->n_embd, count, hp->n_embd, ws->act);
-        forward_project(lane, r, (struct weight_ref){index, W_GATE_EXPERTS, e}, &x,
-                        ws->expert_gate + at * hp->n_ff_expert, hp->n_ff_expert);
-        forward_project(lane, r, (struct weight_ref){index, W_UP_EXPERTS, e}, &x,
-                        ws->expert_up + at * hp->n_ff_expert, hp->n_ff_expert);
+        batch[batched++] = (struct projection){W_GATE_EXPERTS, e, ws->expert_gate + at * width, width};
+        batch[batched++] = (struct projection){W_UP_EXPERTS, e, ws->expert_up + at * width, width};
+        if (n > 1 || batched + 2 > MATMULS_MAX) {
+            forward_project(lane, r, index, batch, batched, &x);
+            batched = 0;
+        }
     }
+    if (batched > 0)
+        forward_project(lane, r, index, batch, batched, &x);
 }
 
 static const float *expert_bias(const struct model_layer *l, enum vector_slot slot, size_t expert, size_t len)
@@ -171,8 +179,9 @@ static void contract(struct lane *lane, struct runner *r, size_t index)
             continue;
         struct act hidden;
         act_init(&hidden, ws->expert_gate + at * hp->n_ff_expert, count, hp->n_ff_expert, ws->act);
-        forward_project(lane, r, (struct weight_ref){index, W_DOWN_EXPERTS, e}, &hidden,
-                        ws->expert_x + at * hp->n_embd, hp->n_embd);
+        forward_project(lane, r, index,
+                        &(struct projection){W_DOWN_EXPERTS, e, ws->expert_x + at * hp->n_embd, hp->n_embd},
+                        1, &hidden);
     }
 }
 

@@ -25,7 +25,7 @@
 #define LANES_MAX 1024u
 
 struct pool {
-    _Alignas(MEM_CACHE_LINE) _Atomic uint64_t loop; /* loop number << 32 | elements taken, in chunks */
+    _Alignas(MEM_CACHE_LINE) _Atomic uint64_t loop; /* loop number << 32 | elements taken */
     _Alignas(MEM_CACHE_LINE) _Atomic uint32_t generation;
     _Atomic uint32_t sleepers;
     _Alignas(MEM_CACHE_LINE) _Atomic uint32_t arrived;
@@ -101,28 +101,37 @@ void lane_barrier(struct lane *lane)
         sleep_until_opened(pool, generation);
 }
 
-bool lane_take(struct lane *lane, size_t total, size_t chunk, size_t *first, size_t *end)
+/* Takes `least` elements, or the `part`th part of what is left where that is more. */
+static bool take(struct lane *lane, size_t total, size_t least, size_t part, size_t *first, size_t *end)
 {
     struct pool *pool = lane->pool;
-    assert(chunk > 0);
-    size_t chunks = total / chunk + (total % chunk != 0);
-    assert(chunks < UINT32_MAX);
+    assert(least > 0 && total < UINT32_MAX);
     uint64_t seen = atomic_load_explicit(&pool->loop, memory_order_relaxed);
     for (;;) {
         int32_t ahead = (int32_t)((uint32_t)(seen >> 32) - lane->round);
-        uint64_t taken = ahead < 0 ? 0 : (uint32_t)seen;
-        if (ahead > 0 || taken >= chunks) {
+        size_t taken = ahead < 0 ? 0 : (uint32_t)seen;
+        if (ahead > 0 || taken >= total) {
             lane->round++; /* P1 */
             return false;
         }
-        uint64_t next = (uint64_t)lane->round << 32 | (taken + 1);
+        size_t left = total - taken, wanted = left / part > least ? left / part : least;
+        *first = taken;
+        *end = taken + (wanted < left ? wanted : left);
+        uint64_t next = (uint64_t)lane->round << 32 | *end;
         if (atomic_compare_exchange_weak_explicit(&pool->loop, &seen, next, memory_order_relaxed,
-                                                  memory_order_relaxed)) {
-            *first = (size_t)taken * chunk;
-            *end = total - *first > chunk ? *first + chunk : total;
+                                                  memory_order_relaxed))
             return true;
-        }
     }
+}
+
+bool lane_take(struct lane *lane, size_t total, size_t chunk, size_t *first, size_t *end)
+{
+    return take(lane, total, chunk, SIZE_MAX, first, end);
+}
+
+bool lane_take_tapered(struct lane *lane, size_t total, size_t *first, size_t *end)
+{
+    return take(lane, total, 1, 2 * (size_t)lane->count, first, end);
 }
 
 /* ---- Runs ---- */

@@ -102,6 +102,9 @@ void lane_barrier(struct lane *lane);
 /* Shares [0, total) out in chunks: `while (lane_take(lane, total, chunk, &first, &end)) ...`. Each loop is
  * one collective step; the loop has no barrier at its end. */
 bool lane_take(struct lane *lane, size_t total, size_t chunk, size_t *first, size_t *end);
+/* The same in chunks that shrink towards the end: long runs first, single elements last, so that lanes seldom
+ * ask and yet end together. */
+bool lane_take_tapered(struct lane *lane, size_t total, size_t *first, size_t *end);
 
 /* ---- Matrix products (collective: every lane calls with the same arguments; a barrier ends each) ---- */
 struct matrix {
@@ -131,6 +134,18 @@ void act_init(struct act *act, const float *x, size_t n, size_t d, void *workspa
 /* y [n][y_stride >= m] = x [n][d] * w^T. */
 void tensor_matmul(struct lane *lane, const struct matrix *w, struct act *x, float *y, size_t y_stride,
                    enum phase phase);
+
+struct matmul {
+    struct matrix w;
+    float *y;
+    size_t y_stride;
+};
+
+/* Products of several matrices with the same inputs (q, k and v; gate and up) as one step: one sharing-out,
+ * one barrier. The same bits as one tensor_matmul for each. */
+#define MATMULS_MAX 16
+void tensor_matmuls(struct lane *lane, const struct matmul *matmuls, size_t count, struct act *x,
+                    enum phase phase);
 
 /* ---- Vector operations (not collective: the caller shares rows out) ---- */
 float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len);

@@ -53,6 +53,48 @@ static void every_item_is_taken_once_by_any_number_of_lanes(void **state)
     }
 }
 
+struct taper {
+    size_t runs, first_run, last_run, taken;
+    _Atomic uint32_t by_all;
+};
+
+static void take_tapered(struct lane *lane, void *ud)
+{
+    struct taper *t = ud;
+    size_t first, end, longest = SIZE_MAX;
+    while (lane_take_tapered(lane, ITEMS, &first, &end)) {
+        atomic_fetch_add(&t->by_all, (uint32_t)(end - first));
+        assert_in_range(end - first, 1, longest);
+        longest = end - first;
+        if (lane->count > 1)
+            continue;
+        t->first_run = t->runs++ ? t->first_run : end - first;
+        t->last_run = end - first;
+        assert_int_equal(first, t->taken);
+        t->taken = end;
+    }
+}
+
+static void tapered_loops_take_all_in_shrinking_runs(void **state)
+{
+    (void)state;
+    for (unsigned lanes = 1; lanes <= 4; lanes++) {
+        struct pool *pool;
+        struct ph_err err;
+        struct taper t = {0};
+        assert_int_equal(pool_create(&pool, lanes, 0, kernels_select("ref"), &err), PH_OK);
+        pool_run(pool, take_tapered, &t);
+        assert_int_equal(t.by_all, ITEMS);
+        if (lanes == 1) {
+            assert_int_equal(t.taken, ITEMS);
+            assert_in_range(t.first_run, ITEMS / 4, ITEMS / 2);
+            assert_int_equal(t.last_run, 1);
+            assert_in_range(t.runs, 2, 20);
+        }
+        pool_free(pool);
+    }
+}
+
 static void count_runs(struct lane *lane, void *ud)
 {
     (void)lane;
@@ -120,6 +162,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_is_taken_once_by_any_number_of_lanes),
+        cmocka_unit_test(tapered_loops_take_all_in_shrinking_runs),
         cmocka_unit_test(many_short_runs_end),
         cmocka_unit_test(scratch_belongs_to_its_lane),
         cmocka_unit_test(impossible_pools_are_refused_in_words),
