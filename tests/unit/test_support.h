@@ -18,6 +18,18 @@
 #define TEST_SHARED_DIR "../shared"
 #endif
 
+/* Under a sanitizer that multiplies time and memory. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 /* Skips the running test, saying so, unless the development data lies beside the checkout. */
 #define REQUIRE_SHARED()                                                     \
     do {                                                                     \

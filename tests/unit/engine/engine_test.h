@@ -14,17 +14,6 @@
 #define IDS_MAX 600
 #define TEXT_MAX 8192
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 struct result {
     int32_t ids[IDS_MAX];
     size_t count;
