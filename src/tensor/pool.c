@@ -3,8 +3,10 @@
  * Barrier. The last lane to arrive opens the next generation; the others watch the generation counter, first
  * spinning, then asleep on a condition variable. How long to spin is learned: a wait that ended while
  * spinning lengthens the budget, one that had to sleep shortens it, so that a quiet machine never pays for a
- * wake-up and a busy one is not fought for its cores. With more lanes than CPUs spinning can only hold up the
- * lane that is waited for, so there is none.
+ * wake-up and a busy one is not fought for its cores. It never falls below what a wake-up costs, which is
+ * longer than the ordinary waits of a step: else a moment's disturbance would leave every one of them to
+ * sleep, and none would be left to lengthen the budget again. With more lanes than CPUs spinning can only
+ * hold up the lane that is waited for, so there is none.
  *
  * Shared loops. One 64-bit word holds the number of the loop in progress and how much of it is taken. A lane
  * that comes to a loop first opens it by raising the number; a lane that comes late and finds a higher number
@@ -21,7 +23,7 @@
 #include "tensor/pool_int.h"
 
 #define SPIN_MAX 20000u /* pauses: of the order of 0.3 ms */
-#define SPIN_MIN 64u
+#define SPIN_MIN 512u   /* of the order of 25 us */
 #define LANES_MAX 1024u
 
 struct pool {
