@@ -163,6 +163,7 @@ static void tiny_rows_are_independent(void **state)
                             {.type = TENSOR_Q8_0, .tied = true},
                             {.type = TENSOR_F16},
                             {.experts = 8, .used = 3},
+                            {.experts = 12, .used = 11}, /* more products of one row than make one step */
                             {.experts = 4, .used = 1, .type = TENSOR_Q4_0}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         tiny_write(&models[i]);

@@ -63,7 +63,7 @@ static inline void tiny_key(struct tiny_writer *t, const char *suffix, double va
 static inline void tiny_tensor(struct tiny_writer *t, const char *name, enum tensor_type type, size_t d0,
                                size_t d1, size_t d2)
 {
-    static float values[1 << 16];
+    static float values[1 << 17];
     static uint8_t bytes[sizeof values];
     uint64_t dims[3] = {d0, d1, d2};
     if (tiny_is(t->tiny->without, name))
