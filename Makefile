@@ -40,13 +40,14 @@ say = $(if $(V),@:,@printf '  %-5s %s\n' $(1) $(2))
 KERNEL_FLAGS := $(if $(SANITIZE),-O1,-O3) -fno-math-errno -fno-trapping-math
 flags_kernels_ref    := $(KERNEL_FLAGS)
 flags_kernels_avx2   := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c
-flags_kernels_avx512 := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
-flags_kernels_amx    := $(flags_kernels_avx512) -mamx-tile -mamx-int8 -mamx-bf16
-kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
+flags_kernels_avx512 := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+flags_kernels_avx512bf16 := $(flags_kernels_avx512) -mavx512bf16
+flags_kernels_amx    := $(flags_kernels_avx512bf16) -mamx-tile -mamx-int8 -mamx-bf16
+kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 avx512bf16 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
 
 SOURCES := $(sort $(wildcard src/*/*.c))
 ifeq ($(filter x86_64 amd64,$(ARCH)),)
-SOURCES := $(filter-out %_avx2.c %_avx512.c %_amx.c,$(SOURCES))
+SOURCES := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_amx.c,$(SOURCES))
 endif
 OBJECTS     := $(SOURCES:%.c=$(OUT)/%.o)
 MAIN_OBJECT := $(OUT)/src/cli/main.o

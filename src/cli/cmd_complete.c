@@ -44,7 +44,7 @@ static const struct cli_option options[] = {
      .max = MODEL_CONTEXT_MAX},
     {CLI_OPTION("--threads", "N", CLI_COUNT, struct args, threads, "threads (one a CPU)"), .max = 4096},
     {CLI_OPTION("--kernels", "SET", CLI_TEXT, struct args, kernels,
-                "ref, avx2, avx512, amx (the best this CPU has)")},
+                "ref, avx2, avx512, avx512bf16, amx (the best this CPU has)")},
     {CLI_OPTION("--ids", NULL, CLI_SWITCH, struct args, ids, "print the generated token ids, nothing else")},
     {CLI_OPTION("--json", NULL, CLI_SWITCH, struct args, json, "print one object with text, ids and times")},
     {CLI_OPTION("--special", NULL, CLI_SWITCH, struct args, special, "control tokens appear in the text")},

@@ -215,6 +215,8 @@ INLINE __m512 scales_mxfp4(const uint8_t *blocks)
 struct codesk {
     int stride;
     bool wide; /* codes of 8 bits */
+    int zero;  /* code of the value 0 (symmetric formats); the groups' minima say the same */
+    bool has_min;
     struct groups (*groups)(const uint8_t *block);
     __m512i (*codes)(const uint8_t *block, int k); /* codes [64 k, 64 k + 64), unsigned */
 };
@@ -305,11 +307,11 @@ INLINE __m512i codes_iq4_xs(const uint8_t *block, int k)
 
 /* ---- The formats with blocks of 256 ---- */
 
-#define CODES_Q2_K ((struct codesk){84, false, groups_q2_k, codes_q2_k})
-#define CODES_Q3_K ((struct codesk){110, false, groups_q3_k, codes_q3_k})
-#define CODES_Q4_K ((struct codesk){144, false, groups_k4, codes_q4_k})
-#define CODES_Q5_K ((struct codesk){176, false, groups_k4, codes_q5_k})
-#define CODES_Q6_K ((struct codesk){210, false, groups_q6_k, codes_q6_k})
-#define CODES_IQ4_XS ((struct codesk){136, true, groups_iq4_xs, codes_iq4_xs})
+#define CODES_Q2_K ((struct codesk){84, false, 0, true, groups_q2_k, codes_q2_k})
+#define CODES_Q3_K ((struct codesk){110, false, 4, false, groups_q3_k, codes_q3_k})
+#define CODES_Q4_K ((struct codesk){144, false, 0, true, groups_k4, codes_q4_k})
+#define CODES_Q5_K ((struct codesk){176, false, 0, true, groups_k4, codes_q5_k})
+#define CODES_Q6_K ((struct codesk){210, false, 32, false, groups_q6_k, codes_q6_k})
+#define CODES_IQ4_XS ((struct codesk){136, true, 128, false, groups_iq4_xs, codes_iq4_xs})
 
 #endif

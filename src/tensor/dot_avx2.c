@@ -49,7 +49,7 @@ INLINE __m256 weights_bf16(const uint8_t *p)
     return (__m256)_mm256_slli_epi32(v, 16);
 }
 
-INLINE void float_row(const uint8_t *w, size_t bytes, __m256 (*weights)(const uint8_t *), const float *x,
+INLINE void float_row(const uint8_t *w, size_t bytes, __m256 (*weights)(const uint8_t *), struct act_view x,
                       size_t d, int n, float *y, size_t y_stride)
 {
     __m256 even[INPUTS], odd[INPUTS];
@@ -60,8 +60,8 @@ INLINE void float_row(const uint8_t *w, size_t bytes, __m256 (*weights)(const ui
         _mm_prefetch((const char *)w + j * bytes + 1024, _MM_HINT_T0);
         __m256 a = weights(w + j * bytes), b = weights(w + (j + 8) * bytes);
         for (int i = 0; i < n; i++) {
-            even[i] = _mm256_fmadd_ps(a, _mm256_loadu_ps(x + (size_t)i * d + j), even[i]);
-            odd[i] = _mm256_fmadd_ps(b, _mm256_loadu_ps(x + (size_t)i * d + j + 8), odd[i]);
+            even[i] = _mm256_fmadd_ps(a, _mm256_loadu_ps(act_row(x, i) + j), even[i]);
+            odd[i] = _mm256_fmadd_ps(b, _mm256_loadu_ps(act_row(x, i) + j + 8), odd[i]);
         }
     }
     for (; j < d; j += 8) {
@@ -71,7 +71,7 @@ INLINE void float_row(const uint8_t *w, size_t bytes, __m256 (*weights)(const ui
         __m256 a = weights(rest);
         for (int i = 0; i < n; i++) {
             float inputs[8] = {0};
-            memcpy(inputs, x + (size_t)i * d + j, len * sizeof *x);
+            memcpy(inputs, act_row(x, i) + j, len * sizeof *inputs);
             even[i] = _mm256_fmadd_ps(a, _mm256_loadu_ps(inputs), even[i]);
         }
     }
@@ -83,25 +83,27 @@ INLINE void float_rows(const struct mm_job *job, size_t first, size_t end, size_
                        __m256 (*weights)(const uint8_t *))
 {
     size_t d = job->w->cols;
+    struct act_view x = act_floats(job->x, job->w->type);
     for (size_t r = first; r < end; r++) {
         const uint8_t *w = (const uint8_t *)job->w->data + r * d * bytes;
-#define FLOAT_CALL(n) \
-    float_row(w, bytes, weights, job->x->x + at * d, d, n, job->y + at * job->y_stride + r, job->y_stride)
+#define FLOAT_CALL(n)                                                                       \
+    float_row(w, bytes, weights, (struct act_view){x.data + at * x.stride, x.stride}, d, n, \
+              job->y + at * job->y_stride + r, job->y_stride)
         FOR_FOUR_INPUTS(job->x->n, at, FLOAT_CALL);
     }
 }
 
-static void dot_f32(const struct mm_job *job, size_t first, size_t end)
+void dot_avx2_f32(const struct mm_job *job, size_t first, size_t end)
 {
     float_rows(job, first, end, 4, weights_f32);
 }
 
-static void dot_f16(const struct mm_job *job, size_t first, size_t end)
+void dot_avx2_f16(const struct mm_job *job, size_t first, size_t end)
 {
     float_rows(job, first, end, 2, weights_f16);
 }
 
-static void dot_bf16(const struct mm_job *job, size_t first, size_t end)
+void dot_avx2_bf16(const struct mm_job *job, size_t first, size_t end)
 {
     float_rows(job, first, end, 2, weights_bf16);
 }
@@ -216,7 +218,7 @@ INLINE void row32(const struct codes32 f, const uint8_t *w, const uint8_t *x, si
 }
 
 #define FORMAT32(name, ...)                                                             \
-    static void dot_##name(const struct mm_job *job, size_t first, size_t end)          \
+    void dot_avx2_##name(const struct mm_job *job, size_t first, size_t end)            \
     {                                                                                   \
         const struct codes32 f = {__VA_ARGS__, codes_##name};                           \
         struct act_view view = act_view(job->x, FORM_Q8);                               \
@@ -344,7 +346,7 @@ INLINE void rowk(const struct codesk f, const uint8_t *w, const uint8_t *x, size
 }
 
 #define FORMATK(name, ...)                                                               \
-    static void dot_##name(const struct mm_job *job, size_t first, size_t end)           \
+    void dot_avx2_##name(const struct mm_job *job, size_t first, size_t end)             \
     {                                                                                    \
         const struct codesk f = {__VA_ARGS__, codes_##name};                             \
         struct act_view view = act_view(job->x, FORM_Q8K);                               \
@@ -364,27 +366,3 @@ FORMATK(q4_k, 144, true, groups_k4)
 FORMATK(q5_k, 176, true, groups_k4)
 FORMATK(q6_k, 210, true, groups_q6_k)
 FORMATK(iq4_xs, 136, false, groups_iq4_xs)
-
-const struct kernels kernels_avx2 = {.name = "avx2",
-                                     .vector = &vector_avx2,
-                                     .peak = &peak_avx2,
-                                     .prefill = PREFILL_AVX2,
-                                     .decode = {
-                                         [TENSOR_F32] = DOT(dot_f32),
-                                         [TENSOR_F16] = DOT(dot_f16),
-                                         [TENSOR_BF16] = DOT(dot_bf16),
-                                         [TENSOR_Q4_0] = DOT_Q8(dot_q4_0),
-                                         [TENSOR_Q4_1] = DOT_Q8(dot_q4_1),
-                                         [TENSOR_Q5_0] = DOT_Q8(dot_q5_0),
-                                         [TENSOR_Q5_1] = DOT_Q8(dot_q5_1),
-                                         [TENSOR_Q8_0] = DOT_Q8(dot_q8_0),
-                                         [TENSOR_IQ4_NL] = DOT_Q8(dot_iq4_nl),
-                                         [TENSOR_MXFP4] = DOT_Q8(dot_mxfp4),
-                                         [TENSOR_Q2_K] = DOT_Q8K(dot_q2_k),
-                                         [TENSOR_Q3_K] = DOT_Q8K(dot_q3_k),
-                                         [TENSOR_Q4_K] = DOT_Q8K(dot_q4_k),
-                                         [TENSOR_Q5_K] = DOT_Q8K(dot_q5_k),
-                                         [TENSOR_Q6_K] = DOT_Q8K(dot_q6_k),
-                                         [TENSOR_IQ4_XS] = DOT_Q8K(dot_iq4_xs),
-                                         [TENSOR_Q8_K] = DOT_Q8K(mm_ref_q8k),
-                                     }};

@@ -14,7 +14,7 @@
 /* ---- Floats ---- */
 
 INLINE void float_row(const uint8_t *w, size_t bytes, __m512 (*weights)(const uint8_t *, __mmask16),
-                      const float *x, size_t d, int n, float *y, size_t y_stride)
+                      struct act_view x, size_t d, int n, float *y, size_t y_stride)
 {
     __m512 even[INPUTS_MAX], odd[INPUTS_MAX];
     for (int i = 0; i < n; i++)
@@ -24,15 +24,15 @@ INLINE void float_row(const uint8_t *w, size_t bytes, __m512 (*weights)(const ui
         _mm_prefetch((const char *)w + j * bytes + 1024, _MM_HINT_T0);
         __m512 a = weights(w + j * bytes, 0xffff), b = weights(w + (j + 16) * bytes, 0xffff);
         for (int i = 0; i < n; i++) {
-            even[i] = _mm512_fmadd_ps(a, _mm512_loadu_ps(x + (size_t)i * d + j), even[i]);
-            odd[i] = _mm512_fmadd_ps(b, _mm512_loadu_ps(x + (size_t)i * d + j + 16), odd[i]);
+            even[i] = _mm512_fmadd_ps(a, _mm512_loadu_ps(act_row(x, i) + j), even[i]);
+            odd[i] = _mm512_fmadd_ps(b, _mm512_loadu_ps(act_row(x, i) + j + 16), odd[i]);
         }
     }
     for (; j < d; j += 16) {
         __mmask16 mask = lanes_below(j, d);
         __m512 a = weights(w + j * bytes, mask);
         for (int i = 0; i < n; i++)
-            even[i] = _mm512_fmadd_ps(a, _mm512_maskz_loadu_ps(mask, x + (size_t)i * d + j), even[i]);
+            even[i] = _mm512_fmadd_ps(a, _mm512_maskz_loadu_ps(mask, act_row(x, i) + j), even[i]);
     }
     for (int i = 0; i < n; i++)
         y[(size_t)i * y_stride] = _mm512_reduce_add_ps(_mm512_add_ps(even[i], odd[i]));
@@ -42,10 +42,12 @@ INLINE void float_rows(const struct mm_job *job, size_t first, size_t end, size_
                        __m512 (*weights)(const uint8_t *, __mmask16))
 {
     size_t d = job->w->cols;
+    struct act_view x = act_floats(job->x, job->w->type);
     for (size_t r = first; r < end; r++) {
         const uint8_t *w = (const uint8_t *)job->w->data + r * d * bytes;
-#define FLOAT_CALL(n) \
-    float_row(w, bytes, weights, job->x->x + at * d, d, n, job->y + at * job->y_stride + r, job->y_stride)
+#define FLOAT_CALL(n)                                                                       \
+    float_row(w, bytes, weights, (struct act_view){x.data + at * x.stride, x.stride}, d, n, \
+              job->y + at * job->y_stride + r, job->y_stride)
         FOR_INPUTS(job->x->n, at, FLOAT_CALL);
     }
 }

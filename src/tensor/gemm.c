@@ -51,7 +51,7 @@ static void unpack_panel(const struct mm_job *job, size_t row, size_t rows, size
 {
     const struct gemm *g = job->kernel->gemm;
     if (rows < g->panel_rows)
-        memset(panel, 0, (size_t)g->panel_rows * g->stride * g->planes);
+        memset(panel, 0, g->panel_bytes);
     job->kernel->unpack(job->w, row, rows, from, len, panel, g->stride);
 }
 
@@ -80,10 +80,8 @@ static void run_groups(const struct mm_job *job, size_t first, size_t end, size_
     memset(sums, 0, panels * panel_sums * sizeof *sums);
     for (size_t from = 0; from < d; from += part.len) {
         part.len = smaller(d - from, TILE_STRETCH);
-        for (size_t i = 0; i < 2; i++) {
-            part.inputs[i] = act_stretch(job->x, g->forms[i], from);
-            part.inputs[i].data += group * part.inputs[i].stride;
-        }
+        part.inputs = act_stretch(job->x, g->form, from);
+        part.inputs.data += group * part.inputs.stride;
         for (size_t p = 0; p < panels; p++) {
             size_t row = first + p * g->panel_rows;
             unpack_panel(job, row, smaller(end - row, g->panel_rows), from, part.len, panel);
@@ -101,8 +99,7 @@ static void run_groups(const struct mm_job *job, size_t first, size_t end, size_
 void gemm_run(const struct mm_job *job, size_t first, size_t end)
 {
     const struct gemm *g = job->kernel->gemm;
-    assert(TASK_ROWS % g->panel_rows == 0 &&
-           (size_t)g->panel_rows * g->stride * g->planes <= POOL_PANEL_BYTES - SUMS_BYTES);
+    assert(TASK_ROWS % g->panel_rows == 0 && g->panel_bytes <= POOL_PANEL_BYTES - SUMS_BYTES);
     size_t groups = (job->x->n + TILE_ROWS - 1) / TILE_ROWS;
     if (g->begin)
         g->begin();

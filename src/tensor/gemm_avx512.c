@@ -1,10 +1,13 @@
-/* Prefill with AVX-512 FMA in F32, and the AVX-512 table. */
+/* Prefill with AVX-512: F32 FMA for floats, VNNI for codes; and the AVX-512 table. */
 #include <immintrin.h>
 
 #define VECTOR_BYTES 64
 #define GEMM_ROWS 16
+#define Q8_ROWS 4
+#define Q8_VECTORS 2
 #include "tensor/gemm_body.h"
-#include "tensor/unpack_avx512_int.h"
+#include "tensor/gemm_q8_body.h"
+#include "tensor/kernels_avx512_int.h"
 
 static inline gemm_vector gemm_fma(gemm_vector a, gemm_vector b, gemm_vector c)
 {
@@ -50,33 +53,43 @@ void gemm_write_avx512(const float *sums, size_t rows, size_t columns, float *y,
         gemm_write(sums + r * TILE_ROWS, rows - r, columns, y + r, y_stride);
 }
 
-const struct gemm gemm_avx512_f32 = GEMM_TABLE(gemm_write_avx512);
+const struct gemm gemm_avx512_f32 = GEMM_FLOATS(FORM_F32T, gemm_write_avx512);
+const struct gemm gemm_avx512_f16 = GEMM_FLOATS(FORM_F16T, gemm_write_avx512);
+static const struct gemm gemm_bf16 = GEMM_FLOATS(FORM_BF16T, gemm_write_avx512);
 
-#define PANELS(unpack)                                                           \
-    {                                                                            \
-        gemm_run, FORM_BIT(FORM_F32T), GEMM_PANEL_ROWS, &gemm_avx512_f32, unpack \
-    }
+/* ---- Quantised weights ---- */
+
+INLINE q8_floats q8_fma(q8_floats a, q8_floats b, q8_floats c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+INLINE q8_ints q8_dot(q8_ints sums, q8_ints codes, q8_ints inputs, bool wide)
+{
+    (void)wide;
+    return (q8_ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
+}
+
+Q8_MULTIPLY(multiply_32, .group = 32, .block = 32)
+Q8_MULTIPLY(multiply_32_offset, .group = 32, .block = 32, .has_offset = true)
+Q8_MULTIPLY(multiply_k32, .group = 32, .block = 256)
+Q8_MULTIPLY(multiply_k32_offset, .group = 32, .block = 256, .has_offset = true)
+Q8_MULTIPLY(multiply_k16, .group = 16, .block = 256)
+Q8_MULTIPLY(multiply_k16_offset, .group = 16, .block = 256, .has_offset = true)
+
+const struct gemm gemm_avx512_32 = Q8_GEMM(FORM_Q8T, multiply_32, gemm_write_avx512);
+const struct gemm gemm_avx512_32_offset = Q8_GEMM(FORM_Q8T, multiply_32_offset, gemm_write_avx512);
+const struct gemm gemm_avx512_k32 = Q8_GEMM(FORM_Q8KT, multiply_k32, gemm_write_avx512);
+const struct gemm gemm_avx512_k32_offset = Q8_GEMM(FORM_Q8KT, multiply_k32_offset, gemm_write_avx512);
+const struct gemm gemm_avx512_k16 = Q8_GEMM(FORM_Q8KT, multiply_k16, gemm_write_avx512);
+const struct gemm gemm_avx512_k16_offset = Q8_GEMM(FORM_Q8KT, multiply_k16_offset, gemm_write_avx512);
 
 const struct kernels kernels_avx512 = {.name = "avx512",
                                        .vector = &vector_avx512,
                                        .peak = &peak_avx512,
                                        .decode = DECODE_AVX512,
                                        .prefill = {
-                                           [TENSOR_F32] = PANELS(unpack_f32_f32),
-                                           [TENSOR_F16] = PANELS(unpack_f32_f16),
-                                           [TENSOR_BF16] = PANELS(unpack_f32_bf16),
-                                           [TENSOR_Q4_0] = PANELS(unpack_f32_q4_0),
-                                           [TENSOR_Q4_1] = PANELS(unpack_f32_q4_1),
-                                           [TENSOR_Q5_0] = PANELS(unpack_f32_q5_0),
-                                           [TENSOR_Q5_1] = PANELS(unpack_f32_q5_1),
-                                           [TENSOR_Q8_0] = PANELS(unpack_f32_q8_0),
-                                           [TENSOR_Q2_K] = PANELS(unpack_f32_q2_k),
-                                           [TENSOR_Q3_K] = PANELS(unpack_f32_q3_k),
-                                           [TENSOR_Q4_K] = PANELS(unpack_f32_q4_k),
-                                           [TENSOR_Q5_K] = PANELS(unpack_f32_q5_k),
-                                           [TENSOR_Q6_K] = PANELS(unpack_f32_q6_k),
-                                           [TENSOR_Q8_K] = PANELS(unpack_f32_q8_k),
-                                           [TENSOR_IQ4_NL] = PANELS(unpack_f32_iq4_nl),
-                                           [TENSOR_IQ4_XS] = PANELS(unpack_f32_iq4_xs),
-                                           [TENSOR_MXFP4] = PANELS(unpack_f32_mxfp4),
+                                           PREFILL_AVX512,
+                                           [TENSOR_F16] = PREFILL_AVX512_F16,
+                                           [TENSOR_BF16] = PANELS(FORM_BF16T, gemm_bf16, unpack_f32_bf16),
                                        }};

@@ -38,7 +38,7 @@ static void gemm_multiply(const struct gemm_part *p)
 {
     const float *panel = (const float *)(const void *)p->panel;
     for (size_t g = 0; g < p->groups; g++) {
-        const uint8_t *inputs = p->inputs[0].data + g * p->inputs[0].stride;
+        const uint8_t *inputs = p->inputs.data + g * p->inputs.stride;
         float *sums = p->sums + g * GEMM_PANEL_ROWS * TILE_ROWS;
         gemm_look_ahead(p->ahead);
         for (size_t r = 0; r < GEMM_PANEL_ROWS; r += GEMM_ROWS)
@@ -47,7 +47,8 @@ static void gemm_multiply(const struct gemm_part *p)
     }
 }
 
-#define GEMM_TABLE(write)                                                                              \
-    {                                                                                                  \
-        {FORM_F32T, FORM_F32T}, GEMM_PANEL_ROWS, TILE_STRETCH * 4, 1, gemm_multiply, write, NULL, NULL \
+#define GEMM_FLOATS(form, write)                                                                          \
+    {                                                                                                     \
+        form, GEMM_PANEL_ROWS, TILE_STRETCH * 4, GEMM_PANEL_ROWS *TILE_STRETCH * 4, gemm_multiply, write, \
+            NULL, NULL                                                                                    \
     }

@@ -13,26 +13,50 @@
  *
  * Row forms keep a row together; they serve decode. Tile forms transpose groups of TILE_ROWS rows, so that
  * one vector holds the same input of sixteen rows; they serve prefill. They are cut into stretches of
- * TILE_STRETCH inputs, [stretch][group][TILE_STRETCH][16], so that what a product reads next lies together: a
- * cache then holds it without conflicts. Missing rows of the last group are zero. */
+ * TILE_STRETCH inputs, [stretch][group], so that what a product reads next lies together: a cache then holds
+ * it without conflicts. Missing rows of the last group are zero.
+ *
+ * Inputs are rounded as ggml rounds them before a product of that format: to blocks of 8 bits for quantised
+ * weights, to F16 for F16 (what F16 cannot hold stays as it is), to BF16 for BF16. */
 enum act_form {
     /* codes int8 [d], then for each block of 32: scale, sum of codes, scale * sum rounded to F16 (floats).
      * The scale is rounded to F16, the codes are made with the unrounded one (as ggml's Q8_0 and Q8_1 do). */
     FORM_Q8,
     /* codes int8 [d], int16 sums of 16 codes, a float scale for each block of 256 (ggml's Q8_K) */
     FORM_Q8K,
-    /* floats */
+    /* floats, rounded */
+    FORM_F16,
+    FORM_BF16,
+    /* tiles of FORM_Q8 and FORM_Q8K: struct q8_tile, struct q8k_tile */
+    FORM_Q8T,
+    FORM_Q8KT,
+    /* tiles of floats, [TILE_STRETCH][16], as they are and rounded */
     FORM_F32T,
-    /* bf16, [TILE_STRETCH / 2][16][2], zeros up to a multiple of 32 inputs: the operand shape of AMX */
+    FORM_F16T,
     FORM_BF16T,
-    /* the same for what rounding to BF16 left over: x = high + low to 16 bits */
-    FORM_BF16L,
+    /* bf16, [TILE_STRETCH / 2][16][2], zeros up to a multiple of 32 inputs: the operand shape of AMX */
+    FORM_BF16P,
     FORM_COUNT
 };
 
 #define TILE_ROWS 16
 #define TILE_STRETCH 512
 #define FORM_BIT(form) (1u << (form))
+
+/* Sixteen rows of a stretch in int8: codes in quads of consecutive inputs, the operand shape of byte products
+ * (VPDPBUSD, VPMADDUBSW, TDPBSSD); scales and sums one vector for each block or group. */
+struct q8_tile {
+    int8_t codes[TILE_STRETCH / 4][TILE_ROWS][4];
+    float scales[TILE_STRETCH / 32][TILE_ROWS];
+    float scaled_sums[TILE_STRETCH / 32][TILE_ROWS];
+    int32_t sums[TILE_STRETCH / 32][TILE_ROWS];
+};
+
+struct q8k_tile {
+    int8_t codes[TILE_STRETCH / 4][TILE_ROWS][4];
+    float scales[TILE_STRETCH / 256][TILE_ROWS];
+    int32_t sums[TILE_STRETCH / 16][TILE_ROWS];
+};
 
 /* One form's place: rows (or groups) `stride` bytes apart. */
 struct act_view {
@@ -43,6 +67,13 @@ struct act_view {
 struct act_view act_view(const struct act *act, enum act_form form);
 /* Tile forms: the stretch that holds input `from`, group after group `stride` bytes apart. */
 struct act_view act_stretch(const struct act *act, enum act_form form, size_t from);
+/* The rows of floats that products with weights of a float `type` read. */
+struct act_view act_floats(const struct act *act, enum tensor_type type);
+
+static inline const float *act_row(struct act_view floats, int row)
+{
+    return (const float *)(const void *)(floats.data + (size_t)row * floats.stride);
+}
 
 /* Where the planes of a row form lie, in bytes from the row's start. */
 static inline size_t align64(size_t n)
@@ -121,18 +152,18 @@ struct mm_kernel {
  * multiplied with all groups of TILE_ROWS input rows. */
 struct gemm_part {
     const uint8_t *panel;
-    size_t len;                /* inputs */
-    struct act_view inputs[2]; /* data: the first group, its first input */
+    size_t len;             /* inputs */
+    struct act_view inputs; /* data: the first group, its first input */
     size_t groups;
     float *sums; /* [groups][panel_rows][TILE_ROWS] */
     struct gemm_ahead *ahead;
 };
 
 struct gemm {
-    enum act_form forms[2]; /* what `multiply` reads, in this order; the same one twice when it is one */
+    enum act_form form; /* what `multiply` reads */
     uint32_t panel_rows;
     uint32_t stride; /* bytes from panel row to panel row */
-    uint32_t planes; /* 2: a second panel follows the first (low parts of F16) */
+    uint32_t panel_bytes;
     /* sums += panel * inputs [from, from + len); calls gemm_look_ahead for each group. */
     void (*multiply)(const struct gemm_part *part);
     /* y [columns][y_stride] = sums [rows][TILE_ROWS], transposed; columns <= TILE_ROWS. */
@@ -166,14 +197,12 @@ void gemm_write(const float *sums, size_t rows, size_t columns, float *y, size_t
     {                         \
         run, 0, 1, NULL, NULL \
     }
-#define DOT_Q8(run)                           \
-    {                                         \
-        run, FORM_BIT(FORM_Q8), 1, NULL, NULL \
+#define DOT_OF(form, run)                  \
+    {                                      \
+        run, FORM_BIT(form), 1, NULL, NULL \
     }
-#define DOT_Q8K(run)                           \
-    {                                          \
-        run, FORM_BIT(FORM_Q8K), 1, NULL, NULL \
-    }
+#define DOT_Q8(run) DOT_OF(FORM_Q8, run)
+#define DOT_Q8K(run) DOT_OF(FORM_Q8K, run)
 
 #define ATTEND_KEYS ((size_t)16) /* cache rows that attention converts at a time */
 
@@ -198,8 +227,11 @@ struct vector_kernels {
     void (*attend_rows)(const struct attn *attn, size_t window, const float *q, size_t q_stride, size_t rows,
                         size_t group, float *out, size_t out_stride, void *scratch);
     void (*to_f16)(const float *src, uint16_t *dst, size_t len);
-    void (*to_bf16)(const float *src, uint16_t *high, uint16_t *low, size_t len); /* low = src - high */
+    void (*to_bf16)(const float *src, uint16_t *dst, size_t len);
+    void (*round_f16)(const float *src, float *dst, size_t len); /* beyond the range of F16: as it is */
+    void (*round_bf16)(const float *src, float *dst, size_t len);
     void (*quantize_q8)(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len);
+    void (*quantize_q8k)(const float *src, int8_t *codes, float *scales, int16_t *sums, size_t len);
 };
 
 /* Loops of arithmetic alone, for tensor_measure_peak_*: each returns operations done and runs `rounds`
@@ -221,8 +253,8 @@ struct kernels {
 };
 
 extern const struct vector_kernels vector_ref, vector_avx2, vector_avx512;
-extern const struct peak_kernels peak_avx2, peak_avx512, peak_amx;
-extern const struct kernels kernels_ref, kernels_avx2, kernels_avx512, kernels_amx;
+extern const struct peak_kernels peak_avx2, peak_avx512, peak_avx512bf16, peak_amx;
+extern const struct kernels kernels_ref, kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_amx;
 
 bool kernels_amx_permitted(void);
 

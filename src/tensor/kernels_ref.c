@@ -20,14 +20,15 @@ static float load_weight(enum tensor_type type, const uint8_t *row, size_t i)
 void mm_ref_float(const struct mm_job *job, size_t first, size_t end)
 {
     const struct matrix *w = job->w;
-    const struct act *x = job->x;
+    struct act_view view = act_floats(job->x, w->type);
     size_t row_bytes = tensor_row_bytes(w->type, w->cols);
     for (size_t r = first; r < end; r++) {
         const uint8_t *row = (const uint8_t *)w->data + r * row_bytes;
-        for (size_t i = 0; i < x->n; i++) {
+        for (size_t i = 0; i < job->x->n; i++) {
+            const float *x = act_row(view, (int)i);
             double sum = 0.0;
             for (size_t j = 0; j < w->cols; j++)
-                sum += (double)load_weight(w->type, row, j) * (double)x->x[i * x->d + j];
+                sum += (double)load_weight(w->type, row, j) * (double)x[j];
             job->y[i * job->y_stride + r] = (float)sum;
         }
     }
@@ -133,17 +134,17 @@ static uint64_t read_all(const void *data, size_t bytes)
 
 static const struct peak_kernels peak_ref = {peak_f32, NULL, NULL, read_all};
 
-#define REF_KERNELS                                                               \
-    {                                                                             \
-        [TENSOR_F32] = DOT(mm_ref_float), [TENSOR_F16] = DOT(mm_ref_float),       \
-        [TENSOR_BF16] = DOT(mm_ref_float), [TENSOR_Q4_0] = DOT_Q8(mm_ref_q8),     \
-        [TENSOR_Q4_1] = DOT_Q8(mm_ref_q8), [TENSOR_Q5_0] = DOT_Q8(mm_ref_q8),     \
-        [TENSOR_Q5_1] = DOT_Q8(mm_ref_q8), [TENSOR_Q8_0] = DOT_Q8(mm_ref_q8),     \
-        [TENSOR_IQ4_NL] = DOT_Q8(mm_ref_q8), [TENSOR_MXFP4] = DOT_Q8(mm_ref_q8),  \
-        [TENSOR_Q2_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q3_K] = DOT_Q8K(mm_ref_q8k), \
-        [TENSOR_Q4_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q5_K] = DOT_Q8K(mm_ref_q8k), \
-        [TENSOR_Q6_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q8_K] = DOT_Q8K(mm_ref_q8k), \
-        [TENSOR_IQ4_XS] = DOT_Q8K(mm_ref_q8k)                                     \
+#define REF_KERNELS                                                                         \
+    {                                                                                       \
+        [TENSOR_F32] = DOT(mm_ref_float), [TENSOR_F16] = DOT_OF(FORM_F16, mm_ref_float),    \
+        [TENSOR_BF16] = DOT_OF(FORM_BF16, mm_ref_float), [TENSOR_Q4_0] = DOT_Q8(mm_ref_q8), \
+        [TENSOR_Q4_1] = DOT_Q8(mm_ref_q8), [TENSOR_Q5_0] = DOT_Q8(mm_ref_q8),               \
+        [TENSOR_Q5_1] = DOT_Q8(mm_ref_q8), [TENSOR_Q8_0] = DOT_Q8(mm_ref_q8),               \
+        [TENSOR_IQ4_NL] = DOT_Q8(mm_ref_q8), [TENSOR_MXFP4] = DOT_Q8(mm_ref_q8),            \
+        [TENSOR_Q2_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q3_K] = DOT_Q8K(mm_ref_q8k),           \
+        [TENSOR_Q4_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q5_K] = DOT_Q8K(mm_ref_q8k),           \
+        [TENSOR_Q6_K] = DOT_Q8K(mm_ref_q8k), [TENSOR_Q8_K] = DOT_Q8K(mm_ref_q8k),           \
+        [TENSOR_IQ4_XS] = DOT_Q8K(mm_ref_q8k)                                               \
     }
 
 const struct kernels kernels_ref = {

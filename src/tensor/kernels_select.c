@@ -54,12 +54,17 @@ static bool has_avx512(void)
            leaf_has(7, CPU_ECX, 1u << 11);
 }
 
+static bool has_avx512bf16(void)
+{
+    uint32_t a = 0, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
 static bool has_amx(void)
 {
-    const uint32_t bf16_tile = 1u << 22 | 1u << 24, int8 = 1u << 25;
-    uint32_t a = 0, b, c, d;
-    return has_avx512() && saved(SAVED_TILES) && leaf_has(7, CPU_EDX, bf16_tile | int8) &&
-           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) && kernels_amx_permitted();
+    const uint32_t bf16_tile = 1u << 22 | 1u << 24;
+    return has_avx512bf16() && saved(SAVED_TILES) && leaf_has(7, CPU_EDX, bf16_tile) &&
+           kernels_amx_permitted();
 }
 
 #endif
@@ -70,6 +75,7 @@ static const struct candidate candidates[] = {
 #if defined(__x86_64__)
     {"avx2", &kernels_avx2, has_avx2},
     {"avx512", &kernels_avx512, has_avx512},
+    {"avx512bf16", &kernels_avx512bf16, has_avx512bf16},
     {"amx", &kernels_amx, has_amx},
 #endif
 };

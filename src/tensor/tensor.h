@@ -67,8 +67,8 @@ float tensor_bf16_to_f32(uint16_t bits);
 /* One table of function pointers for each instruction set, whole files: kernels_ref.c, kernels_avx2.c, ... */
 struct kernels;
 
-/* The best set this CPU can run; `limit` names a lower one ("ref", "avx2", "avx512", "amx") or is NULL. NULL:
- * the named set is unknown or cannot run here. The table is static and immutable. */
+/* The best set this CPU can run; `limit` names a lower one ("ref", "avx2", "avx512", "avx512bf16", "amx") or
+ * is NULL. NULL: the named set is unknown or cannot run here. The table is static and immutable. */
 const struct kernels *kernels_select(const char *limit);
 const char *kernels_name(const struct kernels *kernels);
 
@@ -163,7 +163,7 @@ void tensor_softmax(const struct kernels *k, float *x, size_t len); /* in place,
 void tensor_silu_mul(const struct kernels *k, float *gate, const float *up,
                      size_t len); /* gate = silu(gate) * up */
 void tensor_gelu_mul(const struct kernels *k, float *gate, const float *up,
-                     size_t len); /* tanh form, as GGUF models use */
+                     size_t len); /* tanh form, in F16 between -10 and 10, as llama.cpp has it */
 void tensor_silu(const struct kernels *k, float *x, size_t len);
 void tensor_gelu(const struct kernels *k, float *x, size_t len);
 void tensor_softcap(const struct kernels *k, float *x, size_t len, float cap); /* cap * tanh(x / cap) */

@@ -117,11 +117,25 @@ static inline vf silu_of(vf x)
     return x / (splat(1.0f) + exp_of(-x));
 }
 
-/* 0.5 x (1 + tanh(z)) is x / (1 + exp(-2 z)), which loses nothing where tanh is near -1. */
+/* Rounded to F16; what F16 cannot hold stays as it is. */
+static inline vf through_f16(vf x)
+{
+    uint16_t halves[VECTOR_LEN];
+    vector_store_f16(halves, x);
+    vf y = vector_load_f16(halves);
+    vi beyond = ((vi)y & 0x7fffffff) == 0x7f800000;
+    return select(beyond, x, y);
+}
+
+/* 0.5 x (1 + tanh(z)) is x / (1 + exp(-2 z)), which loses nothing where tanh is near -1. Between -10 and 10
+ * input and output are rounded to F16: llama.cpp looks the function up in a table of halves, and a model
+ * should say here what it says there. */
 static inline vf gelu_of(vf x)
 {
-    vf z = splat(0.79788456080286535588f) * x * (splat(1.0f) + splat(0.044715f) * x * x);
-    return x / (splat(1.0f) + exp_of(splat(-2.0f) * z));
+    vf h = through_f16(x);
+    vf z = splat(0.79788456080286535588f) * h * (splat(1.0f) + splat(0.044715f) * h * h);
+    vf y = through_f16(h / (splat(1.0f) + exp_of(splat(-2.0f) * z)));
+    return select(x <= -10.0f, splat(0.0f), select(x >= 10.0f, x, y));
 }
 
 static inline vf tanh_of(vf x)
@@ -328,41 +342,97 @@ static inline vi bf16_of(vf v)
     return (rounded & ~nan) | ((bits >> 16 | 64) & nan);
 }
 
-static void vector_to_bf16(const float *src, uint16_t *high, uint16_t *low, size_t len)
+typedef uint16_t half_vector __attribute__((vector_size(VECTOR_LEN * 2)));
+
+static void vector_to_bf16(const float *src, uint16_t *dst, size_t len)
 {
     for (size_t i = 0; i < len; i += VECTOR_LEN) {
         size_t count = len - i < VECTOR_LEN ? len - i : VECTOR_LEN;
         vf x = count == VECTOR_LEN ? load(src + i) : load_part(src + i, count);
-        vi top = bf16_of(x);
-        vi rest = bf16_of(x - (vf)(top << 16));
-        for (size_t j = 0; j < count; j++) {
-            high[i + j] = (uint16_t)top[j];
-            low[i + j] = (uint16_t)rest[j];
-        }
+        half_vector halves = __builtin_convertvector(bf16_of(x), half_vector);
+        memcpy(dst + i, &halves, count * sizeof *dst);
     }
 }
 
+static inline vf through_bf16(vf x)
+{
+    return (vf)(bf16_of(x) << 16);
+}
+
+#define ROUND_ALL(round, src, dst, len)                                           \
+    do {                                                                          \
+        size_t i = 0;                                                             \
+        for (; i + VECTOR_LEN <= (len); i += VECTOR_LEN)                          \
+            store((dst) + i, round(load((src) + i)));                             \
+        if (i < (len))                                                            \
+            store_part((dst) + i, round(load_part((src) + i, (len)-i)), (len)-i); \
+    } while (0)
+
+static void vector_round_f16(const float *src, float *dst, size_t len)
+{
+    ROUND_ALL(through_f16, src, dst, len);
+}
+
+static void vector_round_bf16(const float *src, float *dst, size_t len)
+{
+    ROUND_ALL(through_bf16, src, dst, len);
+}
+
 /* Blocks of 32 as ggml's x86 kernels make them: inverse 127 / max, codes rounded to even. */
+#define CODES_AT_ONCE 16
+
+typedef int8_t code_vector __attribute__((vector_size(VECTOR_LEN)));
+
+static inline float greatest_magnitude(const float *x, size_t len)
+{
+    vf top = {0};
+    for (size_t i = 0; i < len; i += VECTOR_LEN)
+        top = max_of((vf)((vi)load(x + i) & 0x7fffffff), top);
+    return fold_max(top);
+}
+
+/* Sixteen codes; returns their sum. */
+static inline int32_t quantize_codes(const float *x, float inverse, float least, int8_t *codes)
+{
+    vi total = {0};
+    for (size_t i = 0; i < CODES_AT_ONCE; i += VECTOR_LEN) {
+        vf scaled = min_of(max_of(load(x + i) * splat(inverse), splat(least)), splat(127.0f));
+        vi q = (vi)(scaled + splat(ROUND_MAGIC)) - (vi)splat(ROUND_MAGIC);
+        total += q;
+        code_vector bytes = __builtin_convertvector(q, code_vector);
+        memcpy(codes + i, &bytes, sizeof bytes);
+    }
+    int32_t sum = 0;
+    for (size_t j = 0; j < VECTOR_LEN; j++)
+        sum += total[j];
+    return sum;
+}
+
 static void vector_quantize_q8(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len)
 {
     for (size_t b = 0; b < len / 32; b++, src += 32, codes += 32) {
-        vf top = {0};
-        for (size_t i = 0; i < 32; i += VECTOR_LEN)
-            top = max_of((vf)((vi)load(src + i) & 0x7fffffff), top);
-        float most = fold_max(top);
+        float most = greatest_magnitude(src, 32);
         float inverse = most > 1e-35f ? 127.0f / most : 0.0f;
-        vi total = {0};
-        for (size_t i = 0; i < 32; i += VECTOR_LEN) {
-            vf scaled = min_of(max_of(load(src + i) * splat(inverse), splat(-127.0f)), splat(127.0f));
-            vi q = (vi)(scaled + splat(ROUND_MAGIC)) - (vi)splat(ROUND_MAGIC);
-            total += q;
-            for (size_t j = 0; j < VECTOR_LEN; j++)
-                codes[i + j] = (int8_t)q[j];
-        }
         scales[b] = most / 127.0f;
-        sums[b] = 0;
-        for (size_t j = 0; j < VECTOR_LEN; j++)
-            sums[b] += total[j];
+        sums[b] = quantize_codes(src, inverse, -127.0f, codes);
+        sums[b] += quantize_codes(src + 16, inverse, -127.0f, codes + 16);
+    }
+}
+
+/* Blocks of 256 as quantize_q8_k makes them: the first element of greatest magnitude becomes -127. */
+static void vector_quantize_q8k(const float *src, int8_t *codes, float *scales, int16_t *sums, size_t len)
+{
+    for (size_t b = 0; b < len / 256; b++, src += 256, codes += 256, sums += 16) {
+        float most = greatest_magnitude(src, 256), inverse = 0.0f;
+        for (size_t i = 0; i < 256 && most >= 1e-35f; i++) {
+            if (fabsf(src[i]) == most) {
+                inverse = -127.0f / src[i];
+                break;
+            }
+        }
+        scales[b] = inverse == 0.0f ? 0.0f : 1.0f / inverse;
+        for (size_t g = 0; g < 16; g++)
+            sums[g] = (int16_t)quantize_codes(src + 16 * g, inverse, -128.0f, codes + 16 * g);
     }
 }
 
@@ -574,5 +644,8 @@ const struct vector_kernels VECTOR_TABLE = {
     .attend_rows = vector_attend_rows,
     .to_f16 = vector_to_f16,
     .to_bf16 = vector_to_bf16,
+    .round_f16 = vector_round_f16,
+    .round_bf16 = vector_round_bf16,
     .quantize_q8 = vector_quantize_q8,
+    .quantize_q8k = vector_quantize_q8k,
 };

@@ -12,7 +12,7 @@
 #define GROUP_MAX 8
 #define ROW_FLOATS (GROUP_MAX * DIM_MAX + 5) /* rows do not touch */
 
-static const char *const sets[] = {"ref", "avx2", "avx512", "amx"};
+static const char *const sets[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
 
 struct fixture {
     uint8_t k_bytes[PAGES][PAGE_LEN_MAX * DIM_MAX * 4], v_bytes[PAGES][PAGE_LEN_MAX * DIM_MAX * 4];
