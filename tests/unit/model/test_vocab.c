@@ -120,7 +120,7 @@ static void agrees_with_the_reference(void **state)
 
 static struct vocab *vocab_of(const struct vocab_image *image, struct gguf **gguf)
 {
-    struct vocab *vocab;
+    struct vocab *vocab = NULL;
     struct ph_err err = {0};
     if (gguf_open_memory(gguf, image->bytes, image->len, "made", &err) != PH_OK ||
         vocab_create(&vocab, *gguf, &err) != PH_OK)
