@@ -65,7 +65,7 @@ def says(text):
 
 
 def chat(*arguments, lines):
-    return subprocess.run([PHAROS, "chat", *arguments], input=lines, capture_output=True, text=True, timeout=60,
+    return subprocess.run([PHAROS, "chat", *arguments], input=lines, capture_output=True, text=True, timeout=300,
                           check=False)
 
 
