@@ -325,8 +325,10 @@ static void short_requests_leave_memory_flat(void **state)
             before = resident_bytes();
     }
     assert_int_equal(stats_of(engine).finished_length, rounds * 32);
+    /* How many were there at once is luck, so the allocators' high-water mark still moves; 9,000 lost sequences
+     * would be more than 200 MB, and small losses are the leak sanitizer's to find. */
     if (!SANITIZED)
-        assert_in_range(resident_bytes(), 0, before + (1 << 20));
+        assert_in_range(resident_bytes(), 0, before + (4 << 20));
     engine_free(engine);
 }
 
