@@ -57,7 +57,7 @@ INLINE void float_row(const uint8_t *w, size_t bytes, __m256 (*weights)(const ui
         even[i] = odd[i] = _mm256_setzero_ps();
     size_t j = 0;
     for (; j + 16 <= d; j += 16) {
-        _mm_prefetch((const char *)w + j * bytes + 1024, _MM_HINT_T0);
+        _mm_prefetch((const char *)w + j * bytes + DECODE_AHEAD, _MM_HINT_T0);
         __m256 a = weights(w + j * bytes), b = weights(w + (j + 8) * bytes);
         for (int i = 0; i < n; i++) {
             even[i] = _mm256_fmadd_ps(a, _mm256_loadu_ps(act_row(x, i) + j), even[i]);
@@ -198,7 +198,7 @@ INLINE void row32(const struct codes32 f, const uint8_t *w, const uint8_t *x, si
     for (int i = 0; i < n; i++)
         sums[0][i] = sums[1][i] = _mm256_setzero_ps();
     for (size_t b = 0; b < d / 32; b++, w += f.stride) {
-        _mm_prefetch((const char *)w + 1024, _MM_HINT_T0);
+        _mm_prefetch((const char *)w + DECODE_AHEAD, _MM_HINT_T0);
         float scale = f.e8m0 ? e8m0_half(*w) : _cvtsh_ss(load_u16(w)),
               min = f.has_min ? _cvtsh_ss(load_u16(w + 2)) : 0;
         __m256i codes = f.codes(w);
@@ -316,7 +316,7 @@ INLINE void rowk(const struct codesk f, const uint8_t *w, const uint8_t *x, size
         sums[i] = offsets[i] = _mm256_setzero_ps();
     for (size_t b = 0; b < d / 256; b++, w += f.stride) {
         for (size_t line = 0; line < f.stride; line += 64)
-            _mm_prefetch((const char *)w + 1024 + line, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + DECODE_AHEAD + line, _MM_HINT_T0);
         struct groups g = f.groups(w);
         __m256i sum[INPUTS];
         for (int i = 0; i < n; i++)

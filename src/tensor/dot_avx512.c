@@ -21,7 +21,8 @@ INLINE void float_row(const uint8_t *w, size_t bytes, __m512 (*weights)(const ui
         even[i] = odd[i] = _mm512_setzero_ps();
     size_t j = 0;
     for (; j + 32 <= d; j += 32) {
-        _mm_prefetch((const char *)w + j * bytes + 1024, _MM_HINT_T0);
+        for (size_t line = 0; line < 32 * bytes; line += 64)
+            _mm_prefetch((const char *)w + j * bytes + DECODE_AHEAD + line, _MM_HINT_T0);
         __m512 a = weights(w + j * bytes, 0xffff), b = weights(w + (j + 16) * bytes, 0xffff);
         for (int i = 0; i < n; i++) {
             even[i] = _mm512_fmadd_ps(a, _mm512_loadu_ps(act_row(x, i) + j), even[i]);
@@ -128,7 +129,7 @@ INLINE void row32(const struct codes32 f, const uint8_t *w, const struct input32
     size_t blocks = x->d / 32, b = 0;
     for (; b + CHUNK <= blocks; b += CHUNK, w += CHUNK * f.stride) {
         for (int line = 0; line < CHUNK * f.stride; line += 64)
-            _mm_prefetch((const char *)w + 2048 + line, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + DECODE_AHEAD + line, _MM_HINT_T0);
         chunk32(f, w, x, b, CHUNK, &sums);
     }
     if (b < blocks) {

@@ -51,7 +51,7 @@ INLINE void rowk(const struct codesk f, const uint8_t *w, const struct inputk *x
     }
     for (size_t b = 0; b < x->d / 256; b++, w += f.stride) {
         for (int line = 0; line < f.stride; line += 64)
-            _mm_prefetch((const char *)w + 2048 + line, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + DECODE_AHEAD + line, _MM_HINT_T0);
         struct groups g = f.groups(w);
         __m512i codes[4], scales[4];
         for (int k = 0; k < 4; k++) {
