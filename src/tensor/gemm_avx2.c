@@ -131,6 +131,7 @@ const struct kernels kernels_avx2 = {
     .name = "avx2",
     .vector = &vector_avx2,
     .peak = &peak_avx2,
+    .product = {&product_avx2, &product_avx2},
     .decode =
         {
             [TENSOR_F32] = DOT(dot_avx2_f32),

@@ -87,6 +87,7 @@ const struct gemm gemm_avx512_k16_offset = Q8_GEMM(FORM_Q8KT, multiply_k16_offse
 const struct kernels kernels_avx512 = {.name = "avx512",
                                        .vector = &vector_avx512,
                                        .peak = &peak_avx512,
+                                       .product = {&product_avx512, &product_avx512},
                                        .decode = DECODE_AVX512,
                                        .prefill = {
                                            PREFILL_AVX512,

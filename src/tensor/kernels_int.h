@@ -7,6 +7,7 @@
 #define PHAROS_TENSOR_KERNELS_INT_H
 
 #include "tensor/formats_int.h"
+#include "tensor/product_int.h"
 #include "tensor/tensor.h"
 
 /* ---- Forms of input rows ----
@@ -252,6 +253,7 @@ struct kernels {
     const struct peak_kernels *peak;
     struct mm_kernel decode[FORMAT_TYPES];
     struct mm_kernel prefill[FORMAT_TYPES];
+    const struct product_kernel *product[2]; /* F32, BF16 (product_int.h) */
 };
 
 extern const struct vector_kernels vector_ref, vector_avx2, vector_avx512;

@@ -147,5 +147,9 @@ static const struct peak_kernels peak_ref = {peak_f32, NULL, NULL, read_all};
         [TENSOR_IQ4_XS] = DOT_Q8K(mm_ref_q8k)                                               \
     }
 
-const struct kernels kernels_ref = {
-    .name = "ref", .vector = &vector_ref, .peak = &peak_ref, .decode = REF_KERNELS, .prefill = REF_KERNELS};
+const struct kernels kernels_ref = {.name = "ref",
+                                    .vector = &vector_ref,
+                                    .peak = &peak_ref,
+                                    .product = {&product_ref, &product_ref},
+                                    .decode = REF_KERNELS,
+                                    .prefill = REF_KERNELS};

@@ -147,6 +147,26 @@ struct matmul {
 void tensor_matmuls(struct lane *lane, const struct matmul *matmuls, size_t count, struct act *x,
                     enum phase phase);
 
+/* ---- Products of floats, for training (collective; a barrier ends each) ---- */
+/* c [m][n] = a b, or += with `accumulate`. a is [m][k], or stored [k][m] when a_transposed; b is [k][n], or
+ * stored [n][k] when b_transposed. Strides are floats from stored row to stored row. `bf16`: the inputs are
+ * rounded to BF16, the sums stay F32. c overlaps neither input. No bit depends on the number of lanes.
+ * The three products of a layer y = x w^T, w [out][in], x [tokens][in]:
+ *   y = x w^T: m tokens, n out, k in, b_transposed;   dx = dy w: m tokens, n in, k out;
+ *   dw += dy^T x: m out, n in, k tokens, a_transposed, accumulate. */
+struct product {
+    size_t m, n, k;
+    const float *a, *b;
+    size_t a_stride, b_stride, c_stride;
+    bool a_transposed, b_transposed, accumulate, bf16;
+    float *c;
+    void *workspace; /* tensor_product_workspace_bytes(m, n, k), 64-byte aligned, one for all lanes */
+};
+
+/* Grows with each of m, n, k: the bytes for the largest of each serve all smaller products. */
+size_t tensor_product_workspace_bytes(size_t m, size_t n, size_t k);
+void tensor_product(struct lane *lane, const struct product *p);
+
 /* ---- Vector operations (not collective: the caller shares rows out) ---- */
 float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len);
 void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x,

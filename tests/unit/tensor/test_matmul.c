@@ -17,7 +17,7 @@ static const enum tensor_type types[] = {
 };
 static const char *const sets[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
 
-struct product {
+struct test_product {
     struct matrix w;
     float *x, *y;
     void *workspace;
@@ -27,7 +27,7 @@ struct product {
 
 static void run_product(struct lane *lane, void *ud)
 {
-    struct product *p = ud;
+    struct test_product *p = ud;
     struct act act;
     act_init(&act, p->x, p->n, p->w.cols, p->workspace);
     tensor_matmul(lane, &p->w, &act, p->y, p->w.rows, p->phase);
@@ -45,7 +45,7 @@ static struct pool *make_pool(const char *set, unsigned lanes)
 }
 
 struct product_case {
-    struct product p;
+    struct test_product p;
     float *weights; /* as the blocks say, in floats */
     void *blocks;
 };

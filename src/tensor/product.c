@@ -1,0 +1,132 @@
+/* Products of two float matrices, for training: the loops around a kernel set's micro-kernel.
+ *
+ * Method: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). b is packed, a
+ * chunk of its columns and depth at a time, by all lanes together into the caller's workspace; then lanes
+ * take blocks of c. For each DEPTH of the chunk a lane packs its rows of a into its own scratch, where they
+ * stay in the second-level cache while b's micro-panels go by, each of which stays in the nearest one.
+ *
+ * An element of c is the sum over stretches of DEPTH, in order, of sums over one stretch, in order. How many
+ * rows and columns a lane takes is chosen by the number of lanes and changes no bit. */
+#include "tensor/kernels_int.h"
+#include "tensor/pool_int.h"
+#include "tensor/product_int.h"
+
+#include <assert.h>
+
+#define DEPTH ((size_t)256)
+#define ROWS_MAX ((size_t)240)          /* of a block: a multiple of every tile_rows */
+#define CHUNK_COLUMNS ((size_t)96 * 32) /* of packed b: a multiple of every tile_columns */
+#define CHUNK_DEPTH (DEPTH * 16)
+#define BLOCKS_PER_LANE 8
+#define TILE_COLUMNS_MAX ((size_t)32)
+
+_Static_assert((ROWS_MAX + 32) * DEPTH * sizeof(float) <= POOL_PANEL_BYTES, "packed rows fit in the scratch");
+
+struct chunk {
+    const struct product *p;
+    const struct product_kernel *kernel;
+    size_t column, columns, from, depth;
+};
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t round_up(size_t n, size_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+size_t tensor_product_workspace_bytes(size_t m, size_t n, size_t k)
+{
+    (void)m;
+    return smaller(n + TILE_COLUMNS_MAX, CHUNK_COLUMNS) * smaller(round_up(k, 32), CHUNK_DEPTH) *
+           sizeof(float);
+}
+
+/* Where the micro-panel that begins at `column` of the chunk, at depth `from` of it, is packed. */
+static uint8_t *packed_b(const struct chunk *c, size_t column, size_t from)
+{
+    size_t columns = round_up(c->columns, c->kernel->tile_columns);
+    size_t depth = round_up(smaller(c->depth - from, DEPTH), c->kernel->depth_step);
+    return (uint8_t *)c->p->workspace + (columns * from + column * depth) * c->kernel->element_bytes;
+}
+
+static void pack_b(struct lane *lane, const struct chunk *c)
+{
+    const struct product *p = c->p;
+    size_t step = c->kernel->tile_columns, panels = (c->columns + step - 1) / step, first, end;
+    size_t stretches = (c->depth + DEPTH - 1) / DEPTH;
+    while (lane_take(lane, panels * stretches, 1, &first, &end)) {
+        size_t column = first % panels * step, from = first / panels * DEPTH;
+        size_t row = c->column + column, depth = c->from + from;
+        struct product_strip strip = {
+            .data = p->b + (p->b_transposed ? row * p->b_stride + depth : depth * p->b_stride + row),
+            .stride = p->b_stride,
+            .across = !p->b_transposed,
+            .bf16 = p->bf16,
+            .rows = smaller(c->columns - column, step),
+            .depth = smaller(c->depth - from, DEPTH)};
+        c->kernel->pack_b(&strip, packed_b(c, column, from));
+    }
+    lane_barrier(lane);
+}
+
+static void multiply_block(const struct chunk *c, void *panels, size_t row, size_t rows, size_t column,
+                           size_t columns)
+{
+    const struct product *p = c->p;
+    size_t from = 0;
+    do {
+        size_t at = c->from + from, depth = smaller(c->depth - from, DEPTH);
+        struct product_strip strip = {
+            .data = p->a + (p->a_transposed ? at * p->a_stride + row : row * p->a_stride + at),
+            .stride = p->a_stride,
+            .across = p->a_transposed,
+            .bf16 = p->bf16,
+            .rows = rows,
+            .depth = depth};
+        c->kernel->pack_a(&strip, panels);
+        c->kernel->multiply(&(struct product_block){.a = panels,
+                                                    .b = packed_b(c, column, from),
+                                                    .rows = rows,
+                                                    .columns = columns,
+                                                    .depth = depth,
+                                                    .c = p->c + row * p->c_stride + c->column + column,
+                                                    .c_stride = p->c_stride,
+                                                    .add = p->accumulate || at > 0});
+        from += DEPTH;
+    } while (from < c->depth);
+}
+
+/* Blocks are whole rows of c; where those are too few for the lanes, columns are shared out too. */
+static void multiply(struct lane *lane, const struct chunk *c)
+{
+    size_t m = c->p->m, wanted = (size_t)lane->count * BLOCKS_PER_LANE, first, end;
+    size_t rows = smaller(round_up(m / wanted + 1, c->kernel->tile_rows), ROWS_MAX);
+    size_t down = (m + rows - 1) / rows, parts = down >= wanted / 2 ? 1 : wanted / 2 / (down + 1) + 1;
+    size_t columns = round_up(c->columns / parts + 1, c->kernel->tile_columns);
+    size_t right = (c->columns + columns - 1) / columns;
+    while (lane_take(lane, down * right, 1, &first, &end)) {
+        size_t row = first / right * rows, column = first % right * columns;
+        multiply_block(c, lane->panel, row, smaller(m - row, rows), column,
+                       smaller(c->columns - column, columns));
+    }
+    lane_barrier(lane);
+}
+
+void tensor_product(struct lane *lane, const struct product *p)
+{
+    struct chunk c = {.p = p, .kernel = lane->kernels->product[p->bf16]};
+    for (c.column = 0; c.column < p->n; c.column += CHUNK_COLUMNS) {
+        c.columns = smaller(p->n - c.column, CHUNK_COLUMNS);
+        c.from = 0;
+        do {
+            c.depth = smaller(p->k - c.from, CHUNK_DEPTH);
+            pack_b(lane, &c);
+            multiply(lane, &c);
+            c.from += CHUNK_DEPTH;
+        } while (c.from < p->k);
+    }
+}

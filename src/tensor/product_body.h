@@ -1,0 +1,207 @@
+/* The micro-kernel of float products and its packing, written once with the compiler's vector types for the
+ * sets that include it, which define before:
+ *
+ *   VECTOR_BYTES      width of a vector
+ *   PRODUCT_ROWS      rows of the micro-tile, a multiple of 4
+ *   PRODUCT_VECTORS   vectors of columns of the micro-tile
+ *   PRODUCT_VECTOR    the set's table of vector operations
+ *   product_fma(a, b, c)   c + *a * b
+ *
+ * The micro-tile's sums stay in registers for a whole stretch of depth; a column of a's micro-panel is
+ * broadcast, a row of b's is loaded. At the lower edge the tile has 4 rows or a multiple, at the right edge
+ * fewer vectors, and what is not wanted of those is cut off in a copy. */
+#include <string.h>
+
+#include "tensor/kernels_int.h"
+#include "tensor/product_int.h"
+
+#define PRODUCT_LANES ((size_t)VECTOR_BYTES / 4)
+#define PRODUCT_COLUMNS (PRODUCT_VECTORS * PRODUCT_LANES)
+#define PRODUCT_SUMS ((size_t)PRODUCT_ROWS * PRODUCT_COLUMNS)
+
+typedef float product_vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef float product_vector_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+typedef float product_quad __attribute__((vector_size(16)));
+typedef float product_quad_any __attribute__((vector_size(16), aligned(4), may_alias));
+
+static inline product_vector product_fma(const float *a, product_vector b, product_vector c);
+
+/* ---- Micro-kernel ---- */
+
+/* `rows` and `vectors` are constants where this is called. */
+INLINE void product_tile(const float *a, const float *b, size_t depth, size_t rows, size_t vectors, float *c,
+                         size_t c_stride, bool add)
+{
+    product_vector sums[PRODUCT_ROWS][PRODUCT_VECTORS];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t v = 0; v < vectors; v++)
+            sums[r][v] = (product_vector){0};
+    for (size_t k = 0; k < depth; k++, a += PRODUCT_ROWS, b += PRODUCT_COLUMNS) {
+        product_vector row[PRODUCT_VECTORS];
+        for (size_t v = 0; v < vectors; v++)
+            row[v] = *(const product_vector *)(const void *)(b + v * PRODUCT_LANES);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t v = 0; v < vectors; v++)
+                sums[r][v] = product_fma(a + r, row[v], sums[r][v]);
+    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t v = 0; v < vectors; v++) {
+            float *to = c + r * c_stride + v * PRODUCT_LANES;
+            product_vector value = sums[r][v];
+            if (add)
+                value += *(const product_vector_any *)(const void *)to;
+            *(product_vector_any *)(void *)to = value;
+        }
+}
+
+static void product_tile_whole(const float *a, const float *b, size_t depth, float *c, size_t c_stride,
+                               bool add)
+{
+    product_tile(a, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, c, c_stride, add);
+}
+
+#define PRODUCT_TILE_OF(rows_, vectors_)                                    \
+    if (rows <= (rows_) && vectors <= (vectors_)) {                         \
+        product_tile(a, b, depth, (rows_), (vectors_), c, c_stride, false); \
+        return;                                                             \
+    }
+
+/* The smallest tile that holds rows x vectors. */
+static void product_tile_part(const float *a, const float *b, size_t depth, size_t rows, size_t vectors,
+                              float *c, size_t c_stride)
+{
+#if PRODUCT_VECTORS > 1
+    PRODUCT_TILE_OF(4, 1)
+    PRODUCT_TILE_OF(PRODUCT_ROWS, 1)
+#endif
+#if PRODUCT_VECTORS > 2
+    PRODUCT_TILE_OF(4, 2)
+    PRODUCT_TILE_OF(PRODUCT_ROWS, 2)
+#endif
+#if PRODUCT_ROWS > 4
+    PRODUCT_TILE_OF(4, PRODUCT_VECTORS)
+#endif
+#if PRODUCT_ROWS > 8
+    PRODUCT_TILE_OF(8, PRODUCT_VECTORS)
+#endif
+    product_tile(a, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, c, c_stride, false);
+}
+
+/* A tile that sticks out of c. */
+static void product_tile_edge(const float *a, const float *b, size_t depth, size_t rows, size_t columns,
+                              float *c, size_t c_stride, bool add)
+{
+    float sums[PRODUCT_SUMS];
+    product_tile_part(a, b, depth, rows, (columns + PRODUCT_LANES - 1) / PRODUCT_LANES, sums,
+                      PRODUCT_COLUMNS);
+    for (size_t r = 0; r < rows; r++) {
+        const float *from = sums + r * PRODUCT_COLUMNS;
+        float *to = c + r * c_stride;
+        for (size_t j = 0; j < columns; j++)
+            to[j] = add ? to[j] + from[j] : from[j];
+    }
+}
+
+/* A micro-panel of b stays in the nearest cache while the micro-panels of a go by. */
+static void product_multiply(const struct product_block *block)
+{
+    const float *a = block->a, *b = block->b;
+    size_t depth = block->depth;
+    for (size_t j = 0; j < block->columns; j += PRODUCT_COLUMNS, b += PRODUCT_COLUMNS * depth) {
+        size_t columns = block->columns - j;
+        const float *panel = a;
+        for (size_t i = 0; i < block->rows; i += PRODUCT_ROWS, panel += PRODUCT_ROWS * depth) {
+            size_t rows = block->rows - i;
+            float *c = block->c + i * block->c_stride + j;
+            if (rows >= PRODUCT_ROWS && columns >= PRODUCT_COLUMNS)
+                product_tile_whole(panel, b, depth, c, block->c_stride, block->add);
+            else
+                product_tile_edge(panel, b, depth, rows < PRODUCT_ROWS ? rows : PRODUCT_ROWS,
+                                  columns < PRODUCT_COLUMNS ? columns : PRODUCT_COLUMNS, c, block->c_stride,
+                                  block->add);
+        }
+    }
+}
+
+/* ---- Packing ---- */
+
+/* Rows of a micro-panel from [depth][rows]. */
+INLINE void product_pack_across(const float *from, size_t stride, size_t rows, size_t depth, size_t width,
+                                float *to)
+{
+    for (size_t k = 0; k < depth; k++, from += stride, to += width) {
+        if (rows == width) {
+            memcpy(to, from, width * sizeof *to);
+        } else {
+            memcpy(to, from, rows * sizeof *to);
+            memset(to + rows, 0, (width - rows) * sizeof *to);
+        }
+    }
+}
+
+static inline product_quad product_quad_at(const float *p)
+{
+    return *(const product_quad_any *)(const void *)p;
+}
+
+/* Four depths of four rows, transposed. */
+INLINE void product_pack_quad(const float *from, size_t stride, size_t width, float *to)
+{
+    product_quad r0 = product_quad_at(from), r1 = product_quad_at(from + stride);
+    product_quad r2 = product_quad_at(from + 2 * stride), r3 = product_quad_at(from + 3 * stride);
+    product_quad low01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
+    product_quad high01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+    product_quad low23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+    product_quad high23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+    *(product_quad_any *)(void *)to = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+    *(product_quad_any *)(void *)(to + width) = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+    *(product_quad_any *)(void *)(to + 2 * width) = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+    *(product_quad_any *)(void *)(to + 3 * width) = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+}
+
+/* Rows of a micro-panel from [rows][depth], four by four. */
+INLINE void product_pack_along(const float *from, size_t stride, size_t rows, size_t depth, size_t width,
+                               float *to)
+{
+    size_t r = 0;
+    for (; r + 4 <= rows; r += 4) {
+        const float *quad = from + r * stride;
+        size_t k = 0;
+        for (; k + 4 <= depth; k += 4)
+            product_pack_quad(quad + k, stride, width, to + k * width + r);
+        for (; k < depth; k++)
+            for (size_t i = 0; i < 4; i++)
+                to[k * width + r + i] = quad[i * stride + k];
+    }
+    for (; r < width; r++)
+        for (size_t k = 0; k < depth; k++)
+            to[k * width + r] = r < rows ? from[r * stride + k] : 0.0f;
+}
+
+INLINE void product_pack(const struct product_strip *s, size_t width, float *to)
+{
+    for (size_t r = 0; r < s->rows; r += width, to += width * s->depth) {
+        size_t rows = s->rows - r < width ? s->rows - r : width;
+        if (s->across)
+            product_pack_across(s->data + r, s->stride, rows, s->depth, width, to);
+        else
+            product_pack_along(s->data + r * s->stride, s->stride, rows, s->depth, width, to);
+        if (s->bf16)
+            PRODUCT_VECTOR.round_bf16(to, to, width * s->depth);
+    }
+}
+
+static void product_pack_a(const struct product_strip *strip, void *panels)
+{
+    product_pack(strip, PRODUCT_ROWS, panels);
+}
+
+static void product_pack_b(const struct product_strip *strip, void *panels)
+{
+    product_pack(strip, PRODUCT_COLUMNS, panels);
+}
+
+#define PRODUCT_KERNEL                                                                                    \
+    {                                                                                                     \
+        PRODUCT_ROWS, PRODUCT_COLUMNS, 1, sizeof(float), product_pack_a, product_pack_b, product_multiply \
+    }

@@ -1,0 +1,37 @@
+/* What an instruction set provides for products of floats (product.c). */
+#ifndef PHAROS_TENSOR_PRODUCT_INT_H
+#define PHAROS_TENSOR_PRODUCT_INT_H
+
+#include "tensor/tensor.h"
+
+/* Rows of an operand over a stretch of depth, as they lie in the caller's memory. */
+struct product_strip {
+    const float *data; /* the first row at the first depth */
+    size_t stride;
+    bool across; /* stored [depth][rows], else [rows][depth] */
+    bool bf16;   /* round while packing */
+    size_t rows, depth;
+};
+
+/* c [rows][columns] = (+= with `add`) packed a [rows][depth] times packed b [depth][columns]. */
+struct product_block {
+    const void *a, *b;
+    size_t rows, columns, depth;
+    float *c;
+    size_t c_stride;
+    bool add;
+};
+
+/* A packed operand is a sequence of micro-panels, each `tile_rows` rows of a or `tile_columns` columns of b,
+ * in the order in which the micro-kernel reads them. Missing rows, columns and depth are zero. A micro-panel
+ * has tile_rows (tile_columns) * depth rounded up to `depth_step` elements of `element_bytes`. */
+struct product_kernel {
+    uint32_t tile_rows, tile_columns, depth_step, element_bytes;
+    void (*pack_a)(const struct product_strip *strip, void *panels);
+    void (*pack_b)(const struct product_strip *strip, void *panels);
+    void (*multiply)(const struct product_block *block);
+};
+
+extern const struct product_kernel product_ref, product_avx2, product_avx512;
+
+#endif
