@@ -113,7 +113,7 @@ static const struct gemm gemm_bf16 = {FORM_BF16P, PANEL_ROWS,        PANEL_STRID
 const struct kernels kernels_amx = {.name = "amx",
                                     .vector = &vector_avx512,
                                     .peak = &peak_amx,
-                                    .product = {&product_avx512, &product_avx512},
+                                    .product = {&product_avx512, &product_amx},
                                     .decode = DECODE_AVX512,
                                     .prefill = {
                                         PREFILL_AVX512,

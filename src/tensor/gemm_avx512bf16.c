@@ -57,7 +57,7 @@ static const struct gemm gemm_bf16 = {FORM_BF16P, PANEL_ROWS,        STRIDE, PAN
 const struct kernels kernels_avx512bf16 = {.name = "avx512bf16",
                                            .vector = &vector_avx512,
                                            .peak = &peak_avx512bf16,
-                                           .product = {&product_avx512, &product_avx512},
+                                           .product = {&product_avx512, &product_avx512bf16},
                                            .decode = DECODE_AVX512,
                                            .prefill = {
                                                PREFILL_AVX512,

@@ -2,10 +2,10 @@
  *
  * Method: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). b is packed, a
  * chunk of its columns and depth at a time, by all lanes together into the caller's workspace; then lanes
- * take blocks of c. For each DEPTH of the chunk a lane packs its rows of a into its own scratch, where they
+ * take blocks of c. For each stretch of depth a lane packs its rows of a into its own scratch, where they
  * stay in the second-level cache while b's micro-panels go by, each of which stays in the nearest one.
  *
- * An element of c is the sum over stretches of DEPTH, in order, of sums over one stretch, in order. How many
+ * An element of c is the sum over stretches of depth, in order, of sums over one stretch, in order. How many
  * rows and columns a lane takes is chosen by the number of lanes and changes no bit. */
 #include "tensor/kernels_int.h"
 #include "tensor/pool_int.h"
@@ -13,14 +13,14 @@
 
 #include <assert.h>
 
-#define DEPTH ((size_t)256)
-#define ROWS_MAX ((size_t)240)          /* of a block: a multiple of every tile_rows */
+#define ROWS_MAX ((size_t)256)          /* of a block, and what rounding it up to tile_rows adds */
 #define CHUNK_COLUMNS ((size_t)96 * 32) /* of packed b: a multiple of every tile_columns */
-#define CHUNK_DEPTH (DEPTH * 16)
+#define CHUNK_DEPTH ((size_t)PRODUCT_DEPTH_MAX * 8)
 #define BLOCKS_PER_LANE 8
 #define TILE_COLUMNS_MAX ((size_t)32)
 
-_Static_assert((ROWS_MAX + 32) * DEPTH * sizeof(float) <= POOL_PANEL_BYTES, "packed rows fit in the scratch");
+_Static_assert((ROWS_MAX + 32) * PRODUCT_DEPTH_MAX * sizeof(float) <= POOL_PANEL_BYTES,
+               "packed rows fit in the scratch");
 
 struct chunk {
     const struct product *p;
@@ -49,7 +49,7 @@ size_t tensor_product_workspace_bytes(size_t m, size_t n, size_t k)
 static uint8_t *packed_b(const struct chunk *c, size_t column, size_t from)
 {
     size_t columns = round_up(c->columns, c->kernel->tile_columns);
-    size_t depth = round_up(smaller(c->depth - from, DEPTH), c->kernel->depth_step);
+    size_t depth = round_up(smaller(c->depth - from, c->kernel->depth), c->kernel->depth_step);
     return (uint8_t *)c->p->workspace + (columns * from + column * depth) * c->kernel->element_bytes;
 }
 
@@ -57,9 +57,9 @@ static void pack_b(struct lane *lane, const struct chunk *c)
 {
     const struct product *p = c->p;
     size_t step = c->kernel->tile_columns, panels = (c->columns + step - 1) / step, first, end;
-    size_t stretches = (c->depth + DEPTH - 1) / DEPTH;
+    size_t stretch = c->kernel->depth, stretches = (c->depth + stretch - 1) / stretch;
     while (lane_take(lane, panels * stretches, 1, &first, &end)) {
-        size_t column = first % panels * step, from = first / panels * DEPTH;
+        size_t column = first % panels * step, from = first / panels * stretch;
         size_t row = c->column + column, depth = c->from + from;
         struct product_strip strip = {
             .data = p->b + (p->b_transposed ? row * p->b_stride + depth : depth * p->b_stride + row),
@@ -67,7 +67,7 @@ static void pack_b(struct lane *lane, const struct chunk *c)
             .across = !p->b_transposed,
             .bf16 = p->bf16,
             .rows = smaller(c->columns - column, step),
-            .depth = smaller(c->depth - from, DEPTH)};
+            .depth = smaller(c->depth - from, stretch)};
         c->kernel->pack_b(&strip, packed_b(c, column, from));
     }
     lane_barrier(lane);
@@ -79,7 +79,7 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
     const struct product *p = c->p;
     size_t from = 0;
     do {
-        size_t at = c->from + from, depth = smaller(c->depth - from, DEPTH);
+        size_t at = c->from + from, depth = smaller(c->depth - from, c->kernel->depth);
         struct product_strip strip = {
             .data = p->a + (p->a_transposed ? at * p->a_stride + row : row * p->a_stride + at),
             .stride = p->a_stride,
@@ -96,7 +96,7 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
                                                     .c = p->c + row * p->c_stride + c->column + column,
                                                     .c_stride = p->c_stride,
                                                     .add = p->accumulate || at > 0});
-        from += DEPTH;
+        from += c->kernel->depth;
     } while (from < c->depth);
 }
 

@@ -1,10 +1,10 @@
-/* The micro-kernel of float products and its packing, written once with the compiler's vector types for the
- * sets that include it, which define before:
+/* The micro-kernel of float products, written once with the compiler's vector types for the sets that include
+ * it, which define before:
  *
  *   VECTOR_BYTES      width of a vector
  *   PRODUCT_ROWS      rows of the micro-tile, a multiple of 4
  *   PRODUCT_VECTORS   vectors of columns of the micro-tile
- *   PRODUCT_VECTOR    the set's table of vector operations
+ *   PRODUCT_UNIT      depths in one element of 32 bits: 1 float, or 2 in BF16
  *   product_fma(a, b, c)   c + *a * b
  *
  * The micro-tile's sums stay in registers for a whole stretch of depth; a column of a's micro-panel is
@@ -106,7 +106,7 @@ static void product_tile_edge(const float *a, const float *b, size_t depth, size
 static void product_multiply(const struct product_block *block)
 {
     const float *a = block->a, *b = block->b;
-    size_t depth = block->depth;
+    size_t depth = (block->depth + PRODUCT_UNIT - 1) / PRODUCT_UNIT;
     for (size_t j = 0; j < block->columns; j += PRODUCT_COLUMNS, b += PRODUCT_COLUMNS * depth) {
         size_t columns = block->columns - j;
         const float *panel = a;
@@ -123,85 +123,8 @@ static void product_multiply(const struct product_block *block)
     }
 }
 
-/* ---- Packing ---- */
-
-/* Rows of a micro-panel from [depth][rows]. */
-INLINE void product_pack_across(const float *from, size_t stride, size_t rows, size_t depth, size_t width,
-                                float *to)
-{
-    for (size_t k = 0; k < depth; k++, from += stride, to += width) {
-        if (rows == width) {
-            memcpy(to, from, width * sizeof *to);
-        } else {
-            memcpy(to, from, rows * sizeof *to);
-            memset(to + rows, 0, (width - rows) * sizeof *to);
-        }
-    }
-}
-
-static inline product_quad product_quad_at(const float *p)
-{
-    return *(const product_quad_any *)(const void *)p;
-}
-
-/* Four depths of four rows, transposed. */
-INLINE void product_pack_quad(const float *from, size_t stride, size_t width, float *to)
-{
-    product_quad r0 = product_quad_at(from), r1 = product_quad_at(from + stride);
-    product_quad r2 = product_quad_at(from + 2 * stride), r3 = product_quad_at(from + 3 * stride);
-    product_quad low01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
-    product_quad high01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
-    product_quad low23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
-    product_quad high23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
-    *(product_quad_any *)(void *)to = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-    *(product_quad_any *)(void *)(to + width) = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-    *(product_quad_any *)(void *)(to + 2 * width) = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-    *(product_quad_any *)(void *)(to + 3 * width) = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-}
-
-/* Rows of a micro-panel from [rows][depth], four by four. */
-INLINE void product_pack_along(const float *from, size_t stride, size_t rows, size_t depth, size_t width,
-                               float *to)
-{
-    size_t r = 0;
-    for (; r + 4 <= rows; r += 4) {
-        const float *quad = from + r * stride;
-        size_t k = 0;
-        for (; k + 4 <= depth; k += 4)
-            product_pack_quad(quad + k, stride, width, to + k * width + r);
-        for (; k < depth; k++)
-            for (size_t i = 0; i < 4; i++)
-                to[k * width + r + i] = quad[i * stride + k];
-    }
-    for (; r < width; r++)
-        for (size_t k = 0; k < depth; k++)
-            to[k * width + r] = r < rows ? from[r * stride + k] : 0.0f;
-}
-
-INLINE void product_pack(const struct product_strip *s, size_t width, float *to)
-{
-    for (size_t r = 0; r < s->rows; r += width, to += width * s->depth) {
-        size_t rows = s->rows - r < width ? s->rows - r : width;
-        if (s->across)
-            product_pack_across(s->data + r, s->stride, rows, s->depth, width, to);
-        else
-            product_pack_along(s->data + r * s->stride, s->stride, rows, s->depth, width, to);
-        if (s->bf16)
-            PRODUCT_VECTOR.round_bf16(to, to, width * s->depth);
-    }
-}
-
-static void product_pack_a(const struct product_strip *strip, void *panels)
-{
-    product_pack(strip, PRODUCT_ROWS, panels);
-}
-
-static void product_pack_b(const struct product_strip *strip, void *panels)
-{
-    product_pack(strip, PRODUCT_COLUMNS, panels);
-}
-
-#define PRODUCT_KERNEL                                                                                    \
-    {                                                                                                     \
-        PRODUCT_ROWS, PRODUCT_COLUMNS, 1, sizeof(float), product_pack_a, product_pack_b, product_multiply \
+#define PRODUCT_KERNEL(depth, pack_a, pack_b)                                                   \
+    {                                                                                           \
+        PRODUCT_ROWS, PRODUCT_COLUMNS, PRODUCT_UNIT, (depth), 4 / PRODUCT_UNIT, pack_a, pack_b, \
+            product_multiply                                                                    \
     }

@@ -22,16 +22,18 @@ struct product_block {
     bool add;
 };
 
-/* A packed operand is a sequence of micro-panels, each `tile_rows` rows of a or `tile_columns` columns of b,
+/* `depth`: how much of it is packed and multiplied at a time, a multiple of 32 and at most PRODUCT_DEPTH_MAX.
+ * A packed operand is a sequence of micro-panels, each `tile_rows` rows of a or `tile_columns` columns of b,
  * in the order in which the micro-kernel reads them. Missing rows, columns and depth are zero. A micro-panel
  * has tile_rows (tile_columns) * depth rounded up to `depth_step` elements of `element_bytes`. */
+#define PRODUCT_DEPTH_MAX 512
 struct product_kernel {
-    uint32_t tile_rows, tile_columns, depth_step, element_bytes;
+    uint32_t tile_rows, tile_columns, depth_step, depth, element_bytes;
     void (*pack_a)(const struct product_strip *strip, void *panels);
     void (*pack_b)(const struct product_strip *strip, void *panels);
     void (*multiply)(const struct product_block *block);
 };
 
-extern const struct product_kernel product_ref, product_avx2, product_avx512;
+extern const struct product_kernel product_ref, product_avx2, product_avx512, product_avx512bf16, product_amx;
 
 #endif
