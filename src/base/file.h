@@ -41,6 +41,10 @@ PH_MUST_USE enum ph_status file_out_open(struct file_out *out, const char *path,
                                          struct ph_err *err);
 PH_MUST_USE enum ph_status file_out_write(struct file_out *out, const void *bytes, size_t len,
                                           struct ph_err *err);
+/* Overwrites bytes written before (a header whose content is known only at the end); the next file_out_write
+ * goes on where the last one ended. */
+PH_MUST_USE enum ph_status file_out_rewrite(struct file_out *out, uint64_t offset, const void *bytes,
+                                            size_t len, struct ph_err *err);
 PH_MUST_USE enum ph_status file_out_commit(struct file_out *out, struct ph_err *err);
 void file_out_abandon(struct file_out *out);
 

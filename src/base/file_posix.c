@@ -218,6 +218,23 @@ enum ph_status file_out_write(struct file_out *out, const void *bytes, size_t le
     return write_all(out->fd, bytes, len) == 0 ? PH_OK : fail_os(err, "write", out->path);
 }
 
+enum ph_status file_out_rewrite(struct file_out *out, uint64_t offset, const void *bytes, size_t len,
+                                struct ph_err *err)
+{
+    const char *from = bytes;
+    while (len > 0) {
+        ssize_t written = pwrite(out->fd, from, len < WRITE_BYTES_MAX ? len : WRITE_BYTES_MAX, (off_t)offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return fail_os(err, "write", out->path);
+        from += written;
+        offset += (uint64_t)written;
+        len -= (size_t)written;
+    }
+    return PH_OK;
+}
+
 enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
 {
     enum ph_status status = PH_OK;

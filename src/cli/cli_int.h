@@ -90,6 +90,8 @@ int cmd_detokenize(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_perplexity(int argc, char **argv);
+int cmd_train(int argc, char **argv);
+int cmd_train_tokenizer(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);

@@ -151,6 +151,13 @@ PH_MUST_USE enum ph_status vocab_detokenize(const struct vocab *vocab, const int
  * room for. Returns their count; 0 for ids out of range. */
 size_t vocab_piece(const struct vocab *vocab, int32_t id, bool special, char *out);
 
+/* Cuts text into words as the pre-tokenizer of that name ("gpt-2", "smollm", ...; PH_ERR_UNSUPPORTED: none)
+ * does and tells them in order; joined they are the text, with U+FFFD for what is not UTF-8. `word` answers
+ * false to stop: PH_ERR_CANCELLED. */
+PH_MUST_USE enum ph_status pretokenize(const char *pre, const char *text, size_t len,
+                                       bool (*word)(void *ud, const char *text, size_t len), void *ud,
+                                       struct ph_err *err);
+
 /* Streaming detokenisation: bytes come out only as whole UTF-8 characters; what can never become valid
  * becomes U+FFFD. The concatenation over a stream plus detok_flush equals the batch text with invalid bytes
  * replaced, but for the clean-up of spaces before punctuation that some vocabularies ask for: that would

@@ -1,0 +1,12 @@
+#include "cli/cli_int.h"
+
+static const struct cli_command commands[] = {
+    {"tokenizer", "learn a vocabulary from text", cmd_train_tokenizer},
+    {NULL, NULL, NULL},
+};
+
+int cmd_train(int argc, char **argv)
+{
+    return cli_dispatch("pharos train", "Learns tokenizers and models from your own data.", commands, argc,
+                        argv);
+}

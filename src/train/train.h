@@ -1,0 +1,7 @@
+/* train: learning models on the user's own machine, from text to a model file. */
+#ifndef PHAROS_TRAIN_TRAIN_H
+#define PHAROS_TRAIN_TRAIN_H
+
+#include "train/corpus.h"
+
+#endif
