@@ -5,7 +5,7 @@
  * [pair of depths][32]. Sums begin with c's values, in c's place or, at the edges, in a copy. */
 #include <string.h>
 
-#include "tensor/product_pairs_int.h"
+#include "tensor/product_pairs_body.h"
 
 #define SIDE ((size_t)32)
 #define STEP ((size_t)32) /* depths in a tile */
@@ -36,6 +36,10 @@ INLINE void tile_sums(const uint8_t *a, const uint8_t *b, size_t depth, bool low
 {
     size_t stride = c_stride * sizeof *c;
     float *below = c + 16 * c_stride;
+    for (size_t r = 0; r < SIDE && lower && right; r++) { /* c comes while the sums are made */
+        __builtin_prefetch(c + r * c_stride, 1);
+        __builtin_prefetch(c + r * c_stride + 16, 1);
+    }
     if (add) {
         _tile_loadd(0, c, stride);
         if (right)
@@ -123,31 +127,45 @@ static void multiply(const struct product_block *block)
 
 /* ---- Packing ---- */
 
-static void pack_a(const struct product_strip *s, void *panels)
+/* Rows stored along the depth are rows of tiles, */
+static void pack_along(const struct product_strip *s, uint8_t *to)
 {
-    uint8_t *to = panels;
-    for (size_t row = 0; row < s->rows; row += SIDE)
-        for (size_t k = 0; k < s->depth; k += STEP)
-            for (size_t half = 0; half < SIDE; half += SQUARE, to += TILE_BYTES) {
-                __m512i square[SQUARE];
-                if (row + half >= s->rows) {
-                    memset(to, 0, TILE_BYTES);
-                    continue;
-                }
-                if (s->across) {
-                    square_of_depths(s, row + half, k, square);
-                    square_transpose(square);
-                } else {
-                    square_of_rows(s, row + half, k, square);
-                }
-                for (size_t i = 0; i < SQUARE; i++)
-                    _mm512_storeu_si512(to + i * 64, square[i]);
-            }
+    size_t steps = (s->depth + STEP - 1) / STEP, rows = (s->rows + SIDE - 1) / SIDE * SIDE;
+    for (size_t row = 0; row < rows; row++) {
+        uint8_t *tile = to + row / SIDE * steps * 2 * TILE_BYTES + row % SIDE * 64;
+        const float *p = s->data + row * s->stride;
+        for (size_t k = 0; k < steps * STEP; k += STEP, tile += 2 * TILE_BYTES)
+            _mm512_storeu_si512(tile,
+                                row < s->rows ? units_along(p + k, s->depth - k) : _mm512_setzero_si512());
+    }
+}
+
+/* others are transposed. */
+static void pack_across(const struct product_strip *s, uint8_t *to)
+{
+    size_t steps = (s->depth + STEP - 1) / STEP;
+    for (size_t k = 0; k < s->depth; k += STEP)
+        for (size_t row = 0; row < (s->rows + SIDE - 1) / SIDE * SIDE; row += SQUARE) {
+            uint8_t *tile = to + (row / SIDE * steps + k / STEP) * 2 * TILE_BYTES + row % SIDE * 64;
+            __m512i square[SQUARE];
+            square_of_units(s, row, row < s->rows ? s->rows - row : 0, k, square);
+            square_transpose(square);
+            for (size_t i = 0; i < SQUARE; i++)
+                _mm512_storeu_si512(tile + i * 64, square[i]);
+        }
+}
+
+static void pack_a(const struct product_strip *strip, void *panels)
+{
+    if (strip->across)
+        pack_across(strip, panels);
+    else
+        pack_along(strip, panels);
 }
 
 static void pack_b(const struct product_strip *strip, void *panels)
 {
-    pairs_pack(strip, SIDE, STEP, panels);
+    squares_pack(strip, SIDE, STEP, panels);
 }
 
 const struct product_kernel product_amx = {SIDE, SIDE, STEP, 512, 2, pack_a, pack_b, multiply};

@@ -15,6 +15,7 @@
 #include "tensor/kernels_int.h"
 #include "tensor/product_int.h"
 
+#define UNROLLED _Pragma("GCC unroll 16")
 #define PRODUCT_LANES ((size_t)VECTOR_BYTES / 4)
 #define PRODUCT_COLUMNS (PRODUCT_VECTORS * PRODUCT_LANES)
 #define PRODUCT_SUMS ((size_t)PRODUCT_ROWS * PRODUCT_COLUMNS)
@@ -28,29 +29,34 @@ static inline product_vector product_fma(const float *a, product_vector b, produ
 
 /* ---- Micro-kernel ---- */
 
+static inline product_vector product_load(const float *p)
+{
+    return *(const product_vector_any *)(const void *)p;
+}
+
 /* `rows` and `vectors` are constants where this is called. */
 INLINE void product_tile(const float *a, const float *b, size_t depth, size_t rows, size_t vectors, float *c,
                          size_t c_stride, bool add)
 {
-    product_vector sums[PRODUCT_ROWS][PRODUCT_VECTORS];
-    for (size_t r = 0; r < rows; r++)
-        for (size_t v = 0; v < vectors; v++)
-            sums[r][v] = (product_vector){0};
+    product_vector sums[PRODUCT_ROWS][PRODUCT_VECTORS] = {{{0}}};
+    UNROLLED for (size_t r = 0; r < rows; r++) /* c comes while the sums are made */
+        UNROLLED for (size_t v = 0; v < vectors; v++)
+            __builtin_prefetch(c + r * c_stride + v * PRODUCT_LANES, 1);
     for (size_t k = 0; k < depth; k++, a += PRODUCT_ROWS, b += PRODUCT_COLUMNS) {
         product_vector row[PRODUCT_VECTORS];
-        for (size_t v = 0; v < vectors; v++)
+        UNROLLED for (size_t v = 0; v < vectors; v++)
             row[v] = *(const product_vector *)(const void *)(b + v * PRODUCT_LANES);
-        for (size_t r = 0; r < rows; r++)
-            for (size_t v = 0; v < vectors; v++)
+        UNROLLED for (size_t r = 0; r < rows; r++)
+            UNROLLED for (size_t v = 0; v < vectors; v++)
                 sums[r][v] = product_fma(a + r, row[v], sums[r][v]);
     }
-    for (size_t r = 0; r < rows; r++)
-        for (size_t v = 0; v < vectors; v++) {
+    UNROLLED for (size_t r = 0; r < rows; r++)
+        UNROLLED for (size_t v = 0; v < vectors; v++) {
             float *to = c + r * c_stride + v * PRODUCT_LANES;
-            product_vector value = sums[r][v];
+            product_vector before = {0};
             if (add)
-                value += *(const product_vector_any *)(const void *)to;
-            *(product_vector_any *)(void *)to = value;
+                before = product_load(to);
+            *(product_vector_any *)(void *)to = before + sums[r][v];
         }
 }
 
