@@ -150,8 +150,7 @@ static void pack_across(const struct product_strip *s, uint8_t *to)
             __m512i square[SQUARE];
             square_of_units(s, row, row < s->rows ? s->rows - row : 0, k, square);
             square_transpose(square);
-            for (size_t i = 0; i < SQUARE; i++)
-                _mm512_storeu_si512(tile + i * 64, square[i]);
+            UNROLLED for (size_t i = 0; i < SQUARE; i++) _mm512_storeu_si512(tile + i * 64, square[i]);
         }
 }
 

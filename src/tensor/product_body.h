@@ -15,7 +15,6 @@
 #include "tensor/kernels_int.h"
 #include "tensor/product_int.h"
 
-#define UNROLLED _Pragma("GCC unroll 16")
 #define PRODUCT_LANES ((size_t)VECTOR_BYTES / 4)
 #define PRODUCT_COLUMNS (PRODUCT_VECTORS * PRODUCT_LANES)
 #define PRODUCT_SUMS ((size_t)PRODUCT_ROWS * PRODUCT_COLUMNS)
@@ -44,20 +43,19 @@ INLINE void product_tile(const float *a, const float *b, size_t depth, size_t ro
             __builtin_prefetch(c + r * c_stride + v * PRODUCT_LANES, 1);
     for (size_t k = 0; k < depth; k++, a += PRODUCT_ROWS, b += PRODUCT_COLUMNS) {
         product_vector row[PRODUCT_VECTORS];
-        UNROLLED for (size_t v = 0; v < vectors; v++)
-            row[v] = *(const product_vector *)(const void *)(b + v * PRODUCT_LANES);
-        UNROLLED for (size_t r = 0; r < rows; r++)
-            UNROLLED for (size_t v = 0; v < vectors; v++)
-                sums[r][v] = product_fma(a + r, row[v], sums[r][v]);
+        UNROLLED for (size_t v = 0; v < vectors; v++) row[v] =
+            *(const product_vector *)(const void *)(b + v * PRODUCT_LANES);
+        UNROLLED for (size_t r = 0; r < rows; r++) UNROLLED for (size_t v = 0; v < vectors; v++) sums[r][v] =
+            product_fma(a + r, row[v], sums[r][v]);
     }
-    UNROLLED for (size_t r = 0; r < rows; r++)
-        UNROLLED for (size_t v = 0; v < vectors; v++) {
-            float *to = c + r * c_stride + v * PRODUCT_LANES;
-            product_vector before = {0};
-            if (add)
-                before = product_load(to);
-            *(product_vector_any *)(void *)to = before + sums[r][v];
-        }
+    UNROLLED for (size_t r = 0; r < rows; r++) UNROLLED for (size_t v = 0; v < vectors; v++)
+    {
+        float *to = c + r * c_stride + v * PRODUCT_LANES;
+        product_vector before = {0};
+        if (add)
+            before = product_load(to);
+        *(product_vector_any *)(void *)to = before + sums[r][v];
+    }
 }
 
 static void product_tile_whole(const float *a, const float *b, size_t depth, float *c, size_t c_stride,

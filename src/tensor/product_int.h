@@ -4,6 +4,9 @@
 
 #include "tensor/tensor.h"
 
+/* Before a short loop whose variables are to stay in registers. */
+#define UNROLLED _Pragma("GCC unroll 16")
+
 /* Rows of an operand over a stretch of depth, as they lie in the caller's memory. */
 struct product_strip {
     const float *data; /* the first row at the first depth */

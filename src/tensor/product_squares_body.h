@@ -16,23 +16,27 @@
 INLINE void square_transpose(__m512i r[SQUARE])
 {
     __m512i t[SQUARE];
-    for (size_t i = 0; i < 8; i++) {
+    UNROLLED for (size_t i = 0; i < 8; i++)
+    {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
     }
-    for (size_t i = 0; i < 16; i += 4) {
+    UNROLLED for (size_t i = 0; i < 16; i += 4)
+    {
         r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
         r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
         r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    for (size_t i = 0; i < 4; i++) { /* r[4 g + i]: columns i, 4 + i, 8 + i, 12 + i of rows 4 g .. 4 g + 3 */
+    UNROLLED for (size_t i = 0; i < 4; i++)
+    { /* r[4 g + i]: columns i, 4 + i, 8 + i, 12 + i of rows 4 g .. 4 g + 3 */
         t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
         t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
         t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
         t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
     }
-    for (size_t i = 0; i < 4; i++) {
+    UNROLLED for (size_t i = 0; i < 4; i++)
+    {
         r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
         r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
         r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
@@ -45,8 +49,8 @@ INLINE void square_of_rows(const struct product_strip *s, size_t row, size_t row
                            __m512i square[SQUARE])
 {
     const float *p = s->data + row * s->stride + k;
-    for (size_t i = 0; i < SQUARE; i++)
-        square[i] = i < rows ? units_along(p + i * s->stride, s->depth - k) : _mm512_setzero_si512();
+    UNROLLED for (size_t i = 0; i < SQUARE; i++) square[i] =
+        i < rows ? units_along(p + i * s->stride, s->depth - k) : _mm512_setzero_si512();
 }
 
 /* and a vector for each unit. */
@@ -54,9 +58,9 @@ INLINE void square_of_units(const struct product_strip *s, size_t row, size_t ro
                             __m512i square[SQUARE])
 {
     __mmask16 mask = lanes_below(0, rows);
-    for (size_t i = 0; i < SQUARE; i++, k += unit_depth)
-        square[i] = k < s->depth ? units_across(s->data + k * s->stride + row, s->stride, mask, s->depth - k)
-                                 : _mm512_setzero_si512();
+    UNROLLED for (size_t i = 0; i < SQUARE; i++, k += unit_depth) square[i] =
+        k < s->depth ? units_across(s->data + k * s->stride + row, s->stride, mask, s->depth - k)
+                     : _mm512_setzero_si512();
 }
 
 INLINE size_t squares_least(size_t a, size_t b)
@@ -64,39 +68,46 @@ INLINE size_t squares_least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Rows [row, row + `width`) of the strip, at most 16 of them there, at units [unit, unit + 16) of `units`. */
-INLINE void square_pack(const struct product_strip *s, size_t row, size_t most, size_t unit, size_t units,
-                        size_t width, uint32_t *to)
+/* Micro-panels [units][width]: depths stored across are copied one after the other, to all panels. */
+INLINE void units_pack(const struct product_strip *s, size_t width, size_t units, uint32_t *panels)
 {
-    size_t rows = row < s->rows ? squares_least(s->rows - row, most) : 0;
-    size_t count = squares_least(units - unit, SQUARE);
-    __mmask16 wanted = lanes_below(0, most);
-    __m512i square[SQUARE];
-    if (s->across) {
-        square_of_units(s, row, rows, unit * unit_depth, square);
-    } else {
-        square_of_rows(s, row, rows, unit * unit_depth, square);
-        square_transpose(square);
+    for (size_t unit = 0; unit < units; unit++) {
+        size_t k = unit * unit_depth;
+        const float *p = s->data + k * s->stride;
+        for (size_t row = 0; row < s->rows; row += width)
+            for (size_t i = 0; i < width; i += SQUARE) {
+                __mmask16 wanted = lanes_below(i, width);
+                __mmask16 rows = k < s->depth ? wanted & lanes_below(row + i, s->rows) : 0;
+                __m512i across = units_across(p + row + i, s->stride, rows, s->depth - k);
+                _mm512_mask_storeu_epi32(panels + row * units + unit * width + i, wanted, across);
+            }
     }
-    if (count == SQUARE)
-        for (size_t j = 0; j < SQUARE; j++)
-            _mm512_mask_storeu_epi32(to + j * width, wanted, square[j]);
-    else
-        for (size_t j = 0; j < count; j++)
-            _mm512_mask_storeu_epi32(to + j * width, wanted, square[j]);
 }
 
-/* Micro-panels [units][width] of the whole strip, its depth rounded up to depth_step. */
+/* Rows stored along the depth are transposed, a micro-panel after the other. */
+INLINE void rows_pack(const struct product_strip *s, size_t width, size_t units, uint32_t *panels)
+{
+    for (size_t row = 0; row < s->rows; row += width)
+        for (size_t i = 0; i < width; i += SQUARE) {
+            size_t most = squares_least(width - i, SQUARE);
+            size_t rows = row + i < s->rows ? squares_least(s->rows - row - i, most) : 0;
+            for (size_t unit = 0; unit < units; unit += SQUARE) {
+                uint32_t *to = panels + row * units + unit * width + i;
+                __m512i square[SQUARE];
+                square_of_rows(s, row + i, rows, unit * unit_depth, square);
+                square_transpose(square);
+                UNROLLED for (size_t j = 0; j < SQUARE; j++) if (unit + j < units)
+                    _mm512_mask_storeu_epi32(to + j * width, lanes_below(0, most), square[j]);
+            }
+        }
+}
+
+/* The whole strip, its depth rounded up to depth_step. */
 INLINE void squares_pack(const struct product_strip *s, size_t width, size_t depth_step, void *panels)
 {
     size_t units = (s->depth + depth_step - 1) / depth_step * depth_step / unit_depth;
-    size_t band = s->across ? SQUARE : units;
-    for (size_t from = 0; from < units; from += band)
-        for (size_t row = 0; row < s->rows; row += width) {
-            uint32_t *panel = (uint32_t *)panels + row * units;
-            for (size_t i = 0; i < width; i += SQUARE)
-                for (size_t unit = from; unit < squares_least(from + band, units); unit += SQUARE)
-                    square_pack(s, row + i, squares_least(width - i, SQUARE), unit, units, width,
-                                panel + unit * width + i);
-        }
+    if (s->across)
+        units_pack(s, width, units, panels);
+    else
+        rows_pack(s, width, units, panels);
 }
