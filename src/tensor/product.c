@@ -16,7 +16,9 @@
 #define ROWS_MAX ((size_t)256)          /* of a block, and what rounding it up to tile_rows adds */
 #define CHUNK_COLUMNS ((size_t)96 * 32) /* of packed b: a multiple of every tile_columns */
 #define CHUNK_DEPTH ((size_t)PRODUCT_DEPTH_MAX * 8)
-#define BLOCKS_PER_LANE 8
+#define ROWS_LEAST ((size_t)64)
+#define BLOCKS_PER_LANE ((size_t)8)
+#define PANELS_AT_ONCE 8
 #define TILE_COLUMNS_MAX ((size_t)32)
 
 _Static_assert((ROWS_MAX + 32) * PRODUCT_DEPTH_MAX * sizeof(float) <= POOL_PANEL_BYTES,
@@ -53,20 +55,22 @@ static uint8_t *packed_b(const struct chunk *c, size_t column, size_t from)
     return (uint8_t *)c->p->workspace + (columns * from + column * depth) * c->kernel->element_bytes;
 }
 
+/* Columns that lie side by side are packed together, so that memory is read in its order. */
 static void pack_b(struct lane *lane, const struct chunk *c)
 {
     const struct product *p = c->p;
-    size_t step = c->kernel->tile_columns, panels = (c->columns + step - 1) / step, first, end;
+    size_t width = c->kernel->tile_columns * (p->b_transposed ? 1 : PANELS_AT_ONCE), first, end;
+    size_t right = (c->columns + width - 1) / width;
     size_t stretch = c->kernel->depth, stretches = (c->depth + stretch - 1) / stretch;
-    while (lane_take(lane, panels * stretches, 1, &first, &end)) {
-        size_t column = first % panels * step, from = first / panels * stretch;
+    while (lane_take(lane, right * stretches, 1, &first, &end)) {
+        size_t column = first % right * width, from = first / right * stretch;
         size_t row = c->column + column, depth = c->from + from;
         struct product_strip strip = {
             .data = p->b + (p->b_transposed ? row * p->b_stride + depth : depth * p->b_stride + row),
             .stride = p->b_stride,
             .across = !p->b_transposed,
             .bf16 = p->bf16,
-            .rows = smaller(c->columns - column, step),
+            .rows = smaller(c->columns - column, width),
             .depth = smaller(c->depth - from, stretch)};
         c->kernel->pack_b(&strip, packed_b(c, column, from));
     }
@@ -100,13 +104,15 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
     } while (from < c->depth);
 }
 
-/* Blocks are whole rows of c; where those are too few for the lanes, columns are shared out too. */
+/* Blocks are whole rows of c, as many for each lane; where even one each would be too low, columns are shared
+ * out too. */
 static void multiply(struct lane *lane, const struct chunk *c)
 {
-    size_t m = c->p->m, wanted = (size_t)lane->count * BLOCKS_PER_LANE, first, end;
-    size_t rows = smaller(round_up(m / wanted + 1, c->kernel->tile_rows), ROWS_MAX);
-    size_t down = (m + rows - 1) / rows, parts = down >= wanted / 2 ? 1 : wanted / 2 / (down + 1) + 1;
-    size_t columns = round_up(c->columns / parts + 1, c->kernel->tile_columns);
+    size_t m = c->p->m, lanes = lane->count, tile = c->kernel->tile_rows, first, end;
+    size_t each = smaller(m / (lanes * ROWS_LEAST) + 1, BLOCKS_PER_LANE);
+    size_t rows = smaller(round_up(m / (lanes * each) + (m % (lanes * each) > 0), tile), ROWS_MAX);
+    size_t down = rows ? (m + rows - 1) / rows : 0, parts = down >= lanes ? 1 : lanes / (down + 1) + 1;
+    size_t columns = round_up((c->columns + parts - 1) / parts, c->kernel->tile_columns);
     size_t right = (c->columns + columns - 1) / columns;
     while (lane_take(lane, down * right, 1, &first, &end)) {
         size_t row = first / right * rows, column = first % right * columns;

@@ -1,4 +1,5 @@
-/* Packing for products of BF16: units are pairs of consecutive depths, as VDPBF16PS and TDPBF16PS read them. */
+/* Packing for products of BF16: a unit is a pair of consecutive depths, the operand of VDPBF16PS and
+ * TDPBF16PS. */
 #include <immintrin.h>
 
 #include "tensor/kernels_avx512_int.h"

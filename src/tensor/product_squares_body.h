@@ -1,13 +1,14 @@
-/* Packing for products on AVX-512, in squares of sixteen rows by sixteen units of depth: a unit is 32 bits, one
- * float or two in BF16. The including file defines before:
+/* Packing for products on AVX-512, in squares of sixteen rows by sixteen units of depth: a unit is 32 bits,
+ * one float or two in BF16. The including file defines before:
  *
- *   unit_depth                     depths in a unit
- *   units_along(p, left)           sixteen units of a row from p on, zero after `left` depths
- *   units_across(p, stride, rows, left)   a unit of sixteen rows, stored `stride` apart; zero likewise
+ *   unit_depth             depths in a unit
+ *   units_along(p, left)   sixteen units of a row from p on, zero after `left` depths
+ *   units_across(p, stride, rows, left)   one unit of sixteen rows side by side, the next depth of it
+ *                          `stride` further; zero likewise
  *
- * Rows stored along the depth come as vectors of one row each, depths stored across the rows as vectors of one
- * unit of sixteen rows each; what is wanted the other way round is transposed in registers. Memory is read in
- * the order in which it lies, as far as squares allow. */
+ * Rows stored along the depth come as vectors of one row each, depths stored across the rows as vectors of
+ * one unit of sixteen rows each; what is wanted the other way round is transposed in registers. Memory is
+ * read in the order in which it lies, as far as squares allow. */
 #include "tensor/kernels_avx512_int.h"
 #include "tensor/product_int.h"
 
@@ -44,7 +45,7 @@ INLINE void square_transpose(__m512i r[SQUARE])
     }
 }
 
-/* Up to 16 rows of a strip from `row` on and 16 units from depth k on, the rest zero: a vector for each row, */
+/* Up to 16 rows of a strip from `row` on, 16 units from depth k on, the rest zero: a vector for each row, */
 INLINE void square_of_rows(const struct product_strip *s, size_t row, size_t rows, size_t k,
                            __m512i square[SQUARE])
 {
