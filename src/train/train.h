@@ -3,5 +3,6 @@
 #define PHAROS_TRAIN_TRAIN_H
 
 #include "train/corpus.h"
+#include "train/layers.h"
 
 #endif

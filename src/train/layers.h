@@ -1,0 +1,216 @@
+/* Layers with explicit forward and backward, losses, an optimiser, and the decoder built of them.
+ *
+ * A layer is a plain struct of sizes and pointers that owns nothing; x_forward and x_backward work on the
+ * caller's arrays. Rows are positions of all sequences, [batch * time][width], row-major.
+ *
+ * Invariants (assertions cite the number):
+ *  L1  Every function that takes a lane is collective: all lanes of the pool call it with the same arguments.
+ *      A barrier ends each, so its results are there for all when it returns.
+ *  L2  Nothing allocates. Scratch is the caller's, x_scratch_bytes(..) long, 64-byte aligned, one for all
+ *      lanes; it carries nothing from one call to the next.
+ *  L3  No bit of a result depends on the number of lanes: a sum runs over fixed pieces in a fixed order, and
+ *      what is shared out are elements of the result, never terms of a sum.
+ *  L4  Gradients of parameters are added to (+=), so that micro-batches accumulate; a NULL one is frozen.
+ *      Gradients of inputs are written, or added to where a function takes `add`; NULL: not wanted.
+ *
+ * Thread: those of the pool; distinct pools are independent. */
+#ifndef PHAROS_TRAIN_LAYERS_H
+#define PHAROS_TRAIN_LAYERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "tensor/tensor.h"
+
+/* ---- Layers ---- */
+
+/* y [rows][d] = w[token]; tokens are below vocab (the caller's word). */
+struct embedding {
+    size_t vocab, d;
+    const float *w; /* [vocab][d] */
+    float *dw;
+};
+
+void embedding_forward(struct lane *lane, const struct embedding *e, const int32_t *tokens, size_t rows,
+                       float *y);
+void embedding_backward(struct lane *lane, const struct embedding *e, const int32_t *tokens, const float *dy,
+                        size_t rows);
+
+/* y [rows][out] = x [rows][in] w^T + bias. */
+struct linear {
+    size_t in, out;
+    const float *w;    /* [out][in] */
+    const float *bias; /* [out], or NULL */
+    float *dw, *dbias;
+    bool bf16; /* products of inputs rounded to BF16, sums in F32 */
+};
+
+size_t linear_scratch_bytes(size_t in, size_t out, size_t rows);
+void linear_forward(struct lane *lane, const struct linear *l, const float *x, size_t rows, float *y,
+                    void *scratch);
+void linear_backward(struct lane *lane, const struct linear *l, const float *x, const float *dy, size_t rows,
+                     float *dx, bool add, void *scratch);
+
+/* RMSNorm (Zhang and Sennrich 2019): y = x / rms(x) * w. LayerNorm (Ba et al. 2016) where `centred`:
+ * y = (x - mean) / sd * w + bias. `stats` [rows][2] is kept from forward to backward. */
+struct norm {
+    size_t d;
+    float eps;
+    bool centred;
+    const float *w;    /* [d] */
+    const float *bias; /* [d], or NULL; only where centred */
+    float *dw, *dbias;
+};
+
+void norm_forward(struct lane *lane, const struct norm *n, const float *x, size_t rows, float *y,
+                  float *stats);
+void norm_backward(struct lane *lane, const struct norm *n, const float *x, const float *stats,
+                   const float *dy, size_t rows, float *dx, bool add);
+
+/* Rotary positions (Su et al. 2021), in place on x [batch * time][heads][head_dim], head_dim even. neox:
+ * pairs (i, i + head_dim / 2); else (2i, 2i + 1). A rotation's gradient is the rotation back. */
+struct rotary {
+    size_t time, heads, head_dim;
+    bool neox;
+    const float *table; /* [time][head_dim / 2][2], cosine and sine, from rotary_table */
+};
+
+void rotary_table(float *table, size_t time, size_t head_dim, double base);
+void rotary_forward(struct lane *lane, const struct rotary *r, float *x, size_t rows);
+void rotary_backward(struct lane *lane, const struct rotary *r, float *dx, size_t rows);
+
+/* Softmax attention; query head h reads key and value head h / (heads / kv_heads). causal: position t sees
+ * 0..t, and what it can't see is not computed. Weights are computed again in backward instead of kept.
+ * q, out [batch * time][heads][head_dim]; k, v [batch * time][kv_heads][head_dim]. */
+struct attention {
+    size_t batch, time, heads, kv_heads, head_dim;
+    bool causal;
+};
+
+size_t attention_scratch_bytes(const struct attention *a, unsigned lanes);
+void attention_forward(struct lane *lane, const struct attention *a, const float *q, const float *k,
+                       const float *v, float *out, void *scratch);
+/* Writes dq, dk, dv, all of them wanted. */
+void attention_backward(struct lane *lane, const struct attention *a, const float *q, const float *k,
+                        const float *v, const float *dout, float *dq, float *dk, float *dv, void *scratch);
+
+/* Elementwise. SwiGLU (Shazeer 2020): y = silu(gate) * up. backward: dgate may be gate, dup may be up or dy.
+ * GELU in its tanh form (Hendrycks and Gimpel 2016), SiLU: dx may be dy. */
+void swiglu_forward(struct lane *lane, const float *gate, const float *up, size_t len, float *y);
+void swiglu_backward(struct lane *lane, const float *gate, const float *up, const float *dy, size_t len,
+                     float *dgate, float *dup);
+void gelu_forward(struct lane *lane, const float *x, size_t len, float *y);
+void gelu_backward(struct lane *lane, const float *x, const float *dy, size_t len, float *dx);
+void residual_add(struct lane *lane, float *y, const float *x, size_t len); /* y += x */
+
+/* ---- Losses ---- */
+
+/* The output layer with softmax and cross-entropy fused: logits exist for one chunk of rows at a time and
+ * become their own gradient in place. Returns through `losses` [rows] -log p(target) of each row (0 where its
+ * weight is 0: such rows are not predicted and their target is not read). dx [rows][d] is the gradient of
+ * sum over rows of weights[r] * losses[r]; with dx NULL nothing but the losses is computed. */
+struct output {
+    size_t vocab, d;
+    const float *w; /* [vocab][d]: the embedding's where tied */
+    float *dw;
+    bool bf16;
+};
+
+size_t output_scratch_bytes(size_t vocab, size_t d, size_t rows);
+void output_loss(struct lane *lane, const struct output *o, const float *x, const int32_t *targets,
+                 const float *weights, size_t rows, float *losses, float *dx, void *scratch);
+
+/* Row weights for output_loss, over a whole step's examples (all micro-batches): targets below 0 are not
+ * predicted. Token mean: 1 / predicted. Quality: q_i / (predicted of example i * sum of q), q clipped to
+ * [LOSS_QUALITY_MIN, 1]; examples that predict nothing don't count. Not collective. */
+#define LOSS_QUALITY_MIN 0.05f
+void loss_weights_token_mean(const int32_t *targets, size_t rows, float *weights);
+void loss_weights_quality(const int32_t *targets, const float *quality, size_t examples, size_t time,
+                          float *weights);
+
+/* Ranking. Pairwise logistic: mean over pairs of log(1 + exp(-(score of better - score of worse))).
+ * Listwise softmax: -sum over i of share_i log softmax(scores)_i, shares = relevance / sum of relevance; 0
+ * where nothing is relevant. dscores is written (NULL: not wanted). Not collective. */
+double loss_pairwise(const float *better, const float *worse, size_t pairs, float *dbetter, float *dworse);
+double loss_listwise(const float *scores, const float *relevance, size_t count, float *dscores);
+
+/* ---- Optimiser ---- */
+
+/* A named slice of one flat array of parameters. */
+#define PARAM_NAME_MAX 48
+struct param {
+    char name[PARAM_NAME_MAX]; /* GGUF's: "blk.0.attn_q.weight" */
+    size_t rows, cols, offset;
+    bool decay; /* takes part in weight decay: matrices, not norms or biases */
+};
+
+/* AdamW (Loshchilov and Hutter 2019). m and v have the parameters' layout and begin at 0. */
+struct adamw {
+    float rate, beta1, beta2, eps, decay;
+    uint64_t step; /* 1 at the first */
+    float *m, *v;
+};
+
+/* One step with gradients g * scale. The slices cover disjoint ranges. */
+void adamw_step(struct lane *lane, const struct adamw *a, const struct param *params, size_t count, float *w,
+                const float *g, float scale);
+/* The global L2 norm of g; every lane gets it. scratch: gradient_norm_scratch_bytes(len). */
+size_t gradient_norm_scratch_bytes(size_t len);
+double gradient_norm(struct lane *lane, const float *g, size_t len, void *scratch);
+float clip_scale(double norm, double norm_max); /* min(1, norm_max / norm); 1 when norm_max is 0 */
+
+/* Linear warm-up to `peak`, then the half cosine to `floor` at `steps`, `floor` from there on. */
+struct schedule {
+    double peak, floor;
+    uint64_t warmup, steps;
+};
+
+double schedule_rate(const struct schedule *s, uint64_t step); /* step 1 is the first */
+
+/* ---- Decoder: the llama architecture ---- */
+struct decoder_config {
+    size_t vocab, d, layers, heads, kv_heads, ff, context;
+    double rope_base;
+    float norm_eps;
+    bool tied;      /* output weights are the embedding */
+    bool rope_neox; /* GGUF's "llama" is not */
+    bool bf16;
+    bool recompute; /* keep only each layer's input; its activations are computed again in backward */
+};
+
+/* One batch. A row of weight 0 is not predicted. */
+struct decoder_batch {
+    size_t batch, time;     /* within those of decoder_create */
+    const int32_t *tokens;  /* [batch][time], below vocab */
+    const int32_t *targets; /* [batch][time] */
+    const float *weights;   /* [batch][time], from loss_weights_* */
+};
+
+struct decoder;
+
+/* Allocates parameters, gradients and the workspace of steps of up to batch x time. Errors name the size that
+ * is not acceptable. The pool stays the caller's and outlives the decoder. */
+PH_MUST_USE enum ph_status decoder_create(struct decoder **out, struct pool *pool,
+                                          const struct decoder_config *config, size_t batch, size_t time,
+                                          struct ph_err *err);
+void decoder_free(struct decoder *decoder);
+const struct decoder_config *decoder_config(const struct decoder *decoder);
+const struct param *decoder_params(const struct decoder *decoder, size_t *count);
+size_t decoder_len(const struct decoder *decoder);   /* parameters in all */
+float *decoder_weights(struct decoder *decoder);     /* [decoder_len] */
+float *decoder_gradients(struct decoder *decoder);   /* [decoder_len] */
+size_t decoder_bytes(const struct decoder *decoder); /* all memory it holds */
+/* Normal, deviation 0.02, that of projections into the residual stream divided by sqrt(2 layers); norms 1. */
+void decoder_init_weights(struct decoder *decoder, uint64_t seed);
+
+void decoder_clear_gradients(struct decoder *decoder);
+/* Adds the batch's gradients and returns its weighted loss. Not collective: runs the pool. */
+double decoder_accumulate(struct decoder *decoder, const struct decoder_batch *batch);
+/* The weighted loss alone; losses [batch * time] of each row where not NULL. */
+double decoder_evaluate(struct decoder *decoder, const struct decoder_batch *batch, float *losses);
+/* Clips gradients to norm_max (0: not) and takes one AdamW step. Returns the norm before clipping. */
+double decoder_update(struct decoder *decoder, const struct adamw *adamw, double norm_max);
+
+#endif

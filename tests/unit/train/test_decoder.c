@@ -1,0 +1,347 @@
+/* The whole decoder: gradients, learning, lanes, accumulation, recomputation; AdamW and schedules. */
+#include "test_support.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "train/reference.h"
+
+enum { BATCH = 2, TIME = 7, ROWS = BATCH * TIME, VOCAB = 37 };
+
+static const struct decoder_config tiny = {.vocab = VOCAB,
+                                           .d = 18,
+                                           .layers = 2,
+                                           .heads = 3,
+                                           .kv_heads = 1,
+                                           .ff = 23,
+                                           .context = TIME,
+                                           .rope_base = 100,
+                                           .norm_eps = 1e-5f,
+                                           .tied = true};
+
+struct fixture {
+    struct pool *pool;
+    struct decoder *decoder;
+    int32_t tokens[ROWS], targets[ROWS];
+    float weights[ROWS];
+    struct decoder_batch batch;
+    struct decoder_config config;
+    const struct param *params;
+    double *w;
+};
+
+static void open_fixture(struct fixture *f, struct decoder_config config, unsigned lanes, size_t time)
+{
+    size_t count;
+    struct ph_err err = {0};
+    *f = (struct fixture){.config = config};
+    assert_int_equal(pool_create(&f->pool, lanes, 0, kernels_select(NULL), NULL), PH_OK);
+    if (decoder_create(&f->decoder, f->pool, &config, BATCH, TIME, &err) != PH_OK)
+        fail_msg("%s", err.message);
+    f->params = decoder_params(f->decoder, &count);
+    fill_random(5, 0.5, decoder_weights(f->decoder), NULL, decoder_len(f->decoder));
+    for (size_t r = 0; r < ROWS; r++) {
+        f->tokens[r] = (int32_t)(r * 5 % VOCAB);
+        f->targets[r] = r % 5 == 3 ? -1 : (int32_t)((r * 17 + 3) % VOCAB);
+    }
+    f->batch = (struct decoder_batch){BATCH, time, f->tokens, f->targets, f->weights};
+    loss_weights_token_mean(f->targets, BATCH * time, f->weights);
+}
+
+static void close_fixture(struct fixture *f)
+{
+    decoder_free(f->decoder);
+    pool_free(f->pool);
+    mem_free(f->w);
+}
+
+static double whole_loss(void *ud)
+{
+    struct fixture *f = ud;
+    return reference_decoder(&f->config, f->params, f->w, &f->batch);
+}
+
+static void check_decoder(struct decoder_config config, size_t time)
+{
+    struct fixture f;
+    size_t count;
+    open_fixture(&f, config, 2, time);
+    decoder_params(f.decoder, &count);
+    size_t len = decoder_len(f.decoder);
+    f.w = mem_calloc(len, sizeof *f.w);
+    for (size_t i = 0; i < len; i++)
+        f.w[i] = (double)decoder_weights(f.decoder)[i];
+    decoder_clear_gradients(f.decoder);
+    double loss = decoder_accumulate(f.decoder, &f.batch);
+    assert_near(loss, whole_loss(&f), 1e-5);
+    assert_near(decoder_evaluate(f.decoder, &f.batch, NULL), loss, 0);
+    for (size_t p = 0; p < count; p++)
+        check_gradient(f.params[p].name, f.w + f.params[p].offset,
+                       decoder_gradients(f.decoder) + f.params[p].offset, f.params[p].rows * f.params[p].cols,
+                       SANITIZED ? 11 : 3, whole_loss, &f);
+    close_fixture(&f);
+}
+
+static void gradients_of_the_whole_are_central_differences(void **state)
+{
+    (void)state;
+    struct decoder_config config = tiny;
+    check_decoder(config, TIME);
+    config.tied = false;
+    config.rope_neox = true;
+    config.kv_heads = 3;
+    check_decoder(config, TIME);
+    config.recompute = true;
+    check_decoder(config, 1);
+}
+
+static void gradients_of(struct decoder_config config, unsigned lanes, bool in_two, float *out)
+{
+    struct fixture f;
+    open_fixture(&f, config, lanes, TIME);
+    decoder_clear_gradients(f.decoder);
+    if (in_two) {
+        struct decoder_batch half = {1, TIME, f.tokens, f.targets, f.weights};
+        decoder_accumulate(f.decoder, &half);
+        half = (struct decoder_batch){1, TIME, f.tokens + TIME, f.targets + TIME, f.weights + TIME};
+        decoder_accumulate(f.decoder, &half);
+    } else {
+        decoder_accumulate(f.decoder, &f.batch);
+    }
+    memcpy(out, decoder_gradients(f.decoder), decoder_len(f.decoder) * sizeof *out);
+    close_fixture(&f);
+}
+
+static void lanes_and_recomputation_change_no_bit(void **state)
+{
+    (void)state;
+    static float one[1 << 14], other[1 << 14];
+    struct decoder_config config = tiny;
+    gradients_of(config, 1, false, one);
+    gradients_of(config, 3, false, other);
+    assert_memory_equal(one, other, sizeof one);
+    config.recompute = true;
+    config.layers = 2;
+    gradients_of(config, 3, false, other);
+    assert_memory_equal(one, other, sizeof one);
+}
+
+static void micro_batches_add_up_to_the_batch(void **state)
+{
+    (void)state;
+    static float whole[1 << 14], parts[1 << 14];
+    gradients_of(tiny, 2, false, whole);
+    gradients_of(tiny, 2, true, parts);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        assert_near(whole[i], parts[i], 1e-5f);
+}
+
+static double overfit(bool bf16)
+{
+    struct fixture f;
+    struct decoder_config config = tiny;
+    double loss = 0;
+    config.bf16 = bf16;
+    open_fixture(&f, config, 2, TIME);
+    size_t len = decoder_len(f.decoder);
+    struct adamw adamw = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .decay = 0.01f};
+    adamw.m = mem_calloc(2 * len, sizeof *adamw.m);
+    adamw.v = adamw.m + len;
+    struct schedule schedule = {.peak = 0.01, .floor = 0.001, .warmup = 10, .steps = 200};
+    decoder_init_weights(f.decoder, 1);
+    for (uint64_t step = 1; step <= 200; step++) {
+        adamw.step = step;
+        adamw.rate = (float)schedule_rate(&schedule, step);
+        decoder_clear_gradients(f.decoder);
+        loss = decoder_accumulate(f.decoder, &f.batch);
+        decoder_update(f.decoder, &adamw, 1);
+    }
+    mem_free(adamw.m);
+    close_fixture(&f);
+    return loss;
+}
+
+static void a_tiny_model_learns_one_batch_by_heart(void **state)
+{
+    (void)state;
+    double loss = overfit(false), rounded = overfit(true);
+    print_message("loss %.7f, with BF16 products %.7f\n", loss, rounded);
+    assert_true(loss < 0.01);
+    assert_true(rounded < 0.02);
+}
+
+static void impossible_sizes_are_refused_in_words(void **state)
+{
+    (void)state;
+    struct pool *pool;
+    struct decoder *decoder;
+    struct ph_err err;
+    struct decoder_config c = tiny;
+    assert_int_equal(pool_create(&pool, 1, 0, kernels_select("ref"), NULL), PH_OK);
+    c.heads = 4;
+    assert_int_equal(decoder_create(&decoder, pool, &c, 1, 1, &err), PH_ERR_ARG);
+    assert_non_null(strstr(err.message, "18"));
+    c = tiny;
+    c.kv_heads = 2;
+    assert_int_equal(decoder_create(&decoder, pool, &c, 1, 1, &err), PH_ERR_ARG);
+    assert_int_equal(decoder_create(&decoder, pool, &tiny, 1, TIME + 1, &err), PH_ERR_ARG);
+    assert_non_null(strstr(err.message, "context"));
+    c = tiny;
+    c.layers = 0;
+    assert_int_equal(decoder_create(&decoder, pool, &c, 1, 1, &err), PH_ERR_ARG);
+    c = tiny;
+    c.ff = 100;
+    assert_int_equal(decoder_create(&decoder, pool, &c, 1 << 24, TIME, &err), PH_ERR_LIMIT);
+    assert_null(decoder);
+    pool_free(pool);
+}
+
+/* ---- Optimiser ---- */
+
+struct optimizing {
+    struct adamw adamw;
+    struct param params[2];
+    float *w, *g;
+    void *scratch;
+    double norm;
+    size_t len;
+};
+
+static void optimize(struct lane *lane, void *ud)
+{
+    struct optimizing *o = ud;
+    double norm = gradient_norm(lane, o->g, o->len, o->scratch);
+    if (lane->index == 0)
+        o->norm = norm;
+    adamw_step(lane, &o->adamw, o->params, 2, o->w, o->g, clip_scale(norm, 1));
+}
+
+static void adamw_is_the_papers(void **state)
+{
+    (void)state;
+    enum { LEN = 9001, MATRIX = 8000 };
+    float *w = mem_calloc(4 * LEN, sizeof *w), *g = w + LEN;
+    double *x = mem_calloc(4 * LEN, sizeof *x), *m = x + LEN, *v = m + LEN, *dg = v + LEN;
+    struct optimizing o = {
+        .adamw = {.rate = 0.01f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .decay = 0.1f},
+        .params = {{.rows = 80, .cols = 100, .decay = true}, {.rows = 1, .cols = 1001, .offset = MATRIX}},
+        .w = w,
+        .g = g,
+        .len = LEN};
+    struct pool *pool;
+    o.adamw.m = g + LEN;
+    o.adamw.v = o.adamw.m + LEN;
+    o.scratch = mem_calloc(1, gradient_norm_scratch_bytes(LEN));
+    assert_int_equal(pool_create(&pool, 3, 0, kernels_select(NULL), NULL), PH_OK);
+    fill_random(1, 1, w, x, LEN);
+    for (uint64_t step = 1; step <= 5; step++) {
+        double squares = 0;
+        o.adamw.step = step;
+        fill_random(step + 1, step == 1 ? 0.001 : 1, g, dg, LEN); /* the first is not clipped */
+        pool_run(pool, optimize, &o);
+        for (size_t i = 0; i < LEN; i++)
+            squares += dg[i] * dg[i];
+        assert_near(o.norm, sqrt(squares), 1e-9);
+        double scale = fmin(1, 1 / sqrt(squares));
+        for (size_t i = 0; i < LEN; i++) {
+            double grad = dg[i] * scale;
+            m[i] = 0.9 * m[i] + 0.1 * grad;
+            v[i] = 0.99 * v[i] + 0.01 * grad * grad;
+            x[i] -= 0.01 * (i < MATRIX ? 0.1 : 0) * x[i];
+            x[i] -= 0.01 * (m[i] / (1 - pow(0.9, (double)step))) /
+                    (sqrt(v[i] / (1 - pow(0.99, (double)step))) + 1e-8);
+            assert_near(w[i], x[i], 3e-6);
+        }
+    }
+    pool_free(pool);
+    mem_free(o.scratch);
+    mem_free(w);
+    mem_free(x);
+}
+
+static void schedules_warm_up_and_fall_as_a_cosine(void **state)
+{
+    (void)state;
+    struct schedule s = {.peak = 2, .floor = 0.5, .warmup = 10, .steps = 110};
+    assert_near(schedule_rate(&s, 1), 0.2, 1e-12);
+    assert_near(schedule_rate(&s, 10), 2, 1e-12);
+    assert_near(schedule_rate(&s, 60), 1.25, 1e-12);
+    assert_near(schedule_rate(&s, 35), 0.5 + 1.5 * (1 + sqrt(0.5)) / 2, 1e-12);
+    assert_near(schedule_rate(&s, 110), 0.5, 1e-12);
+    assert_near(schedule_rate(&s, 1000), 0.5, 1e-12);
+}
+
+/* ---- Losses ---- */
+
+static void quality_weights_are_shares_of_means(void **state)
+{
+    (void)state;
+    const int32_t targets[] = {1, 2, 3, -1, 4, -1, -1, -1, -1, 5, 6, 7};
+    const float quality[] = {0.5f, 7, 0.9f, 0};
+    float w[12];
+    loss_weights_quality(targets, quality, 4, 3, w);
+    const double q[] = {0.5, 1, 0, 0.05}, n[] = {3, 1, 1, 3};
+    for (size_t i = 0; i < 12; i++)
+        assert_near(w[i], targets[i] < 0 ? 0 : q[i / 3] / 1.55 / n[i / 3], 1e-7);
+    loss_weights_token_mean(targets, 12, w);
+    for (size_t i = 0; i < 12; i++)
+        assert_near(w[i], targets[i] < 0 ? 0 : 1 / 7.0, 1e-7);
+}
+
+struct ranking {
+    double x[8], y[8];
+    float relevance[8];
+};
+
+static double pairwise_loss(void *ud)
+{
+    struct ranking *r = ud;
+    double loss = 0;
+    for (size_t i = 0; i < 8; i++)
+        loss += log(1 + exp(r->y[i] - r->x[i])) / 8;
+    return loss;
+}
+
+static double listwise_loss(void *ud)
+{
+    struct ranking *r = ud;
+    double sum = 0, relevant = 0, loss = 0;
+    for (size_t i = 0; i < 8; i++) {
+        sum += exp(r->x[i]);
+        relevant += (double)r->relevance[i];
+    }
+    for (size_t i = 0; i < 8; i++)
+        loss -= (double)r->relevance[i] / relevant * log(exp(r->x[i]) / sum);
+    return loss;
+}
+
+static void ranking_losses_have_their_gradients(void **state)
+{
+    (void)state;
+    struct ranking r = {.relevance = {0, 1, 0, 0.5f, 0, 0, 2, 0}};
+    float x[8], y[8], dx[8], dy[8];
+    fill_random(1, 3, x, r.x, 8);
+    fill_random(2, 3, y, r.y, 8);
+    assert_near(loss_pairwise(x, y, 8, dx, dy), pairwise_loss(&r), 1e-9);
+    check_gradient("pairwise, better", r.x, dx, 8, 1, pairwise_loss, &r);
+    check_gradient("pairwise, worse", r.y, dy, 8, 1, pairwise_loss, &r);
+    assert_near(loss_listwise(x, r.relevance, 8, dx), listwise_loss(&r), 1e-9);
+    check_gradient("listwise", r.x, dx, 8, 1, listwise_loss, &r);
+    assert_near(loss_pairwise((float[]){-1e4f}, (float[]){1e4f}, 1, dx, NULL), 2e4, 1e-3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_of_the_whole_are_central_differences),
+        cmocka_unit_test(lanes_and_recomputation_change_no_bit),
+        cmocka_unit_test(micro_batches_add_up_to_the_batch),
+        cmocka_unit_test(a_tiny_model_learns_one_batch_by_heart),
+        cmocka_unit_test(impossible_sizes_are_refused_in_words),
+        cmocka_unit_test(adamw_is_the_papers),
+        cmocka_unit_test(schedules_warm_up_and_fall_as_a_cosine),
+        cmocka_unit_test(quality_weights_are_shares_of_means),
+        cmocka_unit_test(ranking_losses_have_their_gradients),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

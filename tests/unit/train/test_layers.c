@@ -1,0 +1,325 @@
+/* Each layer's backward against central differences of its FP64 forward, and one lane against three. */
+#include "test_support.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "train/reference.h"
+
+enum { BATCH = 2, ROWS_MAX = 2 * 7, LEN_MAX = 2048, ARRAYS_MAX = 4, VOCAB = 37 };
+
+/* One layer at one size: its inputs and parameters are arrays x[i] of len[i]; `added` has a bit for each
+ * whose gradient is added to. run makes y and grad from f and dy; reference makes y from x. */
+struct trial;
+struct layer_case {
+    const char *name;
+    void (*run)(struct lane *lane, void *trial);
+    void (*reference)(const struct layer_case *c, double *const *x, double *y);
+    size_t arrays, len[ARRAYS_MAX], out_len;
+    unsigned added;
+    size_t batch, time, heads, kv_heads, head_dim, in, out;
+    bool flag; /* neox, causal, centred */
+};
+
+struct trial {
+    const struct layer_case *c;
+    double x[ARRAYS_MAX][LEN_MAX], reference_y[LEN_MAX];
+    float f[ARRAYS_MAX][LEN_MAX], grad[ARRAYS_MAX][LEN_MAX], y[LEN_MAX], dy[LEN_MAX];
+    int32_t tokens[ROWS_MAX];
+    float stats[ROWS_MAX * 2], table[LEN_MAX];
+    void *scratch;
+};
+
+#define ADDED_TO 0.25f
+
+static void fill_tokens(int32_t *tokens, size_t rows)
+{
+    for (size_t r = 0; r < rows; r++)
+        tokens[r] = (int32_t)(r * 11 % VOCAB / 3); /* some several times */
+}
+
+/* ---- The layers ---- */
+
+static void run_embedding(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct embedding e = {.vocab = VOCAB, .d = t->c->out, .w = t->f[0], .dw = t->grad[0]};
+    embedding_forward(lane, &e, t->tokens, t->c->in, t->y);
+    embedding_backward(lane, &e, t->tokens, t->dy, t->c->in);
+}
+
+static void reference_embedding(const struct layer_case *c, double *const *x, double *y)
+{
+    int32_t tokens[ROWS_MAX];
+    fill_tokens(tokens, c->in);
+    for (size_t i = 0; i < c->in * c->out; i++)
+        y[i] = x[0][(size_t)tokens[i / c->out] * c->out + i % c->out];
+}
+
+static void run_linear(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    const struct layer_case *c = t->c;
+    struct linear l = {
+        .in = c->in, .out = c->out, .w = t->f[1], .bias = t->f[2], .dw = t->grad[1], .dbias = t->grad[2]};
+    linear_forward(lane, &l, t->f[0], c->batch, t->y, t->scratch);
+    linear_backward(lane, &l, t->f[0], t->dy, c->batch, t->grad[0], c->added & 1, t->scratch);
+}
+
+static void reference_of_linear(const struct layer_case *c, double *const *x, double *y)
+{
+    reference_linear(x[0], x[1], x[2], c->batch, c->in, c->out, y);
+}
+
+static void run_norm(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    const struct layer_case *c = t->c;
+    struct norm n = {.d = c->in, .eps = 1e-5f, .centred = c->flag, .w = t->f[1], .dw = t->grad[1]};
+    n.bias = c->flag ? t->f[2] : NULL;
+    n.dbias = c->flag ? t->grad[2] : NULL;
+    norm_forward(lane, &n, t->f[0], c->batch, t->y, t->stats);
+    norm_backward(lane, &n, t->f[0], t->stats, t->dy, c->batch, t->grad[0], c->added & 1);
+}
+
+static void reference_of_norm(const struct layer_case *c, double *const *x, double *y)
+{
+    reference_norm(x[0], x[1], c->flag ? x[2] : NULL, c->batch, c->in, (double)1e-5f, c->flag, y);
+}
+
+static void run_rotary(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    const struct layer_case *c = t->c;
+    struct rotary r = {c->time, c->heads, c->head_dim, c->flag, t->table};
+    size_t rows = c->batch * c->time;
+    if (lane->index == 0) {
+        memcpy(t->y, t->f[0], c->out_len * sizeof *t->y);
+        memcpy(t->grad[0], t->dy, c->out_len * sizeof *t->y);
+    }
+    lane_barrier(lane);
+    rotary_forward(lane, &r, t->y, rows);
+    rotary_backward(lane, &r, t->grad[0], rows);
+}
+
+static void reference_of_rotary(const struct layer_case *c, double *const *x, double *y)
+{
+    memcpy(y, x[0], c->out_len * sizeof *y);
+    reference_rotary(y, c->batch * c->time, c->time, c->heads, c->head_dim, 100, c->flag);
+}
+
+static struct attention attention_of(const struct layer_case *c)
+{
+    return (struct attention){c->batch, c->time, c->heads, c->kv_heads, c->head_dim, c->flag};
+}
+
+static void run_attention(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct attention a = attention_of(t->c);
+    attention_forward(lane, &a, t->f[0], t->f[1], t->f[2], t->y, t->scratch);
+    attention_backward(lane, &a, t->f[0], t->f[1], t->f[2], t->dy, t->grad[0], t->grad[1], t->grad[2],
+                       t->scratch);
+}
+
+static void reference_of_attention(const struct layer_case *c, double *const *x, double *y)
+{
+    struct attention a = attention_of(c);
+    reference_attention(&a, x[0], x[1], x[2], y);
+}
+
+static void run_swiglu(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    swiglu_forward(lane, t->f[0], t->f[1], t->c->out_len, t->y);
+    swiglu_backward(lane, t->f[0], t->f[1], t->dy, t->c->out_len, t->grad[0], t->grad[1]);
+}
+
+static void reference_swiglu(const struct layer_case *c, double *const *x, double *y)
+{
+    for (size_t i = 0; i < c->out_len; i++)
+        y[i] = reference_silu(x[0][i]) * x[1][i];
+}
+
+static void run_gelu(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    gelu_forward(lane, t->f[0], t->c->out_len, t->y);
+    gelu_backward(lane, t->f[0], t->dy, t->c->out_len, t->grad[0]);
+}
+
+static void reference_of_gelu(const struct layer_case *c, double *const *x, double *y)
+{
+    for (size_t i = 0; i < c->out_len; i++)
+        y[i] = reference_gelu(x[0][i]);
+}
+
+/* The weights of rows are what the losses' gradient is taken with. */
+static void run_output(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct output o = {.vocab = VOCAB, .d = t->c->in, .w = t->f[1], .dw = t->grad[1]};
+    output_loss(lane, &o, t->f[0], t->tokens, t->dy, t->c->batch, t->y, t->grad[0], t->scratch);
+}
+
+static void reference_output(const struct layer_case *c, double *const *x, double *y)
+{
+    int32_t targets[ROWS_MAX];
+    fill_tokens(targets, c->batch);
+    reference_losses(x[0], x[1], targets, c->batch, VOCAB, c->in, y);
+}
+
+#define ATTENTION_CASE(label, b, t, h, kv, hd, causal)                                                \
+    {                                                                                                 \
+        .name = label, .run = run_attention, .reference = reference_of_attention, .arrays = 3,        \
+        .len = {(b) * (t) * (h) * (hd), (b) * (t) * (kv) * (hd), (b) * (t) * (kv) * (hd)},            \
+        .out_len = (b) * (t) * (h) * (hd), .batch = (b), .time = (t), .heads = (h), .kv_heads = (kv), \
+        .head_dim = (hd), .flag = (causal)                                                            \
+    }
+#define ROTARY_CASE(label, neox)                                                                   \
+    {                                                                                              \
+        .name = label, .run = run_rotary, .reference = reference_of_rotary, .arrays = 1,           \
+        .len = {BATCH * 7 * 18}, .out_len = BATCH * 7 * 18, .batch = BATCH, .time = 7, .heads = 3, \
+        .head_dim = 6, .flag = (neox)                                                              \
+    }
+#define NORM_CASE(label, rows, d, is_centred, bits)                                                     \
+    {                                                                                                   \
+        .name = label, .run = run_norm, .reference = reference_of_norm, .arrays = (is_centred) ? 3 : 2, \
+        .len = {(rows) * (d), (d), (d)}, .out_len = (rows) * (d), .added = (bits), .batch = (rows),     \
+        .in = (d), .flag = (is_centred)                                                                 \
+    }
+#define LINEAR_CASE(label, rows, n, m, bits)                                                              \
+    {                                                                                                     \
+        .name = label, .run = run_linear, .reference = reference_of_linear, .arrays = 3,                  \
+        .len = {(rows) * (n), (n) * (m), (m)}, .out_len = (rows) * (m), .added = (bits), .batch = (rows), \
+        .in = (n), .out = (m)                                                                             \
+    }
+
+static const struct layer_case cases[] = {
+    {.name = "embedding",
+     .run = run_embedding,
+     .reference = reference_embedding,
+     .arrays = 1,
+     .len = {VOCAB * 18},
+     .out_len = 14 * 18,
+     .added = 1,
+     .in = 14,
+     .out = 18},
+    LINEAR_CASE("linear", 14, 19, 23, 6),
+    LINEAR_CASE("linear, one row, input added to", 1, 5, 3, 7),
+    NORM_CASE("RMSNorm", 14, 19, false, 2),
+    NORM_CASE("RMSNorm, input added to", 3, 33, false, 3),
+    NORM_CASE("LayerNorm", 14, 19, true, 6),
+    NORM_CASE("LayerNorm, one row, input added to", 1, 18, true, 7),
+    ROTARY_CASE("rotary, interleaved", false),
+    ROTARY_CASE("rotary, NeoX", true),
+    ATTENTION_CASE("causal attention", 2, 7, 3, 3, 6, true),
+    ATTENTION_CASE("causal attention, heads shared", 2, 7, 3, 1, 6, true),
+    ATTENTION_CASE("causal attention of one position", 2, 1, 4, 2, 5, true),
+    ATTENTION_CASE("bidirectional attention, heads shared", 1, 7, 4, 2, 10, false),
+    {.name = "SwiGLU",
+     .run = run_swiglu,
+     .reference = reference_swiglu,
+     .arrays = 2,
+     .len = {301, 301},
+     .out_len = 301},
+    {.name = "GELU",
+     .run = run_gelu,
+     .reference = reference_of_gelu,
+     .arrays = 1,
+     .len = {301},
+     .out_len = 301},
+    {.name = "output and loss",
+     .run = run_output,
+     .reference = reference_output,
+     .arrays = 2,
+     .len = {14 * 18, VOCAB * 18},
+     .out_len = 14,
+     .added = 2,
+     .batch = 14,
+     .in = 18},
+};
+
+/* ---- The checks ---- */
+
+static void run_trial(struct trial *t, const struct layer_case *c, unsigned lanes)
+{
+    struct pool *pool;
+    memset(t, 0, sizeof *t);
+    t->c = c;
+    for (size_t i = 0; i < c->arrays; i++) {
+        fill_random(7 + i, 1.5, t->f[i], t->x[i], c->len[i]);
+        for (size_t j = 0; j < c->len[i]; j++)
+            t->grad[i][j] = c->added >> i & 1 ? ADDED_TO : 99; /* what is written must overwrite this */
+    }
+    fill_random(99, 1, t->dy, NULL, c->out_len);
+    fill_tokens(t->tokens, ROWS_MAX);
+    rotary_table(t->table, 7, 6, 100);
+    t->scratch = mem_alloc_aligned(64, 1 << 20);
+    assert_int_equal(pool_create(&pool, lanes, 0, kernels_select(NULL), NULL), PH_OK);
+    pool_run(pool, c->run, t);
+    pool_free(pool);
+    mem_free(t->scratch);
+    t->scratch = NULL;
+    for (size_t i = 0; i < c->arrays; i++)
+        for (size_t j = 0; j < c->len[i] && c->added >> i & 1; j++)
+            t->grad[i][j] -= ADDED_TO;
+}
+
+static void reference_y(struct trial *t)
+{
+    double *x[ARRAYS_MAX];
+    for (size_t i = 0; i < ARRAYS_MAX; i++)
+        x[i] = t->x[i];
+    t->c->reference(t->c, x, t->reference_y);
+}
+
+static double reference_loss(void *ud)
+{
+    struct trial *t = ud;
+    double loss = 0;
+    reference_y(t);
+    for (size_t i = 0; i < t->c->out_len; i++)
+        loss += (double)t->dy[i] * t->reference_y[i];
+    return loss;
+}
+
+static void gradients_are_central_differences(void **state)
+{
+    (void)state;
+    struct trial *t = mem_calloc(1, sizeof *t);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        run_trial(t, &cases[c], 2);
+        reference_y(t);
+        for (size_t i = 0; i < cases[c].out_len; i++)
+            if (!(fabs((double)t->y[i] - t->reference_y[i]) <= 2e-5 * (1 + fabs(t->reference_y[i]))))
+                fail_msg("%s: output %zu is %.9g, not %.9g", cases[c].name, i, (double)t->y[i],
+                         t->reference_y[i]);
+        for (size_t i = 0; i < cases[c].arrays; i++)
+            check_gradient(cases[c].name, t->x[i], t->grad[i], cases[c].len[i], 1, reference_loss, t);
+    }
+    mem_free(t);
+}
+
+static void lanes_change_no_bit(void **state)
+{
+    (void)state;
+    struct trial *one = mem_calloc(1, sizeof *one), *three = mem_calloc(1, sizeof *three);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        run_trial(one, &cases[c], 1);
+        run_trial(three, &cases[c], 3);
+        assert_memory_equal(one->y, three->y, sizeof one->y);
+        assert_memory_equal(one->grad, three->grad, sizeof one->grad);
+    }
+    mem_free(one);
+    mem_free(three);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_are_central_differences),
+        cmocka_unit_test(lanes_change_no_bit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
