@@ -16,7 +16,6 @@
 #define ROWS_MAX ((size_t)256)          /* of a block, and what rounding it up to tile_rows adds */
 #define CHUNK_COLUMNS ((size_t)96 * 32) /* of packed b: a multiple of every tile_columns */
 #define CHUNK_DEPTH ((size_t)PRODUCT_DEPTH_MAX * 8)
-#define ROWS_LEAST ((size_t)64)
 #define BLOCKS_PER_LANE ((size_t)8)
 #define PANELS_AT_ONCE 8
 #define TILE_COLUMNS_MAX ((size_t)32)
@@ -109,7 +108,7 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
 static void multiply(struct lane *lane, const struct chunk *c)
 {
     size_t m = c->p->m, lanes = lane->count, tile = c->kernel->tile_rows, first, end;
-    size_t each = smaller(m / (lanes * ROWS_LEAST) + 1, BLOCKS_PER_LANE);
+    size_t each = smaller(m / (lanes * c->kernel->block_rows) + 1, BLOCKS_PER_LANE);
     size_t rows = smaller(round_up(m / (lanes * each) + (m % (lanes * each) > 0), tile), ROWS_MAX);
     size_t down = rows ? (m + rows - 1) / rows : 0, parts = down >= lanes ? 1 : lanes / (down + 1) + 1;
     size_t columns = round_up((c->columns + parts - 1) / parts, c->kernel->tile_columns);

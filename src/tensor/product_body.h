@@ -127,8 +127,8 @@ static void product_multiply(const struct product_block *block)
     }
 }
 
-#define PRODUCT_KERNEL(depth, pack_a, pack_b)                                                   \
-    {                                                                                           \
-        PRODUCT_ROWS, PRODUCT_COLUMNS, PRODUCT_UNIT, (depth), 4 / PRODUCT_UNIT, pack_a, pack_b, \
-            product_multiply                                                                    \
+#define PRODUCT_KERNEL(depth, pack_a, pack_b)                                                               \
+    {                                                                                                       \
+        PRODUCT_ROWS, PRODUCT_COLUMNS, PRODUCT_UNIT, (depth), 4 / PRODUCT_UNIT, 128 * PRODUCT_UNIT, pack_a, \
+            pack_b, product_multiply                                                                        \
     }

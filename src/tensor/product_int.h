@@ -32,6 +32,7 @@ struct product_block {
 #define PRODUCT_DEPTH_MAX 512
 struct product_kernel {
     uint32_t tile_rows, tile_columns, depth_step, depth, element_bytes;
+    uint32_t block_rows; /* that make reading packed b from the last-level cache cheap enough */
     void (*pack_a)(const struct product_strip *strip, void *panels);
     void (*pack_b)(const struct product_strip *strip, void *panels);
     void (*multiply)(const struct product_block *block);
