@@ -2,6 +2,7 @@
 
 static const struct cli_command commands[] = {
     {"tokenizer", "learn a vocabulary from text", cmd_train_tokenizer},
+    {"data", "texts and conversations to a token file", cmd_train_data},
     {NULL, NULL, NULL},
 };
 

@@ -99,4 +99,134 @@ extern const size_t chat_default_special_count;
 #define CHAT_DEFAULT_TURN_END "<|end|>"
 extern const char chat_default_template[];
 
+/* ---- Duplicate documents
+ *
+ * Texts are compared with every run of white space as one space. Equal ones are found by a 64-bit hash. Near
+ * ones by MinHash (Broder 1997): a text is the set of its runs of 5 words; of two texts the share of equal
+ * ones among 128 minima estimates the Jaccard similarity of their sets. Pairs that agree in one of 16 bands
+ * of 8 minima are compared (at 0.8 alike, 95 of 100 pairs are; at 0.9, all but one in ten thousand). Of a
+ * pair the document that came later is the duplicate; texts under 5 words are compared exactly only. */
+struct dedup;
+enum dedup_answer { DEDUP_NEW, DEDUP_EXACT, DEDUP_NEAR };
+/* near: least similarity of a near duplicate, in (0, 1]; 0: only exact ones are found. */
+PH_MUST_USE enum ph_status dedup_create(struct dedup **out, double near, struct ph_err *err);
+void dedup_free(struct dedup *dedup);
+/* Answers for a text, and remembers it when it is new. *hash: of the text with its white space normalised. */
+PH_MUST_USE enum ph_status dedup_check(struct dedup *dedup, const char *text, size_t len,
+                                       enum dedup_answer *answer, uint64_t *hash, struct ph_err *err);
+
+/* ---- Token files
+ *
+ * Little-endian, mapped. All offsets are from the file's beginning and multiples of 8; sections lie in this
+ * order with zeros between them; a checksum is corpus_sum() of the section's bytes.
+ *      0 magic "PHTOKENS"         8 version u32 (1)        12 header bytes u32 (128)
+ *     16 tokens in vocabulary u32 20 token bytes u32 (2, 4) 24 flags u32 (1: targets)  28 held out u32, ppm
+ *     32 vocabulary hash u64     40 documents u64         48 tokens u64            56 text bytes u64
+ *     64 split seed u64          72 targets at u64, or 0  80 documents at u64      88 file bytes u64
+ *     96 tokens sum u64         104 targets sum u64      112 documents sum u64    120 sum of bytes 0 to 119
+ *    128 tokens. Targets: a bit a token, lowest first: whether predicting it counts in the loss. Documents:
+ *        first token u64, hash u64, text bytes u64 of each, and a last one with (tokens, 0, 0).
+ * A document is held out when its hash, mixed with the split seed, falls below the held-out share: that
+ * depends on the document alone, not on its neighbours or their order. */
+struct corpus;
+
+enum corpus_part { CORPUS_TRAIN, CORPUS_HELD_OUT, CORPUS_ALL };
+
+struct corpus_params {
+    size_t n_vocab;
+    uint64_t vocab_hash;
+    bool targets;          /* not every token counts in the loss */
+    uint32_t held_out_ppm; /* parts in a million */
+    uint64_t split_seed;
+};
+
+struct corpus_totals {
+    uint64_t documents, tokens, targets, text_bytes;
+};
+
+struct corpus_doc {
+    uint64_t first, count; /* tokens */
+    uint64_t hash, text_bytes;
+    enum corpus_part part; /* CORPUS_TRAIN or CORPUS_HELD_OUT */
+};
+
+/* Every byte is checked: header, sums, order of the documents, ids. PH_ERR_FORMAT names file and offset. */
+PH_MUST_USE enum ph_status corpus_open(struct corpus **out, const char *path, struct ph_err *err);
+PH_MUST_USE enum ph_status corpus_open_memory(struct corpus **out, const void *bytes, size_t len,
+                                              const char *name, struct ph_err *err); /* bytes outlive it */
+void corpus_free(struct corpus *corpus);
+const struct corpus_params *corpus_params(const struct corpus *corpus);
+const struct corpus_totals *corpus_totals(const struct corpus *corpus, enum corpus_part part);
+struct corpus_doc corpus_doc(const struct corpus *corpus, uint64_t index);
+int32_t corpus_token(const struct corpus *corpus, uint64_t index);
+bool corpus_is_target(const struct corpus *corpus, uint64_t index);
+/* Identifies the tokenizer in a GGUF file: its kind, pre-tokenizer, tokens, types, scores and merges. */
+uint64_t corpus_vocab_hash(const struct gguf *gguf);
+
+struct corpus_writer;
+PH_MUST_USE enum ph_status corpus_writer_open(struct corpus_writer **out, const char *path,
+                                              const struct corpus_params *params, struct ph_err *err);
+/* targets: a byte a token, or NULL: all count. An empty document, or an id that the vocabulary has not, is
+ * PH_ERR_ARG. After an error only abandon is left. */
+PH_MUST_USE enum ph_status corpus_writer_add(struct corpus_writer *writer, const int32_t *ids,
+                                             const uint8_t *targets, size_t count, uint64_t hash,
+                                             uint64_t text_bytes, struct ph_err *err);
+/* The file takes its place only now, whole. Both free the writer. */
+PH_MUST_USE enum ph_status corpus_writer_close(struct corpus_writer *writer, struct ph_err *err);
+void corpus_writer_abandon(struct corpus_writer *writer);
+
+/* From documents to a token file. */
+struct corpus_build {
+    struct source_params source;
+    const char *path;
+    const struct vocab *vocab;
+    struct corpus_params params;
+    const struct chat_template *chat_template; /* for conversations */
+    bool dedup;
+    double near; /* see dedup_create */
+};
+
+struct corpus_build_stats {
+    uint64_t documents, exact, near; /* read; of them dropped */
+    uint64_t documents_bytes;        /* read */
+};
+
+/* A document's text gets the model's BOS where its tokenizer adds one, and always ends with its EOS. With
+ * params.targets the tokens of a conversation that were not the assistant's are no targets: what the template
+ * adds for a generation prompt ends where the assistant's part begins. */
+PH_MUST_USE enum ph_status corpus_build(const struct corpus_build *build, struct corpus_build_stats *stats,
+                                        void (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
+                                        struct ph_err *err);
+
+/* ---- Batches: windows of time + 1 tokens, from the documents of a part joined end to end
+ *
+ * Each epoch has its own order of documents, cut into windows that overlap by one token (so that each is
+ * predicted once), and its own order of windows, both from seed and epoch. What is left at an epoch's end is
+ * under one window. A position is all there is to resume exactly. */
+struct batcher;
+
+struct batcher_position {
+    uint64_t seed, epoch;
+    uint64_t index; /* windows of the epoch that were given */
+};
+
+struct batcher_params {
+    enum corpus_part part;
+    size_t time;
+    bool ordered; /* no shuffling: for validation */
+    uint64_t seed;
+};
+
+/* Allocates here only. The corpus must outlive it. PH_ERR_ARG: the part has not even one window. */
+PH_MUST_USE enum ph_status batcher_create(struct batcher **out, const struct corpus *corpus,
+                                          const struct batcher_params *params, struct ph_err *err);
+void batcher_free(struct batcher *batcher);
+uint64_t batcher_windows(const struct batcher *batcher); /* in an epoch */
+struct batcher_position batcher_position(const struct batcher *batcher);
+PH_MUST_USE enum ph_status batcher_seek(struct batcher *batcher, struct batcher_position position,
+                                        struct ph_err *err);
+/* The next `batch` windows, into the next epoch where one ends: tokens [batch][time + 1]; targets
+ * [batch][time], 1 where predicting tokens[.][t + 1] counts, or NULL. */
+void batcher_next(struct batcher *batcher, size_t batch, int32_t *tokens, uint8_t *targets);
+
 #endif

@@ -49,6 +49,61 @@ static inline uint64_t corpus_hash(const void *bytes, size_t len)
     return corpus_mix(corpus_hash_more(CORPUS_HASH_BEGIN ^ len, bytes, len));
 }
 
+/* A checksum of bytes that come in pieces: begin with CORPUS_HASH_BEGIN, go on with corpus_hash_more. */
+static inline uint64_t corpus_sum_end(uint64_t state, uint64_t len)
+{
+    return corpus_mix(state ^ len);
+}
+
+static inline uint64_t corpus_sum(const void *bytes, size_t len)
+{
+    return corpus_sum_end(corpus_hash_more(CORPUS_HASH_BEGIN, bytes, len), len);
+}
+
+/* ---- The token file's header (see corpus.h) */
+#define CORPUS_MAGIC "PHTOKENS"
+#define CORPUS_VERSION 1u
+#define CORPUS_HEADER_BYTES 128u
+#define CORPUS_DOC_BYTES 24u
+#define CORPUS_PPM 1000000u
+enum corpus_offset {
+    AT_MAGIC = 0,
+    AT_VERSION = 8,
+    AT_HEADER_BYTES = 12,
+    AT_VOCAB = 16,
+    AT_WIDTH = 20,
+    AT_FLAGS = 24,
+    AT_HELD_OUT = 28,
+    AT_VOCAB_HASH = 32,
+    AT_DOCS = 40,
+    AT_TOKENS = 48,
+    AT_TEXT_BYTES = 56,
+    AT_SEED = 64,
+    AT_TARGETS_AT = 72,
+    AT_DOCS_AT = 80,
+    AT_FILE_BYTES = 88,
+    AT_TOKENS_SUM = 96,
+    AT_TARGETS_SUM = 104,
+    AT_DOCS_SUM = 112,
+    AT_HEADER_SUM = 120
+};
+#define CORPUS_FLAG_TARGETS 1u
+
+static inline size_t corpus_token_width(size_t n_vocab)
+{
+    return n_vocab <= 65536 ? 2 : 4;
+}
+
+static inline uint64_t corpus_align(uint64_t offset)
+{
+    return (offset + 7) & ~(uint64_t)7;
+}
+
+static inline bool corpus_holds_out(uint64_t hash, uint64_t seed, uint32_t held_out_ppm)
+{
+    return corpus_mix(hash ^ corpus_mix(seed)) % CORPUS_PPM < held_out_ppm;
+}
+
 /* Room for `count` items of `size` bytes in the array whose pointer lies at `items`; the old ones stay. */
 static inline bool corpus_room(void *items, size_t *cap, size_t count, size_t size)
 {
