@@ -1,6 +1,7 @@
 /* What several commands read: lines, token ids, hexadecimal bytes, adapters. */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/mem.h"
 #include "cli/cli_int.h"
@@ -147,6 +148,18 @@ enum ph_status cli_loras_parse(struct arena *arena, const struct cli_list *items
 }
 
 /* ---- Standard output */
+
+enum ph_status cli_mixture_parse(const char *name, const struct mixture **out, struct ph_err *err)
+{
+    char names[256];
+    size_t len = 0;
+    for (size_t i = 0; (*out = mixture_at(i)) != NULL; i++) {
+        if (strcasecmp((*out)->name, name) == 0)
+            return PH_OK;
+        len += (size_t)snprintf(names + len, sizeof names - len, "%s%s", i ? ", " : "", (*out)->name);
+    }
+    return ph_fail(err, PH_ERR_ARG, "'%s' is no type to quantise to; there are %s", name, names);
+}
 
 enum ph_status cli_flush(struct buf *out, struct ph_err *err)
 {

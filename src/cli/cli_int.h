@@ -90,6 +90,7 @@ int cmd_detokenize(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_perplexity(int argc, char **argv);
+int cmd_quantize(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_train_tokenizer(int argc, char **argv);
 int cmd_train_data(int argc, char **argv);
@@ -144,6 +145,10 @@ bool cli_next_line(const char *text, size_t len, size_t *cursor, const char **li
 /* Appends the members of "F[:SCALE]" items: paths (terminated, in `arena`) and scales, each [count]. */
 PH_MUST_USE enum ph_status cli_loras_parse(struct arena *arena, const struct cli_list *items,
                                            const char *const **paths, float **scales, struct ph_err *err);
+
+/* The mixture of this name, in any case; the error lists them all. */
+PH_MUST_USE enum ph_status cli_mixture_parse(const char *name, const struct mixture **out,
+                                             struct ph_err *err);
 
 /* Writes the buffer to stdout and empties it; a sticky failure of the buffer is an error, and stdout's own as
  * cli_sent has it, perhaps some calls later. */

@@ -30,39 +30,11 @@ static const struct shape shapes[] = {
     {"8b", 4096, 14336, 32, 32, 8, 128256, 8192, false}, /* Llama 3 */
 };
 
-/* Which format each kind of matrix has; llama.cpp's mixtures, with `more` where it spends more bits. */
-struct mixture {
-    const char *name;
-    enum tensor_type main, more, embedding, output;
-};
-
-static const struct mixture mixtures[] = {
-    {"F32", TENSOR_F32, TENSOR_F32, TENSOR_F32, TENSOR_F32},
-    {"F16", TENSOR_F16, TENSOR_F16, TENSOR_F16, TENSOR_F16},
-    {"BF16", TENSOR_BF16, TENSOR_BF16, TENSOR_BF16, TENSOR_BF16},
-    {"Q8_0", TENSOR_Q8_0, TENSOR_Q8_0, TENSOR_Q8_0, TENSOR_Q8_0},
-    {"Q4_0", TENSOR_Q4_0, TENSOR_Q4_0, TENSOR_Q4_0, TENSOR_Q6_K},
-    {"Q4_1", TENSOR_Q4_1, TENSOR_Q4_1, TENSOR_Q4_1, TENSOR_Q6_K},
-    {"Q5_0", TENSOR_Q5_0, TENSOR_Q5_0, TENSOR_Q5_0, TENSOR_Q6_K},
-    {"Q5_1", TENSOR_Q5_1, TENSOR_Q5_1, TENSOR_Q5_1, TENSOR_Q6_K},
-    {"Q2_K", TENSOR_Q2_K, TENSOR_Q3_K, TENSOR_Q2_K, TENSOR_Q6_K},
-    {"Q3_K_M", TENSOR_Q3_K, TENSOR_Q4_K, TENSOR_Q3_K, TENSOR_Q6_K},
-    {"Q4_K_M", TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_Q4_K, TENSOR_Q6_K},
-    {"Q5_K_M", TENSOR_Q5_K, TENSOR_Q6_K, TENSOR_Q5_K, TENSOR_Q6_K},
-    {"Q6_K", TENSOR_Q6_K, TENSOR_Q6_K, TENSOR_Q6_K, TENSOR_Q6_K},
-    {"IQ4_NL", TENSOR_IQ4_NL, TENSOR_IQ4_NL, TENSOR_IQ4_NL, TENSOR_Q6_K},
-    {"IQ4_XS", TENSOR_IQ4_XS, TENSOR_IQ4_XS, TENSOR_IQ4_XS, TENSOR_Q6_K},
-    {"MXFP4", TENSOR_MXFP4, TENSOR_MXFP4, TENSOR_Q8_0, TENSOR_Q8_0},
-};
-
 static const char *const shape_names[] = {"tiny", "160m", "500m", "1.1b", "3b", "7b", "8b", NULL};
-static const char *const mixture_names[] = {"F32",  "F16",    "BF16",   "Q8_0",   "Q4_0",   "Q4_1",
-                                            "Q5_0", "Q5_1",   "Q2_K",   "Q3_K_M", "Q4_K_M", "Q5_K_M",
-                                            "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4",  NULL};
 
 struct args {
-    int shape, mixture;
-    const char *out;
+    int shape;
+    const char *out, *type;
     size_t seed;
 };
 
@@ -70,9 +42,7 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--shape", "S", CLI_CHOICE, struct args, shape,
                 "tiny, 160m, 500m, 1.1b, 3b, 7b or 8b (1.1b)"),
      .names = shape_names},
-    {CLI_OPTION("--type", "T", CLI_CHOICE, struct args, mixture,
-                "number format, as F16, Q8_0, Q4_K_M (Q4_K_M)"),
-     .names = mixture_names},
+    {CLI_OPTION("--type", "T", CLI_TEXT, struct args, type, "number format, as F16, Q8_0, Q4_K_M (Q4_K_M)")},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "other weights (1)")},
     {CLI_OPTION("OUT.gguf", "F", CLI_TEXT, struct args, out, "file to write"), .required = true},
     CLI_OPTIONS_END,
@@ -161,34 +131,24 @@ static void norm(struct maker *m, const char *name)
         gguf_writer_data(m->writer, &one, sizeof one);
 }
 
-/* Where llama.cpp's K mixtures spend more bits: the first and last eighth, every third layer between. */
-static bool has_more(const struct shape *s, uint32_t layer)
-{
-    uint32_t eighth = s->layers / 8;
-    return layer < eighth || layer >= s->layers - eighth || (layer - eighth) % 3 == 2;
-}
-
 static void layer(struct maker *m, uint32_t i)
 {
     const struct shape *s = m->shape;
     uint32_t head = s->d / s->heads, kv = head * s->heads_kv;
-    enum tensor_type main = m->mixture->main, more = has_more(s, i) ? m->mixture->more : main;
     const struct {
         const char *suffix;
-        enum tensor_type type;
         uint32_t cols, rows; /* rows 0: a norm */
     } parts[] = {
-        {"attn_norm", TENSOR_F32, s->d, 0}, {"attn_q", main, s->d, s->d},
-        {"attn_k", main, s->d, kv},         {"attn_v", more, s->d, kv},
-        {"attn_output", main, s->d, s->d},  {"ffn_norm", TENSOR_F32, s->d, 0},
-        {"ffn_gate", main, s->d, s->ff},    {"ffn_up", main, s->d, s->ff},
-        {"ffn_down", more, s->ff, s->d},
+        {"attn_norm", s->d, 0},    {"attn_q", s->d, s->d},      {"attn_k", s->d, kv},
+        {"attn_v", s->d, kv},      {"attn_output", s->d, s->d}, {"ffn_norm", s->d, 0},
+        {"ffn_gate", s->d, s->ff}, {"ffn_up", s->d, s->ff},     {"ffn_down", s->ff, s->d},
     };
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
         char name[64];
         snprintf(name, sizeof name, "blk.%u.%s.weight", i, parts[k].suffix);
         if (parts[k].rows)
-            matrix(m, name, parts[k].type, parts[k].cols, parts[k].rows);
+            matrix(m, name, mixture_type(m->mixture, parts[k].suffix, i, s->layers), parts[k].cols,
+                   parts[k].rows);
         else
             norm(m, name);
     }
@@ -334,13 +294,14 @@ static int index_of(const char *const *names, const char *name)
 
 int cmd_bench_model(int argc, char **argv)
 {
-    struct args args = {
-        .shape = index_of(shape_names, "1.1b"), .mixture = index_of(mixture_names, "Q4_K_M"), .seed = 1};
+    struct args args = {.shape = index_of(shape_names, "1.1b"), .type = "Q4_K_M", .seed = 1};
     int exit_code;
     if (!cli_parse(&usage, argc, argv, &args, &exit_code))
         return exit_code;
-    struct maker m = {.shape = &shapes[args.shape], .mixture = &mixtures[args.mixture]};
+    struct maker m = {.shape = &shapes[args.shape]};
     struct ph_err err;
+    if (cli_mixture_parse(args.type, &m.mixture, &err) != PH_OK)
+        return cli_error(CLI_EXIT_USAGE, "%s", err.message);
     rng_init(&m.rng, args.seed);
     cli_progress_begin(&m.progress, "writing");
     enum ph_status status = make(&m, args.out, &err);

@@ -103,6 +103,43 @@ void gguf_writer_data(struct gguf_writer *w, const void *bytes,
 PH_MUST_USE enum ph_status gguf_writer_close(struct gguf_writer *w, struct ph_err *err);
 void gguf_writer_abandon(struct gguf_writer *w);
 
+/* ---- Quantising a file ---- */
+/* Which format each place of a model gets; llama.cpp's mixtures. */
+struct mixture {
+    const char *name;   /* "Q4_K_M" */
+    uint32_t file_type; /* general.file_type */
+    enum tensor_type main;
+    enum tensor_type more; /* values (attn_v) and ffn_down where more bits pay: some layers, or all */
+    enum tensor_type attn_output, embedding, output;
+    bool more_everywhere;
+    enum tensor_type first; /* instead of `more` in the first layers; 0: no such rule */
+};
+
+const struct mixture *mixture_at(size_t index); /* NULL: no more */
+/* `part` is a tensor's name without "blk.N." and ".weight". */
+enum tensor_type mixture_type(const struct mixture *mixture, const char *part, size_t layer, size_t layers);
+
+struct quantize_job {
+    const char *in, *out;
+    const struct mixture *mixture;
+    bool again;                                                /* take a file that is quantised already */
+    unsigned threads;                                          /* 0: one a CPU */
+    void (*progress)(void *ud, uint64_t done, uint64_t total); /* bytes of `in`; may be NULL */
+    void *ud;
+};
+
+struct quantize_result {
+    size_t converted, kept;             /* tensors */
+    uint64_t bytes_read, bytes_written; /* of tensor data */
+};
+
+/* Writes `out` with every matrix in its mixture's format (a larger one where rows do not fit its blocks) and
+ * everything else as it is. `out` appears only when it is whole and may be `in`. PH_ERR_ARG: quantised
+ * already; PH_ERR_FORMAT: not a GGUF file, or a weight that is not finite. Blocks; allocates a few
+ * megabytes. */
+PH_MUST_USE enum ph_status gguf_quantize(const struct quantize_job *job, struct quantize_result *result,
+                                         struct ph_err *err);
+
 /* ---- Vocabulary and tokenizer ---- */
 struct vocab;
 

@@ -1,0 +1,253 @@
+/* Quantising a file: every matrix becomes the format that a mixture names for its place, everything else is
+ * copied. Rows go through memory a few megabytes at a time and are shared out over lanes, so a model of any
+ * size needs little; the output takes its place only when it is whole.
+ *
+ * Mixtures are llama.cpp's (its llama-quantize), as data: which places get more bits than the rest. Where a
+ * row is no multiple of a format's block, the next larger format with blocks of 32 takes over, else F16. */
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/mem.h"
+#include "model/model.h"
+
+#define CHUNK_FLOATS ((size_t)1 << 20)
+#define QUANTIZATION_VERSION 2 /* of the block layouts; ggml's GGML_QNT_VERSION */
+
+static const struct mixture mixtures[] = {
+    {"F32", 0, TENSOR_F32, TENSOR_F32, TENSOR_F32, TENSOR_F32, TENSOR_F32, false, 0},
+    {"F16", 1, TENSOR_F16, TENSOR_F16, TENSOR_F16, TENSOR_F16, TENSOR_F16, false, 0},
+    {"BF16", 32, TENSOR_BF16, TENSOR_BF16, TENSOR_BF16, TENSOR_BF16, TENSOR_BF16, false, 0},
+    {"Q8_0", 7, TENSOR_Q8_0, TENSOR_Q8_0, TENSOR_Q8_0, TENSOR_Q8_0, TENSOR_Q8_0, false, 0},
+    {"Q4_0", 2, TENSOR_Q4_0, TENSOR_Q4_0, TENSOR_Q4_0, TENSOR_Q4_0, TENSOR_Q6_K, false, 0},
+    {"Q4_1", 3, TENSOR_Q4_1, TENSOR_Q4_1, TENSOR_Q4_1, TENSOR_Q4_1, TENSOR_Q6_K, false, 0},
+    {"Q5_0", 8, TENSOR_Q5_0, TENSOR_Q5_0, TENSOR_Q5_0, TENSOR_Q5_0, TENSOR_Q6_K, false, 0},
+    {"Q5_1", 9, TENSOR_Q5_1, TENSOR_Q5_1, TENSOR_Q5_1, TENSOR_Q5_1, TENSOR_Q6_K, false, 0},
+    {"Q2_K", 10, TENSOR_Q2_K, TENSOR_Q3_K, TENSOR_Q3_K, TENSOR_Q2_K, TENSOR_Q6_K, true, 0},
+    {"Q3_K_M", 12, TENSOR_Q3_K, TENSOR_Q4_K, TENSOR_Q4_K, TENSOR_Q3_K, TENSOR_Q6_K, true, TENSOR_Q5_K},
+    {"Q4_K_M", 15, TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_Q4_K, TENSOR_Q4_K, TENSOR_Q6_K, false, 0},
+    {"Q5_K_M", 17, TENSOR_Q5_K, TENSOR_Q6_K, TENSOR_Q5_K, TENSOR_Q5_K, TENSOR_Q6_K, false, 0},
+    {"Q6_K", 18, TENSOR_Q6_K, TENSOR_Q6_K, TENSOR_Q6_K, TENSOR_Q6_K, TENSOR_Q6_K, false, 0},
+    {"IQ4_NL", 25, TENSOR_IQ4_NL, TENSOR_IQ4_NL, TENSOR_IQ4_NL, TENSOR_IQ4_NL, TENSOR_Q6_K, false, 0},
+    {"IQ4_XS", 30, TENSOR_IQ4_XS, TENSOR_IQ4_XS, TENSOR_IQ4_XS, TENSOR_IQ4_XS, TENSOR_Q6_K, false, 0},
+    {"MXFP4", 38, TENSOR_MXFP4, TENSOR_MXFP4, TENSOR_MXFP4, TENSOR_Q8_0, TENSOR_Q8_0, false, 0},
+};
+
+const struct mixture *mixture_at(size_t index)
+{
+    return index < sizeof mixtures / sizeof *mixtures ? &mixtures[index] : NULL;
+}
+
+/* ---- Which format a tensor gets */
+
+/* The first and last eighth of the layers, and every third between. */
+static bool has_more(size_t layer, size_t layers)
+{
+    size_t eighth = layers / 8;
+    return layer < eighth || layer >= layers * 7 / 8 || (layer - eighth) % 3 == 2;
+}
+
+enum tensor_type mixture_type(const struct mixture *mixture, const char *part, size_t layer, size_t layers)
+{
+    if (strcmp(part, "token_embd") == 0)
+        return mixture->embedding;
+    if (strcmp(part, "output") == 0)
+        return mixture->output;
+    if (strcmp(part, "attn_output") == 0)
+        return mixture->attn_output;
+    bool is_value = strncmp(part, "attn_v", 6) == 0, is_down = strncmp(part, "ffn_down", 8) == 0;
+    if (mixture->first && ((is_value && layer < 2) || (is_down && layer < layers / 16)))
+        return mixture->first;
+    if (is_value || is_down)
+        return mixture->more_everywhere || has_more(layer, layers) ? mixture->more : mixture->main;
+    return mixture->main;
+}
+
+/* Formats with blocks of 256, and what serves rows they do not fit. */
+static enum tensor_type fitting(enum tensor_type type, uint64_t cols)
+{
+    static const enum tensor_type narrower[][2] = {
+        {TENSOR_Q2_K, TENSOR_IQ4_NL}, {TENSOR_Q3_K, TENSOR_IQ4_NL}, {TENSOR_IQ4_XS, TENSOR_IQ4_NL},
+        {TENSOR_Q4_K, TENSOR_Q5_0},   {TENSOR_Q5_K, TENSOR_Q5_1},   {TENSOR_Q6_K, TENSOR_Q8_0},
+    };
+    for (size_t i = 0; i < sizeof narrower / sizeof *narrower; i++)
+        if (narrower[i][0] == type && cols % tensor_format((uint32_t)type)->block_len != 0)
+            type = narrower[i][1];
+    return cols % tensor_format((uint32_t)type)->block_len == 0 ? type : TENSOR_F16;
+}
+
+/* Small and delicate: norms, routers, position tables, convolutions. */
+static bool is_kept(const struct gguf_tensor *t)
+{
+    static const char *const kept[] = {"_norm.",        "ffn_gate_inp.", "rope_",
+                                       "position_embd", "token_types",   "ssm_"};
+    size_t len = strlen(t->name);
+    if (t->n_dims < 2 || len < 7 || strcmp(t->name + len - 7, ".weight") != 0)
+        return true;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (strstr(t->name, kept[i]))
+            return true;
+    return false;
+}
+
+/* "blk.12.ffn_down_exps.weight" is part "ffn_down_exps" of layer 12. */
+static enum tensor_type new_type(const struct gguf *gguf, const struct gguf_tensor *t,
+                                 const struct mixture *mixture)
+{
+    char part[64], arch_key[96];
+    size_t layer = 0;
+    const char *at = t->name;
+    struct gguf_string arch;
+    uint64_t layers = 0;
+    if (is_kept(t) || t->bytes == 0)
+        return t->type;
+    if (gguf_get_string(gguf, "general.architecture", &arch) && arch.len < 64) {
+        snprintf(arch_key, sizeof arch_key, "%.*s.block_count", (int)arch.len, arch.text);
+        (void)gguf_get_uint(gguf, arch_key, &layers);
+    }
+    if (strncmp(at, "blk.", 4) == 0)
+        for (at += 4; *at >= '0' && *at <= '9' && layer < MODEL_LAYERS_MAX; at++)
+            layer = layer * 10 + (size_t)(*at - '0');
+    at += *at == '.';
+    snprintf(part, sizeof part, "%.*s", (int)strcspn(at, "."), at);
+    bool is_output = strcmp(part, "token_embd") == 0 && !gguf_tensor_find(gguf, "output.weight");
+    return fitting(mixture_type(mixture, is_output ? "output" : part, layer, (size_t)layers), t->dims[0]);
+}
+
+/* ---- The work */
+
+struct chunk {
+    const struct gguf_tensor *tensor;
+    enum tensor_type type;
+    size_t first, rows; /* of the tensor */
+    float *floats;
+    uint8_t *blocks;
+    atomic_bool bad; /* a number that is not finite */
+};
+
+static void quantize_rows(struct lane *lane, void *ud)
+{
+    struct chunk *c = ud;
+    size_t cols = (size_t)c->tensor->dims[0], row, end;
+    size_t from_bytes = tensor_row_bytes(c->tensor->type, cols), to_bytes = tensor_row_bytes(c->type, cols);
+    while (lane_take(lane, c->rows, 1, &row, &end)) {
+        float *x = c->floats + row * cols;
+        tensor_dequantize(c->tensor->type, (const uint8_t *)c->tensor->data + (c->first + row) * from_bytes,
+                          x, cols);
+        for (size_t i = 0; i < cols; i++)
+            if (!isfinite(x[i]))
+                atomic_store_explicit(&c->bad, true, memory_order_relaxed);
+        tensor_quantize(c->type, x, c->blocks + row * to_bytes, cols);
+    }
+}
+
+struct work {
+    const struct quantize_job *job;
+    struct gguf *gguf;
+    struct gguf_writer *writer;
+    struct pool *pool;
+    struct quantize_result *result;
+};
+
+static enum ph_status convert(struct work *w, const struct gguf_tensor *t, enum tensor_type type,
+                              struct ph_err *err)
+{
+    size_t cols = (size_t)t->dims[0], rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]);
+    size_t most = CHUNK_FLOATS / cols + 1, each = rows < most ? rows : most;
+    struct chunk c = {.tensor = t, .type = type};
+    enum ph_status status = PH_OK;
+    c.floats = mem_alloc(each * cols * sizeof *c.floats);
+    c.blocks = mem_alloc(each * tensor_row_bytes(type, cols));
+    if (!c.floats || !c.blocks)
+        status = ph_fail(err, PH_ERR_NOMEM, "%s: no memory for %zu rows of '%s'", w->job->in, each, t->name);
+    for (; status == PH_OK && c.first < rows; c.first += c.rows) {
+        c.rows = rows - c.first < each ? rows - c.first : each;
+        pool_run(w->pool, quantize_rows, &c);
+        if (atomic_load(&c.bad))
+            status = ph_fail(err, PH_ERR_FORMAT, "%s: tensor '%s' holds a number that is not finite",
+                             w->job->in, t->name);
+        gguf_writer_data(w->writer, c.blocks, c.rows * tensor_row_bytes(type, cols));
+        w->result->bytes_read += c.rows * tensor_row_bytes(t->type, cols);
+        if (w->job->progress)
+            w->job->progress(w->job->ud, w->result->bytes_read, gguf_file_bytes(w->gguf));
+    }
+    mem_free(c.floats);
+    mem_free(c.blocks);
+    return status;
+}
+
+static void copy_keys(struct work *w)
+{
+    for (size_t i = 0; i < gguf_key_count(w->gguf); i++) {
+        enum gguf_type type;
+        gguf_writer_copy_key(w->writer, w->gguf, gguf_key(w->gguf, i, &type));
+    }
+    gguf_writer_set_uint(w->writer, "general.file_type", w->job->mixture->file_type);
+    gguf_writer_set_uint(w->writer, "general.quantization_version", QUANTIZATION_VERSION);
+}
+
+static bool is_float(enum tensor_type type)
+{
+    return type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16;
+}
+
+static enum ph_status describe(struct work *w, struct ph_err *err)
+{
+    for (size_t i = 0; i < gguf_tensor_count(w->gguf); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(w->gguf, i);
+        enum tensor_type type = new_type(w->gguf, t, w->job->mixture);
+        if (type != t->type && !is_float(t->type) && !w->job->again)
+            return ph_fail(
+                err, PH_ERR_ARG,
+                "%s: '%s' is %s already, and rounding twice loses more: start from the F32, F16 or BF16 "
+                "file, or say --again",
+                w->job->in, t->name, tensor_format((uint32_t)t->type)->name);
+        gguf_writer_describe(w->writer, t->name, type, t->n_dims, t->dims);
+        *(type == t->type ? &w->result->kept : &w->result->converted) += 1;
+        w->result->bytes_written +=
+            tensor_row_bytes(type, (size_t)t->dims[0]) * t->dims[1] * t->dims[2] * t->dims[3];
+    }
+    return PH_OK;
+}
+
+static enum ph_status write_all(struct work *w, struct ph_err *err)
+{
+    copy_keys(w);
+    enum ph_status status = describe(w, err);
+    for (size_t i = 0; status == PH_OK && i < gguf_tensor_count(w->gguf); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(w->gguf, i);
+        enum tensor_type type = new_type(w->gguf, t, w->job->mixture);
+        if (type != t->type) {
+            status = convert(w, t, type, err);
+        } else {
+            gguf_writer_data(w->writer, t->data, t->bytes);
+            w->result->bytes_read += t->bytes;
+        }
+    }
+    return status;
+}
+
+enum ph_status gguf_quantize(const struct quantize_job *job, struct quantize_result *result,
+                             struct ph_err *err)
+{
+    struct work w = {.job = job, .result = result};
+    *result = (struct quantize_result){0};
+    enum ph_status status = gguf_open(&w.gguf, job->in, err);
+    if (status == PH_OK)
+        status = pool_create(&w.pool, job->threads, 0, kernels_select(NULL), err);
+    if (status == PH_OK)
+        status = gguf_writer_open(&w.writer, job->out, err);
+    if (status == PH_OK) {
+        status = write_all(&w, err);
+        if (status == PH_OK)
+            status = gguf_writer_close(w.writer, err);
+        else
+            gguf_writer_abandon(w.writer);
+    }
+    if (w.pool)
+        pool_free(w.pool);
+    gguf_free(w.gguf);
+    return status;
+}
