@@ -3,7 +3,7 @@
  *   build/bench_product [lanes [set [seconds]]]
  *
  * For each shape of a layer (tokens, outputs, inputs): y = x w^T, dx = dy w, dw += dy^T x, in F32 and in
- * BF16, as GFLOP/s and percent of the F32 peak measured meanwhile. The best of many runs, each timed by the
+ * BF16, as GFLOP/s and percent of the best F32 peak seen. The best of many runs, each timed by the
  * CPU time of the lane that used most: a neighbour on a shared machine takes time away, not work. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +50,7 @@ static double now(void)
     return (double)clock_monotonic_ns(clock_system()) * 1e-9;
 }
 
-/* GFLOP/s of the best run; *peak: the best F32 peak of the same while, since the clock wanders. */
+/* GFLOP/s of the best run; *peak: the best F32 peak so far, in GFLOP/s. */
 static double best_rate(struct pool *pool, struct timing *t, double seconds, double *peak)
 {
     double start = now(), best = 1e9;
@@ -120,7 +120,7 @@ static void fill(struct rng *rng, float *x, size_t len)
         x[i] = rng_float(rng) - 0.5f;
 }
 
-static void bench_layer(struct pool *pool, const struct layer *l, double seconds)
+static void bench_layer(struct pool *pool, const struct layer *l, double seconds, double *peak)
 {
     struct buffers b = {mem_alloc_aligned(64, l->tokens * l->in * 4),
                         mem_alloc_aligned(64, l->out * l->in * 4),
@@ -137,8 +137,8 @@ static void bench_layer(struct pool *pool, const struct layer *l, double seconds
             fill(&rng, b.x, l->tokens * l->in);
             fill(&rng, b.w, l->out * l->in);
             fill(&rng, b.y, l->tokens * l->out);
-            double peak = 0.0, rate = best_rate(pool, &t, seconds, &peak);
-            printf(" %6.0f %4.0f%%", rate, 100.0 * rate / peak);
+            double rate = best_rate(pool, &t, seconds, peak);
+            printf(" %6.0f %4.0f%%", rate, 100.0 * rate / *peak);
             fflush(stdout);
         }
     printf("\n");
@@ -160,17 +160,17 @@ int main(int argc, char **argv)
         return 1;
     }
     for (int i = 0; i < 8; i++) {
-        double f32 = tensor_measure_peak_f32(pool, seconds / 8),
-               bf16 = tensor_measure_peak_bf16(pool, seconds / 8);
+        double f32 = tensor_measure_peak_f32(pool, seconds / 8) * 1e-9,
+               bf16 = tensor_measure_peak_bf16(pool, seconds / 8) * 1e-9;
         peak = f32 > peak ? f32 : peak;
         peak_bf16 = bf16 > peak_bf16 ? bf16 : peak_bf16;
     }
     printf("%s, %u lanes: FMA %.0f GFLOP/s, BF16 %.0f GFLOP/s; GFLOP/s and %% of FMA\n", kernels_name(k),
-           pool_lanes(pool), peak * 1e-9, peak_bf16 * 1e-9);
+           pool_lanes(pool), peak, peak_bf16);
     printf("tokens   out    in    x w^T        dy w         dy^T x       BF16 x w^T   BF16 dy w    BF16 dy^T "
            "x\n");
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
-        bench_layer(pool, &layers[i], seconds);
+        bench_layer(pool, &layers[i], seconds, &peak);
     pool_free(pool);
     return 0;
 }
