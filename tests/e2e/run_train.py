@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""pharos train tokenizer and data, as a user runs them: files in a folder of their own, summaries, exit codes."""
+import json
+import os
+import random
+import subprocess
+import tempfile
+
+from station import PHAROS, Runner
+
+runner = Runner("train")
+WORDS = "the quick brown fox jumps over a lazy dog while seven wizards brew tea and read old books".split()
+
+
+def pharos(*arguments, text=b"", code=0):
+    done = subprocess.run([PHAROS, *arguments], input=text, capture_output=True, timeout=120)
+    assert done.returncode == code, (arguments, done.returncode, done.stderr)
+    return done.stdout.decode() if code == 0 else done.stderr.decode()
+
+
+def prose(seed, count):
+    dice = random.Random(seed)
+    return " ".join(dice.choice(WORDS) for _ in range(count)) + ".\n"
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def a_vocabulary_is_learnt_and_used():
+    with tempfile.TemporaryDirectory() as folder:
+        text = write(os.path.join(folder, "text.txt"), "---\n".join(prose(seed, 60) for seed in range(200)))
+        for kind in ("bytes", "spm"):
+            vocabulary = os.path.join(folder, kind + ".gguf")
+            made = json.loads(pharos("train", "tokenizer", text, "--out", vocabulary, "--vocab", "400",
+                                     "--kind", kind, "--json"))
+            assert 300 < made["tokens"] <= 400 and made["bytes_per_token"] > 3, made
+            again = os.path.join(folder, "again.gguf")
+            pharos("train", "tokenizer", "-", "--out", again, "--vocab", "400", "--kind", kind,
+                   text=open(text, "rb").read())
+            assert open(again, "rb").read() == open(vocabulary, "rb").read()
+            line = "seven foxes \u00e9t\u00e9 \U0001F600  brew()\n"
+            ids = pharos("tokenize", "--model", vocabulary, text=line.encode())
+            assert pharos("detokenize", "--model", vocabulary, text=ids.encode()) == line
+            tokens = os.path.join(folder, "data.tokens")
+            built = json.loads(pharos("train", "data", text, "--separator", "---", "--model", vocabulary,
+                                      "--out", tokens, "--held-out", "0.2", "--json"))
+            assert built["documents"] == 200 and 15 <= built["held_out_documents"] <= 70, built
+            first = open(tokens, "rb").read()
+            pharos("train", "data", text, "--separator", "---", "--model", vocabulary, "--out", tokens,
+                   "--held-out", "0.2")
+            assert first == open(tokens, "rb").read()
+
+
+def conversations_become_masked_tokens():
+    with tempfile.TemporaryDirectory() as folder:
+        talks = [{"messages": [{"role": "user", "content": prose(seed, 9)},
+                               {"role": "assistant", "content": prose(seed + 1000, 9)}]} for seed in range(50)]
+        lines = write(os.path.join(folder, "talks.jsonl"), "".join(json.dumps(talk) + "\n" for talk in talks + talks[:5]))
+        vocabulary, tokens = os.path.join(folder, "v.gguf"), os.path.join(folder, "t.tokens")
+        pharos("train", "tokenizer", lines, "--out", vocabulary, "--vocab", "350")
+        built = json.loads(pharos("train", "data", lines, "--model", vocabulary, "--out", tokens, "--mask", "--json"))
+        assert built["documents_read"] == 55 and built["exact_duplicates"] == 5, built
+        assert 0.3 < built["targets"] / built["tokens"] < 0.6, built
+
+
+def wrong_input_is_named():
+    with tempfile.TemporaryDirectory() as folder:
+        lines = write(os.path.join(folder, "bad.jsonl"), '{"text": "fine"}\n{"text": 7}\n')
+        out = os.path.join(folder, "v.gguf")
+        said = pharos("train", "tokenizer", lines, "--out", out, code=1)
+        assert "bad.jsonl:2:" in said and not os.path.exists(out), said
+        assert "no-such" in pharos("train", "tokenizer", os.path.join(folder, "no-such"), "--out", out, code=1)
+        pharos("train", "tokenizer", "--out", out, code=2)
+        pharos("train", "data", lines, code=2)
+
+
+for case in (a_vocabulary_is_learnt_and_used, conversations_become_masked_tokens, wrong_input_is_named):
+    runner.run(case.__name__, case)
+runner.finish()
