@@ -19,6 +19,12 @@ void swiglu_forward(struct lane *lane, const float *gate, const float *up, size_
     lane_barrier(lane);
 }
 
+static float slope_of_silu(float x, float silu)
+{
+    float sigmoid = fabsf(x) < 1e-30f ? 0.5f : silu / x;
+    return sigmoid + silu * (1 - sigmoid);
+}
+
 static void swiglu_piece(const struct kernels *kernels, const float *gate, const float *up, const float *dy,
                          size_t len, float *dgate, float *dup)
 {
@@ -26,11 +32,19 @@ static void swiglu_piece(const struct kernels *kernels, const float *gate, const
     memcpy(silu, gate, len * sizeof *silu);
     tensor_silu(kernels, silu, len);
     for (size_t i = 0; i < len; i++) {
-        float sigmoid = fabsf(gate[i]) < 1e-30f ? 0.5f : silu[i] / gate[i];
-        float slope = sigmoid + silu[i] * (1 - sigmoid), grad = dy[i], other = up[i];
-        dgate[i] = grad * other * slope;
+        float grad = dy[i], other = up[i];
+        dgate[i] = grad * other * slope_of_silu(gate[i], silu[i]);
         dup[i] = grad * silu[i];
     }
+}
+
+static void silu_piece(const struct kernels *kernels, const float *x, const float *dy, size_t len, float *dx)
+{
+    float silu[PIECE];
+    memcpy(silu, x, len * sizeof *silu);
+    tensor_silu(kernels, silu, len);
+    for (size_t i = 0; i < len; i++)
+        dx[i] = dy[i] * slope_of_silu(x[i], silu[i]);
 }
 
 void swiglu_backward(struct lane *lane, const float *gate, const float *up, const float *dy, size_t len,
@@ -40,6 +54,25 @@ void swiglu_backward(struct lane *lane, const float *gate, const float *up, cons
     while (lane_take(lane, len, ELEMENTS_AT_ONCE, &first, &end))
         for (size_t i = first; i < end; i += PIECE)
             swiglu_piece(lane->kernels, gate + i, up + i, dy + i, least(PIECE, end - i), dgate + i, dup + i);
+    lane_barrier(lane);
+}
+
+void silu_forward(struct lane *lane, const float *x, size_t len, float *y)
+{
+    size_t first, end;
+    while (lane_take(lane, len, ELEMENTS_AT_ONCE, &first, &end)) {
+        memcpy(y + first, x + first, (end - first) * sizeof *y);
+        tensor_silu(lane->kernels, y + first, end - first);
+    }
+    lane_barrier(lane);
+}
+
+void silu_backward(struct lane *lane, const float *x, const float *dy, size_t len, float *dx)
+{
+    size_t first, end;
+    while (lane_take(lane, len, ELEMENTS_AT_ONCE, &first, &end))
+        for (size_t i = first; i < end; i += PIECE)
+            silu_piece(lane->kernels, x + i, dy + i, least(PIECE, end - i), dx + i);
     lane_barrier(lane);
 }
 

@@ -96,11 +96,73 @@ void attention_forward(struct lane *lane, const struct attention *a, const float
 void attention_backward(struct lane *lane, const struct attention *a, const float *q, const float *k,
                         const float *v, const float *dout, float *dq, float *dk, float *dv, void *scratch);
 
+/* Convolution along time: y[t] = bias + sum over k of w[k] x[t * stride + k - pad], x zero outside. Causal:
+ * pad = kernel - 1, stride 1, time_out = time. x [batch][time][in], y [batch][time_out][out]. Full: w
+ * [out][kernel][in]. depthwise (each channel by itself, out = in): w [in][kernel]. */
+struct convolution {
+    size_t batch, time, time_out, in, out, kernel, stride, pad;
+    bool depthwise, bf16;
+    const float *w, *bias; /* bias [out], or NULL */
+    float *dw, *dbias;
+};
+
+size_t convolution_scratch_bytes(const struct convolution *c);
+void convolution_forward(struct lane *lane, const struct convolution *c, const float *x, float *y,
+                         void *scratch);
+void convolution_backward(struct lane *lane, const struct convolution *c, const float *x, const float *dy,
+                          float *dx, void *scratch);
+
+/* A sequence's mean: x [batch][time][d] -> y [batch][d]. */
+void mean_pool_forward(struct lane *lane, const float *x, size_t batch, size_t time, size_t d, float *y);
+void mean_pool_backward(struct lane *lane, const float *dy, size_t batch, size_t time, size_t d, float *dx);
+
+/* y = sum over t of share_t x_t, shares = softmax over t of (w . x_t). (A bias would change nothing.) y and
+ * shares [batch][time] are kept for backward. */
+struct softmax_pool {
+    size_t batch, time, d;
+    const float *w; /* [d] */
+    float *dw;
+};
+
+size_t softmax_pool_scratch_bytes(const struct softmax_pool *p);
+void softmax_pool_forward(struct lane *lane, const struct softmax_pool *p, const float *x, float *y,
+                          float *shares);
+void softmax_pool_backward(struct lane *lane, const struct softmax_pool *p, const float *x, const float *y,
+                           const float *shares, const float *dy, float *dx, void *scratch);
+
+/* Selective state space (Gu and Dao 2023), the scan: step = softplus(delta), h = exp(step A) h + step b x,
+ * y = c . h + skip x, from h = 0 at each sequence's start, A = -exp(a_log). `kept` [scan_kept_len] carries
+ * states from forward to backward. */
+struct scan_layer {
+    size_t batch, time, channels, states;
+    const float *a_log; /* [channels][states] */
+    const float *skip;  /* [channels] */
+    float *da_log, *dskip;
+};
+
+struct scan_inputs {
+    const float *x, *delta; /* [batch * time][channels] */
+    const float *b, *c;     /* [batch * time][states] */
+};
+
+struct scan_gradients { /* written, all of them wanted */
+    float *dx, *ddelta, *db, *dc;
+};
+
+size_t scan_kept_len(const struct scan_layer *s);
+size_t scan_scratch_bytes(const struct scan_layer *s, unsigned lanes);
+void scan_forward(struct lane *lane, const struct scan_layer *s, const struct scan_inputs *in, float *y,
+                  float *kept, void *scratch);
+void scan_backward(struct lane *lane, const struct scan_layer *s, const struct scan_inputs *in,
+                   const float *kept, const float *dy, const struct scan_gradients *out, void *scratch);
+
 /* Elementwise. SwiGLU (Shazeer 2020): y = silu(gate) * up. backward: dgate may be gate, dup may be up or dy.
  * GELU in its tanh form (Hendrycks and Gimpel 2016), SiLU: dx may be dy. */
 void swiglu_forward(struct lane *lane, const float *gate, const float *up, size_t len, float *y);
 void swiglu_backward(struct lane *lane, const float *gate, const float *up, const float *dy, size_t len,
                      float *dgate, float *dup);
+void silu_forward(struct lane *lane, const float *x, size_t len, float *y);
+void silu_backward(struct lane *lane, const float *x, const float *dy, size_t len, float *dx);
 void gelu_forward(struct lane *lane, const float *x, size_t len, float *y);
 void gelu_backward(struct lane *lane, const float *x, const float *dy, size_t len, float *dx);
 void residual_add(struct lane *lane, float *y, const float *x, size_t len); /* y += x */

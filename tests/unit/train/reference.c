@@ -72,6 +72,42 @@ void reference_attention(const struct attention *a, const double *q, const doubl
         }
 }
 
+void reference_convolution(const struct convolution *c, const double *x, const double *w, const double *bias,
+                           double *y)
+{
+    for (size_t i = 0; i < c->batch * c->time_out * c->out; i++) {
+        size_t o = i % c->out, t = i / c->out % c->time_out, b = i / c->out / c->time_out;
+        y[i] = bias[o];
+        for (size_t k = 0; k < c->kernel; k++) {
+            long at = (long)(t * c->stride + k) - (long)c->pad;
+            const double *row = x + (long)(b * c->time * c->in) + at * (long)c->in;
+            if (at < 0 || at >= (long)c->time)
+                continue;
+            for (size_t n = 0; n < c->in && !c->depthwise; n++)
+                y[i] += w[(o * c->kernel + k) * c->in + n] * row[n];
+            y[i] += c->depthwise ? w[o * c->kernel + k] * row[o] : 0;
+        }
+    }
+}
+
+void reference_scan(const struct scan_layer *s, const double *const in[6], double *y)
+{
+    for (size_t i = 0; i < s->batch * s->channels; i++) {
+        double h[8] = {0};
+        size_t d = i % s->channels, b = i / s->channels;
+        for (size_t row = b * s->time; row < (b + 1) * s->time; row++) {
+            size_t at = row * s->channels + d;
+            double step = log(1 + exp(in[1][at]));
+            y[at] = in[5][d] * in[0][at];
+            for (size_t n = 0; n < s->states; n++) {
+                h[n] = exp(-step * exp(in[4][d * s->states + n])) * h[n];
+                h[n] += step * in[2][row * s->states + n] * in[0][at];
+                y[at] += in[3][row * s->states + n] * h[n];
+            }
+        }
+    }
+}
+
 double reference_silu(double x)
 {
     return x / (1 + exp(-x));

@@ -16,6 +16,10 @@ void reference_rotary(double *x, size_t rows, size_t time, size_t heads, size_t 
                       bool neox);
 void reference_attention(const struct attention *a, const double *q, const double *k, const double *v,
                          double *out);
+void reference_convolution(const struct convolution *c, const double *x, const double *w, const double *bias,
+                           double *y);
+/* x, delta, b, c, a_log, skip as in[0..5] */
+void reference_scan(const struct scan_layer *s, const double *const in[6], double *y);
 double reference_silu(double x);
 double reference_gelu(double x);
 /* -log softmax(logits of row)[target] of each row */

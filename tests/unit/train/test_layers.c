@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "train/reference.h"
 
-enum { BATCH = 2, ROWS_MAX = 2 * 7, LEN_MAX = 2048, ARRAYS_MAX = 4, VOCAB = 37 };
+enum { BATCH = 2, ROWS_MAX = 2 * 7, LEN_MAX = 2048, ARRAYS_MAX = 6, VOCAB = 37 };
 
 /* One layer at one size: its inputs and parameters are arrays x[i] of len[i]; `added` has a bit for each
  * whose gradient is added to. run makes y and grad from f and dy; reference makes y from x. */
@@ -154,6 +154,114 @@ static void reference_of_gelu(const struct layer_case *c, double *const *x, doub
         y[i] = reference_gelu(x[0][i]);
 }
 
+static void run_silu(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    silu_forward(lane, t->f[0], t->c->out_len, t->y);
+    silu_backward(lane, t->f[0], t->dy, t->c->out_len, t->grad[0]);
+}
+
+static void reference_of_silu(const struct layer_case *c, double *const *x, double *y)
+{
+    for (size_t i = 0; i < c->out_len; i++)
+        y[i] = reference_silu(x[0][i]);
+}
+
+/* `heads` is the stride, `kv_heads` the padding, `head_dim` the kernel, `flag` says depthwise. */
+static struct convolution convolution_of(const struct layer_case *c)
+{
+    return (struct convolution){.batch = c->batch,
+                                .time = c->time,
+                                .time_out = c->out_len / c->batch / c->out,
+                                .in = c->in,
+                                .out = c->out,
+                                .kernel = c->head_dim,
+                                .stride = c->heads,
+                                .pad = c->kv_heads,
+                                .depthwise = c->flag};
+}
+
+static void run_convolution(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct convolution c = convolution_of(t->c);
+    c.w = t->f[1];
+    c.bias = t->f[2];
+    c.dw = t->grad[1];
+    c.dbias = t->grad[2];
+    convolution_forward(lane, &c, t->f[0], t->y, t->scratch);
+    convolution_backward(lane, &c, t->f[0], t->dy, t->grad[0], t->scratch);
+}
+
+static void reference_of_convolution(const struct layer_case *c, double *const *x, double *y)
+{
+    struct convolution convolution = convolution_of(c);
+    reference_convolution(&convolution, x[0], x[1], x[2], y);
+}
+
+static void run_mean_pool(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    mean_pool_forward(lane, t->f[0], t->c->batch, t->c->time, t->c->in, t->y);
+    mean_pool_backward(lane, t->dy, t->c->batch, t->c->time, t->c->in, t->grad[0]);
+}
+
+static void reference_mean_pool(const struct layer_case *c, double *const *x, double *y)
+{
+    memset(y, 0, c->out_len * sizeof *y);
+    for (size_t i = 0; i < c->len[0]; i++)
+        y[i / c->in / c->time * c->in + i % c->in] += x[0][i] / (double)c->time;
+}
+
+static void run_softmax_pool(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct softmax_pool p = {
+        .batch = t->c->batch, .time = t->c->time, .d = t->c->in, .w = t->f[1], .dw = t->grad[1]};
+    softmax_pool_forward(lane, &p, t->f[0], t->y, t->stats);
+    softmax_pool_backward(lane, &p, t->f[0], t->y, t->stats, t->dy, t->grad[0], t->scratch);
+}
+
+static void reference_softmax_pool(const struct layer_case *c, double *const *x, double *y)
+{
+    memset(y, 0, c->out_len * sizeof *y);
+    for (size_t b = 0; b < c->batch; b++) {
+        double sum = 0, share[ROWS_MAX];
+        for (size_t t = 0; t < c->time; t++) {
+            reference_linear(x[0] + (b * c->time + t) * c->in, x[1], NULL, 1, c->in, 1, share + t);
+            sum += share[t] = exp(share[t]);
+        }
+        for (size_t i = 0; i < c->time * c->in; i++)
+            y[b * c->in + i % c->in] += share[i / c->in] / sum * x[0][b * c->time * c->in + i];
+    }
+}
+
+/* `in` channels, `out` states */
+static struct scan_layer scan_of(const struct layer_case *c)
+{
+    return (struct scan_layer){.batch = c->batch, .time = c->time, .channels = c->in, .states = c->out};
+}
+
+static void run_scan(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct scan_layer s = scan_of(t->c);
+    struct scan_inputs in = {.x = t->f[0], .delta = t->f[1], .b = t->f[2], .c = t->f[3]};
+    struct scan_gradients out = {.dx = t->grad[0], .ddelta = t->grad[1], .db = t->grad[2], .dc = t->grad[3]};
+    s.a_log = t->f[4];
+    s.skip = t->f[5];
+    s.da_log = t->grad[4];
+    s.dskip = t->grad[5];
+    scan_forward(lane, &s, &in, t->y, t->table, t->scratch);
+    scan_backward(lane, &s, &in, t->table, t->dy, &out, t->scratch);
+}
+
+static void reference_of_scan(const struct layer_case *c, double *const *x, double *y)
+{
+    struct scan_layer s = scan_of(c);
+    reference_scan(&s, (const double *const *)x, y);
+}
+
 /* The weights of rows are what the losses' gradient is taken with. */
 static void run_output(struct lane *lane, void *ud)
 {
@@ -187,6 +295,19 @@ static void reference_output(const struct layer_case *c, double *const *x, doubl
         .name = label, .run = run_norm, .reference = reference_of_norm, .arrays = (is_centred) ? 3 : 2, \
         .len = {(rows) * (d), (d), (d)}, .out_len = (rows) * (d), .added = (bits), .batch = (rows),     \
         .in = (d), .flag = (is_centred)                                                                 \
+    }
+#define CONVOLUTION_CASE(label, b, t, t_out, n, m, k, s, p, depthwise)                                      \
+    {                                                                                                       \
+        .name = label, .run = run_convolution, .reference = reference_of_convolution, .arrays = 3,          \
+        .len = {(b) * (t) * (n), (m) * (k) * ((depthwise) ? 1 : (n)), (m)}, .out_len = (b) * (t_out) * (m), \
+        .added = 6, .batch = (b), .time = (t), .heads = (s), .kv_heads = (p), .head_dim = (k), .in = (n),   \
+        .out = (m), .flag = (depthwise)                                                                     \
+    }
+#define SCAN_CASE(label, b, t, d, n)                                                                 \
+    {                                                                                                \
+        .name = label, .run = run_scan, .reference = reference_of_scan, .arrays = 6,                 \
+        .len = {(b) * (t) * (d), (b) * (t) * (d), (b) * (t) * (n), (b) * (t) * (n), (d) * (n), (d)}, \
+        .out_len = (b) * (t) * (d), .added = 48, .batch = (b), .time = (t), .in = (d), .out = (n)    \
     }
 #define LINEAR_CASE(label, rows, n, m, bits)                                                              \
     {                                                                                                     \
@@ -229,6 +350,38 @@ static const struct layer_case cases[] = {
      .arrays = 1,
      .len = {301},
      .out_len = 301},
+    {.name = "SiLU",
+     .run = run_silu,
+     .reference = reference_of_silu,
+     .arrays = 1,
+     .len = {301},
+     .out_len = 301},
+    CONVOLUTION_CASE("causal convolution", 2, 7, 7, 5, 9, 4, 1, 3, false),
+    CONVOLUTION_CASE("convolution with stride", 2, 7, 4, 18, 3, 3, 2, 1, false),
+    CONVOLUTION_CASE("convolution of one position", 1, 1, 1, 3, 5, 4, 1, 3, false),
+    CONVOLUTION_CASE("depthwise causal convolution", 2, 7, 7, 19, 19, 4, 1, 3, true),
+    CONVOLUTION_CASE("depthwise convolution with stride", 2, 7, 3, 5, 5, 3, 3, 1, true),
+    {.name = "mean pooling",
+     .run = run_mean_pool,
+     .reference = reference_mean_pool,
+     .arrays = 1,
+     .len = {2 * 7 * 19},
+     .out_len = 2 * 19,
+     .batch = 2,
+     .time = 7,
+     .in = 19},
+    {.name = "softmax pooling",
+     .run = run_softmax_pool,
+     .reference = reference_softmax_pool,
+     .arrays = 2,
+     .len = {2 * 7 * 19, 19},
+     .out_len = 2 * 19,
+     .added = 2,
+     .batch = 2,
+     .time = 7,
+     .in = 19},
+    SCAN_CASE("scan over two stretches", 2, 35, 9, 3),
+    SCAN_CASE("scan of one position", 2, 1, 19, 5),
     {.name = "output and loss",
      .run = run_output,
      .reference = reference_output,
