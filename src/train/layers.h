@@ -156,6 +156,33 @@ void scan_forward(struct lane *lane, const struct scan_layer *s, const struct sc
 void scan_backward(struct lane *lane, const struct scan_layer *s, const struct scan_inputs *in,
                    const float *kept, const float *dy, const struct scan_gradients *out, void *scratch);
 
+/* A Mamba block: x, z = split(in_proj u); x = silu(depthwise causal convolution of x); delta, B, C from x;
+ * y = scan; out = out_proj (y silu(z)). The residual sum and its norm are the caller's. One flat array of
+ * parameters in this order: in_proj [2 inner][d], conv [inner][kernel] and bias, x_proj
+ * [rank + 2 states][inner], dt_proj [inner][rank] and bias, a_log [inner][states], skip [inner], out_proj
+ * [d][inner], at the offsets that mamba_layout tells. No decay on a_log and skip. */
+struct mamba {
+    size_t batch, time, d, inner, states, rank, kernel;
+    bool bf16;
+    const float *w; /* [mamba_layout(..).len] */
+    float *dw;      /* the same layout, or NULL: nothing is trained and backward gives du only */
+};
+
+struct mamba_layout {
+    size_t in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, a_log, skip, out_proj, len;
+};
+
+struct mamba_layout mamba_layout(const struct mamba *m);
+/* The paper's start: a_log = log(1..states), skip 1, dt_bias inverse softplus of exp(U[log .001, log .1]),
+ * matrices U(+-1 / sqrt(inputs)). */
+void mamba_init_weights(const struct mamba *m, uint64_t seed, float *w);
+size_t mamba_kept_len(const struct mamba *m); /* floats from forward to backward */
+size_t mamba_scratch_bytes(const struct mamba *m, unsigned lanes);
+void mamba_forward(struct lane *lane, const struct mamba *m, const float *u, float *y, float *kept,
+                   void *scratch);
+void mamba_backward(struct lane *lane, const struct mamba *m, const float *u, const float *kept,
+                    const float *dy, float *du, bool add, void *scratch);
+
 /* Elementwise. SwiGLU (Shazeer 2020): y = silu(gate) * up. backward: dgate may be gate, dup may be up or dy.
  * GELU in its tanh form (Hendrycks and Gimpel 2016), SiLU: dx may be dy. */
 void swiglu_forward(struct lane *lane, const float *gate, const float *up, size_t len, float *y);

@@ -1,13 +1,14 @@
 /* The selective state space's sequential scan (Gu and Dao 2023) and its gradient.
  *
- * Method: `channels` are shared out in fixed blocks; a lane walks its block through all sequences in order, so
- * the gradients of A and D are its own to add up. Forward keeps the state at the beginning of each stretch of
- * SCAN_STRETCH positions; backward walks the stretches from the last, computes the states of one again into
- * the lane's scratch, and carries the state's gradient back. The gradients of b and c are sums over all
- * channels: each block writes its part, and parts are added in order of blocks.
+ * Method: `channels` are shared out in fixed blocks; a lane walks its block through all sequences in order,
+ * so the gradients of A and D are its own to add up. Forward keeps the state at the beginning of each stretch
+ * of SCAN_STRETCH positions; backward walks the stretches from the last, computes the states of one again
+ * into the lane's scratch, and carries the state's gradient back. The gradients of b and c are sums over all
+ * channels: each block writes its part, and parts are added in order of blocks (L3).
  *
  * With step = softplus(delta), keep = exp(step A), the state's gradient g_t = C_t dy_t + keep_{t+1} g_{t+1}:
- *   dx += step B g;  dB += step x g;  dC += h dy;  dstep += (B x + A keep h_{t-1}) g;  dA += step keep h_{t-1} g.
+ *   dx += step B g;  dB += step x g;  dC += h dy;  dstep += (B x + A keep h_{t-1}) g;
+ *   dA += step keep h_{t-1} g.
  * A = -exp(a_log), so da_log = A dA. */
 #include <math.h>
 #include <string.h>

@@ -26,7 +26,7 @@ struct trial {
     double x[ARRAYS_MAX][LEN_MAX], reference_y[LEN_MAX];
     float f[ARRAYS_MAX][LEN_MAX], grad[ARRAYS_MAX][LEN_MAX], y[LEN_MAX], dy[LEN_MAX];
     int32_t tokens[ROWS_MAX];
-    float stats[ROWS_MAX * 2], table[LEN_MAX];
+    float stats[ROWS_MAX * 2], table[LEN_MAX], kept[4 * LEN_MAX];
     void *scratch;
 };
 
@@ -262,6 +262,54 @@ static void reference_of_scan(const struct layer_case *c, double *const *x, doub
     reference_scan(&s, (const double *const *)x, y);
 }
 
+/* `in` is d, `out` inner; 3 states, rank 2, kernel 4 */
+static struct mamba mamba_of(const struct layer_case *c)
+{
+    return (struct mamba){
+        .batch = c->batch, .time = c->time, .d = c->in, .inner = c->out, .states = 3, .rank = 2, .kernel = 4};
+}
+
+static void run_mamba(struct lane *lane, void *ud)
+{
+    struct trial *t = ud;
+    struct mamba m = mamba_of(t->c);
+    m.w = t->f[1];
+    m.dw = t->grad[1];
+    mamba_forward(lane, &m, t->f[0], t->y, t->kept, t->scratch);
+    mamba_backward(lane, &m, t->f[0], t->kept, t->dy, t->grad[0], t->c->added & 1, t->scratch);
+}
+
+static void reference_mamba(const struct layer_case *c, double *const *x, double *y)
+{
+    static double xs[LEN_MAX], z[LEN_MAX], active[LEN_MAX], low[LEN_MAX], b[LEN_MAX], cs[LEN_MAX],
+        delta[LEN_MAX];
+    struct mamba m = mamba_of(c);
+    struct mamba_layout l = mamba_layout(&m);
+    size_t rows = c->batch * c->time, inner = c->out;
+    const double *w = x[1], *x_proj = w + l.x_proj;
+    struct convolution conv = {.batch = c->batch, .time = c->time, .time_out = c->time, .in = inner};
+    struct scan_layer s = {.batch = c->batch, .time = c->time, .channels = inner, .states = 3};
+    const double *const in[] = {active, delta, b, cs, w + l.a_log, w + l.skip};
+    conv.out = inner;
+    conv.kernel = 4;
+    conv.stride = 1;
+    conv.pad = 3;
+    conv.depthwise = true;
+    reference_linear(x[0], w + l.in_proj, NULL, rows, c->in, inner, xs);
+    reference_linear(x[0], w + l.in_proj + inner * c->in, NULL, rows, c->in, inner, z);
+    reference_convolution(&conv, xs, w + l.conv, w + l.conv_bias, active);
+    for (size_t i = 0; i < rows * inner; i++)
+        active[i] = reference_silu(active[i]);
+    reference_linear(active, x_proj, NULL, rows, inner, 2, low);
+    reference_linear(active, x_proj + 2 * inner, NULL, rows, inner, 3, b);
+    reference_linear(active, x_proj + 5 * inner, NULL, rows, inner, 3, cs);
+    reference_linear(low, w + l.dt_proj, w + l.dt_bias, rows, 2, inner, delta);
+    reference_scan(&s, in, xs);
+    for (size_t i = 0; i < rows * inner; i++)
+        xs[i] *= reference_silu(z[i]);
+    reference_linear(xs, w + l.out_proj, NULL, rows, inner, c->in, y);
+}
+
 /* The weights of rows are what the losses' gradient is taken with. */
 static void run_output(struct lane *lane, void *ud)
 {
@@ -308,6 +356,13 @@ static void reference_output(const struct layer_case *c, double *const *x, doubl
         .name = label, .run = run_scan, .reference = reference_of_scan, .arrays = 6,                 \
         .len = {(b) * (t) * (d), (b) * (t) * (d), (b) * (t) * (n), (b) * (t) * (n), (d) * (n), (d)}, \
         .out_len = (b) * (t) * (d), .added = 48, .batch = (b), .time = (t), .in = (d), .out = (n)    \
+    }
+#define MAMBA_LEN(d, e) (2 * (e) * (d) + 5 * (e) + 8 * (e) + 3 * (e) + 4 * (e) + (d) * (e))
+#define MAMBA_CASE(label, b, t, d, e, bits)                                                     \
+    {                                                                                           \
+        .name = label, .run = run_mamba, .reference = reference_mamba, .arrays = 2,             \
+        .len = {(b) * (t) * (d), MAMBA_LEN(d, e)}, .out_len = (b) * (t) * (d), .added = (bits), \
+        .batch = (b), .time = (t), .in = (d), .out = (e)                                        \
     }
 #define LINEAR_CASE(label, rows, n, m, bits)                                                              \
     {                                                                                                     \
@@ -381,6 +436,8 @@ static const struct layer_case cases[] = {
      .time = 7,
      .in = 19},
     SCAN_CASE("scan over two stretches", 2, 35, 9, 3),
+    MAMBA_CASE("Mamba block", 2, 7, 5, 11, 2),
+    MAMBA_CASE("Mamba block, input added to", 1, 1, 3, 6, 3),
     SCAN_CASE("scan of one position", 2, 1, 19, 5),
     {.name = "output and loss",
      .run = run_output,
@@ -468,11 +525,30 @@ static void lanes_change_no_bit(void **state)
     mem_free(three);
 }
 
+static void a_mamba_block_starts_as_the_paper_has_it(void **state)
+{
+    (void)state;
+    struct mamba m = {.d = 128, .inner = 256, .states = 16, .rank = 8, .kernel = 4};
+    struct mamba_layout l = mamba_layout(&m);
+    assert_int_equal(l.len, 116608 - 128); /* the norm before it is not the block's */
+    float *w = mem_calloc(l.len, sizeof *w);
+    mamba_init_weights(&m, 3, w);
+    for (size_t i = 0; i < m.inner; i++) {
+        double step = log1p(exp((double)w[l.dt_bias + i]));
+        assert_true(step > 0.00099 && step < 0.101);
+        assert_true(w[l.skip + i] == 1 && w[l.a_log + i * 16] == 0);
+        assert_true(fabs((double)w[l.a_log + i * 16 + 15] - log(16)) < 1e-6);
+        assert_true(fabs((double)w[l.dt_proj + i * 8]) <= 1 / sqrt(8));
+    }
+    mem_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_central_differences),
         cmocka_unit_test(lanes_change_no_bit),
+        cmocka_unit_test(a_mamba_block_starts_as_the_paper_has_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
