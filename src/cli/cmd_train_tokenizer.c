@@ -32,7 +32,9 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--kind", "bytes|spm", CLI_CHOICE, struct args, kind,
                 "byte-level as GPT-2's, or llama's with byte fallback (bytes)"),
      .names = kind_names},
-    {CLI_OPTION("--pre", "NAME", CLI_TEXT, struct args, pre, "pre-tokenizer that cuts words (smollm)")},
+    {CLI_OPTION("--pre", "NAME", CLI_TEXT, struct args, pre,
+                "pre-tokenizer that cuts words; with gpt-2 and llama-bpe, decoding drops spaces before "
+                "punctuation, as is expected of them (smollm)")},
     {CLI_OPTION("--special", "TEXT", CLI_LIST, struct args, specials,
                 "a control token; given, they replace the built-in chat's <|user|> and so on")},
     {CLI_OPTION("--turn-end", "TEXT", CLI_TEXT, struct args, turn_end,

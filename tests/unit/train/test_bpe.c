@@ -118,7 +118,7 @@ static void path_of(char *path, size_t size, const char *name)
 
 static struct bpe_trainer *train(const struct bpe_params *params, const char *text, size_t len)
 {
-    struct bpe_trainer *trainer;
+    struct bpe_trainer *trainer = NULL;
     struct ph_err err;
     if (bpe_trainer_create(&trainer, params, &err) != PH_OK ||
         bpe_trainer_add(trainer, text, len, &err) != PH_OK ||
@@ -132,7 +132,7 @@ static struct gguf *train_file(const struct bpe_params *params, const char *text
 {
     char path[256];
     struct ph_err err;
-    struct gguf *gguf;
+    struct gguf *gguf = NULL;
     struct bpe_trainer *trainer = train(params, text, len);
     path_of(path, sizeof path, name);
     if (bpe_trainer_save(trainer, path, "test", NULL, &err) != PH_OK || gguf_open(&gguf, path, &err) != PH_OK)
@@ -343,7 +343,7 @@ static void wrong_wishes_are_refused(void **state)
     static const char *const twice[] = {"<a>", "<a>"};
     static const char *const own[] = {"<|endoftext|>"};
     static const char *const one_byte[] = {"x"};
-    struct bpe_trainer *trainer;
+    struct bpe_trainer *trainer = NULL;
     struct bpe_params params = small_params(BPE_BYTES, 256);
     assert_int_equal(bpe_trainer_create(&trainer, &params, NULL), PH_ERR_ARG);
     params = small_params(BPE_BYTES, 300);
