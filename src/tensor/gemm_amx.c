@@ -6,25 +6,14 @@
  *
  * Tiles: 0..3 sums (two panels of 16 weight rows x two groups of 16 inputs), 4..5 weights, 6..7 inputs. */
 #include "tensor/kernels_avx512_int.h"
+#include "tensor/tiles_amx_int.h"
 
 #define PANEL_ROWS 32
 #define HALF_STRETCH ((size_t)TILE_STRETCH / 2)
 
-/* LDTILECFG's operand (Intel SDM volume 2, chapter 3). */
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
 static void tiles_begin(void)
 {
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
-    }
-    _tile_loadconfig(&config);
+    tiles_configure();
 }
 
 static void tiles_finish(void)

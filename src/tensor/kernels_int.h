@@ -130,8 +130,8 @@ struct mm_kernel {
  * constant there. */
 #define INLINE static inline __attribute__((always_inline))
 #define INPUTS_MAX 8
-#define DECODE_AHEAD \
-    6144 /* bytes from the weights in use to those fetched: measured, beyond the hardware's own reach */
+/* Bytes from the weights in use to those fetched: measured, beyond the hardware's own reach. */
+#define DECODE_AHEAD 6144
 
 /* Runs CALL with N inputs at a time: eights first, then four, two, one. */
 #define FOR_INPUTS(count, at, CALL)   \

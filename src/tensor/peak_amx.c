@@ -2,22 +2,12 @@
 #include <immintrin.h>
 
 #include "tensor/kernels_int.h"
-
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
+#include "tensor/tiles_amx_int.h"
 
 static void tiles_begin(void)
 {
     static const uint8_t zeros[1024];
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
-    }
-    _tile_loadconfig(&config);
+    tiles_configure();
     _tile_loadd(4, zeros, 64);
     _tile_loadd(5, zeros, 64);
     _tile_loadd(6, zeros, 64);

@@ -6,26 +6,15 @@
 #include <string.h>
 
 #include "tensor/product_pairs_body.h"
+#include "tensor/tiles_amx_int.h"
 
 #define SIDE ((size_t)32)
 #define STEP ((size_t)32) /* depths in a tile */
 #define TILE_BYTES 1024
 
-/* LDTILECFG's operand (Intel SDM volume 2, chapter 3). */
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
 static void tiles_begin(void)
 {
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
-    }
-    _tile_loadconfig(&config);
+    tiles_configure();
 }
 
 /* ---- Multiply ---- */
