@@ -54,7 +54,8 @@ static const struct cli_usage usage = {
     "train data", "FILE... --model F.gguf --out F.tokens [options]",
     "Makes a token file for training: documents are cut, tokenised, freed of duplicates, and divided\n"
     "into training and held-out ones by their content alone. JSON lines are {\"text\": ...} or\n"
-    "{\"messages\": [{\"role\", \"content\"}, ...]}.",
+    "conversations: \"messages\", \"conversations\", \"turns\", \"prompt\" with \"completion\", and the "
+    "like.",
     options};
 
 struct job {

@@ -62,7 +62,7 @@ static const struct cli_option options[] = {
 static const struct cli_usage usage = {
     "train tokenizer", "FILE... --out F.gguf [options]",
     "Learns a vocabulary by byte pair encoding and writes it as a GGUF file.\n"
-    "JSON lines are {\"text\": ...} or {\"messages\": [{\"role\", \"content\"}, ...]}.",
+    "JSON lines are {\"text\": ...} or conversations (see pharos train data).",
     options};
 
 struct job {

@@ -12,8 +12,10 @@
 #include "base/status.h"
 #include "model/model.h"
 
-/* ---- Documents from files: plain text, or JSON lines with {"text": "..."} or {"messages": [{"role",
- * "content"}, ...]} */
+/* ---- Documents from files: plain text, or JSON lines with {"text": "..."} or a conversation in one of the
+ * usual forms: {"messages": [{"role", "content"}, ...]}, {"conversations": [{"from", "value"}, ...]},
+ * {"turns": [{"speaker", "text"} or ["speaker", "text"], ...]}, or a question and its answer: {"instruction",
+ * "input", "output"}, {"prompt", "completion" or "response"}, {"question", "answer"}. */
 enum source_format {
     SOURCE_AUTO, /* *.jsonl and *.ndjson are JSON lines; so is standard input that begins with '{' */
     SOURCE_TEXT,
@@ -32,7 +34,7 @@ struct document {
     size_t line;      /* where it begins, from 1 */
     const char *text;
     size_t len;
-    const struct json *messages; /* instead of text: a checked list */
+    const struct json *messages; /* instead of text: a list of {"role", "content"} */
 };
 
 /* Calls `take` for every document, in order; its error ends the reading and is the result. Documents live

@@ -149,4 +149,11 @@ static inline const char *text_set_at(const struct text_set *set, uint32_t index
     return set->text.data + set->spans[index].at;
 }
 
+/* ---- The conversation that a JSON object holds, as a list of {"role", "content"} in the arena; *out is NULL
+ * when it holds none. Errors name the turn. */
+struct arena;
+struct json;
+PH_MUST_USE enum ph_status corpus_messages(struct arena *arena, const struct json *object,
+                                           const struct json **out, struct ph_err *err);
+
 #endif

@@ -71,23 +71,6 @@ static enum ph_status read_text(const struct reading *r, const char *text, size_
 
 /* ---- JSON lines */
 
-static enum ph_status check_messages(const struct reading *r, const struct json *messages, size_t line,
-                                     struct ph_err *err)
-{
-    size_t number = 1;
-    if (!json_is(messages, JSON_ARRAY) || json_count(messages) == 0)
-        return ph_fail(err, PH_ERR_FORMAT, "%s:%zu: \"messages\" must be a list with at least one message",
-                       r->path, line);
-    JSON_EACH (message, messages) {
-        if (!json_is(json_get(message, "role"), JSON_STRING) ||
-            !json_is(json_get(message, "content"), JSON_STRING))
-            return ph_fail(err, PH_ERR_FORMAT, "%s:%zu: message %zu needs the texts \"role\" and \"content\"",
-                           r->path, line, number);
-        number++;
-    }
-    return PH_OK;
-}
-
 static enum ph_status read_object(struct reading *r, const char *text, size_t len, size_t line,
                                   struct ph_err *err)
 {
@@ -97,16 +80,16 @@ static enum ph_status read_object(struct reading *r, const char *text, size_t le
     arena_clear(&r->arena);
     if (json_parse(&r->arena, text, len, &object, &inner) != PH_OK)
         return ph_fail(err, inner.code, "%s:%zu: %s", r->path, line, inner.message);
+    if (corpus_messages(&r->arena, object, &document.messages, &inner) != PH_OK)
+        return ph_fail(err, inner.code, "%s:%zu: %s", r->path, line, inner.message);
+    if (document.messages)
+        return r->take(r->ud, &document, err);
     const struct json *plain = json_get(object, "text");
-    document.messages = json_get(object, "messages");
-    if (document.messages) {
-        enum ph_status status = check_messages(r, document.messages, line, err);
-        return status == PH_OK ? r->take(r->ud, &document, err) : status;
-    }
     if (!json_is(plain, JSON_STRING))
         return ph_fail(err, PH_ERR_FORMAT,
-                       "%s:%zu: an object with a text \"text\" or a list \"messages\" is expected", r->path,
-                       line);
+                       "%s:%zu: an object with a text \"text\" or a conversation is expected (\"messages\", "
+                       "\"conversations\", \"turns\", or \"prompt\" and \"completion\")",
+                       r->path, line);
     document.text = plain->u.str.text;
     document.len = plain->u.str.len;
     return is_blank(document.text, document.len) ? PH_OK : r->take(r->ud, &document, err);

@@ -134,12 +134,48 @@ static void texts_are_cut_at_separators_and_equal_ones_dropped(void **state)
     tear_down(&p);
 }
 
+/* The same conversation in every form makes the same tokens. */
+static void forms_of_conversations(void **state)
+{
+    (void)state;
+    static const char *const forms[] = {
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"},{\"role\":\"assistant\",\"content\":"
+        "\"fine\"}]}",
+        "{\"conversations\":[{\"from\":\"human\",\"value\":\"hello\"},{\"from\":\"gpt\",\"value\":\"fine\"}]"
+        "}",
+        "{\"conversations\":[{\"role\":\"user\",\"content\":\"hello\"},{\"role\":\"bot\",\"content\":"
+        "\"fine\"}]}",
+        "{\"id\":1,\"turns\":[{\"speaker\":\"user\",\"text\":\"hello\"},{\"speaker\":\"system\",\"text\":"
+        "\"fine\"}]}",
+        "{\"turns\":[[\"user\",\"hello\"],[\"assistant\",\"fine\"]]}",
+        "{\"instruction\":\"hello\",\"input\":\"\",\"output\":\"fine\",\"text\":\"all of it\"}",
+        "{\"prompt\":\"hello\",\"completion\":\"fine\"}",
+        "{\"question\":\"hello\",\"answer\":\"fine\"}",
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct place p;
+        struct corpus *c;
+        struct corpus_build_stats stats;
+        struct ph_err err;
+        set_up(&p, BPE_BYTES, ".jsonl", forms[i]);
+        if (build(&p, NULL, true, &stats, &c, &err) != PH_OK)
+            fail_msg("%s: %s", forms[i], err.message);
+        expect_text(&p, c, false, "<|user|>\nhello<|end|>\n<|assistant|>\nfine<|end|>\n<|endoftext|>");
+        expect_text(&p, c, true, "fine<|end|>\n");
+        corpus_free(c);
+        tear_down(&p);
+    }
+}
+
 static void errors_name_the_line_and_leave_no_file(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"{\"text\":\"a\"}\n\n{\"text\":", "{\"text\":\"a\"}\n\n{\"text\":1}",
+    static const char *const bad[] = {"{\"text\":\"a\"}\n\n{\"text\":",
+                                      "{\"text\":\"a\"}\n\n{\"text\":1}",
                                       "{\"text\":\"a\"}\n\n{\"messages\":[]}",
-                                      "{\"text\":\"a\"}\n\n{\"messages\":[{\"role\":\"user\"}]}"};
+                                      "{\"text\":\"a\"}\n\n{\"messages\":[{\"role\":\"user\"}]}",
+                                      "{\"text\":\"a\"}\n\n{\"turns\":[[\"user\",\"b\"],[\"user\"]]}",
+                                      "{\"text\":\"a\"}\n\n{\"prompt\":\"b\"}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct place p;
         struct corpus *c;
@@ -158,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_the_assistant_is_a_target),
         cmocka_unit_test(texts_are_cut_at_separators_and_equal_ones_dropped),
+        cmocka_unit_test(forms_of_conversations),
         cmocka_unit_test(errors_name_the_line_and_leave_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
