@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/mem.h"
+#include "train/peer.h"
 #include "train/reference.h"
 
 enum { BATCH = 2, ROWS_MAX = 2 * 7, LEN_MAX = 2048, ARRAYS_MAX = 6, VOCAB = 37 };
@@ -28,9 +29,15 @@ struct trial {
     int32_t tokens[ROWS_MAX];
     float stats[ROWS_MAX * 2], table[LEN_MAX], kept[4 * LEN_MAX];
     void *scratch;
+    unsigned without; /* a bit for each array whose gradient is not asked for */
 };
 
 #define ADDED_TO 0.25f
+
+static float *grad_of(struct trial *t, size_t array)
+{
+    return t->without >> array & 1 ? NULL : t->grad[array];
+}
 
 static void fill_tokens(int32_t *tokens, size_t rows)
 {
@@ -43,7 +50,7 @@ static void fill_tokens(int32_t *tokens, size_t rows)
 static void run_embedding(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
-    struct embedding e = {.vocab = VOCAB, .d = t->c->out, .w = t->f[0], .dw = t->grad[0]};
+    struct embedding e = {.vocab = VOCAB, .d = t->c->out, .w = t->f[0], .dw = grad_of(t, 0)};
     embedding_forward(lane, &e, t->tokens, t->c->in, t->y);
     embedding_backward(lane, &e, t->tokens, t->dy, t->c->in);
 }
@@ -60,10 +67,14 @@ static void run_linear(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
     const struct layer_case *c = t->c;
-    struct linear l = {
-        .in = c->in, .out = c->out, .w = t->f[1], .bias = t->f[2], .dw = t->grad[1], .dbias = t->grad[2]};
+    struct linear l = {.in = c->in,
+                       .out = c->out,
+                       .w = t->f[1],
+                       .bias = t->f[2],
+                       .dw = grad_of(t, 1),
+                       .dbias = grad_of(t, 2)};
     linear_forward(lane, &l, t->f[0], c->batch, t->y, t->scratch);
-    linear_backward(lane, &l, t->f[0], t->dy, c->batch, t->grad[0], c->added & 1, t->scratch);
+    linear_backward(lane, &l, t->f[0], t->dy, c->batch, grad_of(t, 0), c->added & 1, t->scratch);
 }
 
 static void reference_of_linear(const struct layer_case *c, double *const *x, double *y)
@@ -75,11 +86,11 @@ static void run_norm(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
     const struct layer_case *c = t->c;
-    struct norm n = {.d = c->in, .eps = 1e-5f, .centred = c->flag, .w = t->f[1], .dw = t->grad[1]};
+    struct norm n = {.d = c->in, .eps = 1e-5f, .centred = c->flag, .w = t->f[1], .dw = grad_of(t, 1)};
     n.bias = c->flag ? t->f[2] : NULL;
-    n.dbias = c->flag ? t->grad[2] : NULL;
+    n.dbias = c->flag ? grad_of(t, 2) : NULL;
     norm_forward(lane, &n, t->f[0], c->batch, t->y, t->stats);
-    norm_backward(lane, &n, t->f[0], t->stats, t->dy, c->batch, t->grad[0], c->added & 1);
+    norm_backward(lane, &n, t->f[0], t->stats, t->dy, c->batch, grad_of(t, 0), c->added & 1);
 }
 
 static void reference_of_norm(const struct layer_case *c, double *const *x, double *y)
@@ -187,10 +198,10 @@ static void run_convolution(struct lane *lane, void *ud)
     struct convolution c = convolution_of(t->c);
     c.w = t->f[1];
     c.bias = t->f[2];
-    c.dw = t->grad[1];
-    c.dbias = t->grad[2];
+    c.dw = grad_of(t, 1);
+    c.dbias = grad_of(t, 2);
     convolution_forward(lane, &c, t->f[0], t->y, t->scratch);
-    convolution_backward(lane, &c, t->f[0], t->dy, t->grad[0], t->scratch);
+    convolution_backward(lane, &c, t->f[0], t->dy, grad_of(t, 0), t->scratch);
 }
 
 static void reference_of_convolution(const struct layer_case *c, double *const *x, double *y)
@@ -217,9 +228,9 @@ static void run_softmax_pool(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
     struct softmax_pool p = {
-        .batch = t->c->batch, .time = t->c->time, .d = t->c->in, .w = t->f[1], .dw = t->grad[1]};
+        .batch = t->c->batch, .time = t->c->time, .d = t->c->in, .w = t->f[1], .dw = grad_of(t, 1)};
     softmax_pool_forward(lane, &p, t->f[0], t->y, t->stats);
-    softmax_pool_backward(lane, &p, t->f[0], t->y, t->stats, t->dy, t->grad[0], t->scratch);
+    softmax_pool_backward(lane, &p, t->f[0], t->y, t->stats, t->dy, grad_of(t, 0), t->scratch);
 }
 
 static void reference_softmax_pool(const struct layer_case *c, double *const *x, double *y)
@@ -247,11 +258,12 @@ static void run_scan(struct lane *lane, void *ud)
     struct trial *t = ud;
     struct scan_layer s = scan_of(t->c);
     struct scan_inputs in = {.x = t->f[0], .delta = t->f[1], .b = t->f[2], .c = t->f[3]};
-    struct scan_gradients out = {.dx = t->grad[0], .ddelta = t->grad[1], .db = t->grad[2], .dc = t->grad[3]};
+    struct scan_gradients out = {
+        .dx = grad_of(t, 0), .ddelta = grad_of(t, 1), .db = grad_of(t, 2), .dc = grad_of(t, 3)};
     s.a_log = t->f[4];
     s.skip = t->f[5];
-    s.da_log = t->grad[4];
-    s.dskip = t->grad[5];
+    s.da_log = grad_of(t, 4);
+    s.dskip = grad_of(t, 5);
     scan_forward(lane, &s, &in, t->y, t->table, t->scratch);
     scan_backward(lane, &s, &in, t->table, t->dy, &out, t->scratch);
 }
@@ -274,9 +286,9 @@ static void run_mamba(struct lane *lane, void *ud)
     struct trial *t = ud;
     struct mamba m = mamba_of(t->c);
     m.w = t->f[1];
-    m.dw = t->grad[1];
+    m.dw = grad_of(t, 1);
     mamba_forward(lane, &m, t->f[0], t->y, t->kept, t->scratch);
-    mamba_backward(lane, &m, t->f[0], t->kept, t->dy, t->grad[0], t->c->added & 1, t->scratch);
+    mamba_backward(lane, &m, t->f[0], t->kept, t->dy, grad_of(t, 0), t->c->added & 1, t->scratch);
 }
 
 static void reference_mamba(const struct layer_case *c, double *const *x, double *y)
@@ -314,8 +326,8 @@ static void reference_mamba(const struct layer_case *c, double *const *x, double
 static void run_output(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
-    struct output o = {.vocab = VOCAB, .d = t->c->in, .w = t->f[1], .dw = t->grad[1]};
-    output_loss(lane, &o, t->f[0], t->tokens, t->dy, t->c->batch, t->y, t->grad[0], t->scratch);
+    struct output o = {.vocab = VOCAB, .d = t->c->in, .w = t->f[1], .dw = grad_of(t, 1)};
+    output_loss(lane, &o, t->f[0], t->tokens, t->dy, t->c->batch, t->y, grad_of(t, 0), t->scratch);
 }
 
 static void reference_output(const struct layer_case *c, double *const *x, double *y)
@@ -452,11 +464,35 @@ static const struct layer_case cases[] = {
 
 /* ---- The checks ---- */
 
-static void run_trial(struct trial *t, const struct layer_case *c, unsigned lanes)
+static const struct layer_kind {
+    void (*run)(struct lane *lane, void *trial);
+    const char *name;  /* in peer_torch.py */
+    unsigned optional; /* a bit for each array whose gradient may be left out */
+} layer_kinds[] = {
+    {run_embedding, "embedding", 1}, {run_linear, "linear", 7},
+    {run_norm, "norm", 7},           {run_rotary, "rotary", 0},
+    {run_attention, "attention", 0}, {run_swiglu, "swiglu", 0},
+    {run_gelu, "gelu", 0},           {run_silu, "silu", 0},
+    {run_mean_pool, "mean_pool", 0}, {run_softmax_pool, "softmax_pool", 3},
+    {run_scan, "scan", 48},          {run_convolution, "convolution", 7},
+    {run_mamba, "mamba", 3},         {run_output, "output", 2},
+};
+
+static const struct layer_kind *kind_of(const struct layer_case *c)
+{
+    for (size_t i = 0; i < sizeof layer_kinds / sizeof *layer_kinds; i++)
+        if (layer_kinds[i].run == c->run)
+            return &layer_kinds[i];
+    fail_msg("%s is of no known kind", c->name);
+    return NULL;
+}
+
+static void run_trial_without(struct trial *t, const struct layer_case *c, unsigned lanes, unsigned without)
 {
     struct pool *pool;
     memset(t, 0, sizeof *t);
     t->c = c;
+    t->without = without;
     for (size_t i = 0; i < c->arrays; i++) {
         fill_random(7 + i, 1.5, t->f[i], t->x[i], c->len[i]);
         for (size_t j = 0; j < c->len[i]; j++)
@@ -474,6 +510,11 @@ static void run_trial(struct trial *t, const struct layer_case *c, unsigned lane
     for (size_t i = 0; i < c->arrays; i++)
         for (size_t j = 0; j < c->len[i] && c->added >> i & 1; j++)
             t->grad[i][j] -= ADDED_TO;
+}
+
+static void run_trial(struct trial *t, const struct layer_case *c, unsigned lanes)
+{
+    run_trial_without(t, c, lanes, 0);
 }
 
 static void reference_y(struct trial *t)
@@ -525,6 +566,159 @@ static void lanes_change_no_bit(void **state)
     mem_free(three);
 }
 
+static void a_gradient_left_out_changes_no_other(void **state)
+{
+    (void)state;
+    struct trial *all = mem_calloc(1, sizeof *all), *some = mem_calloc(1, sizeof *some);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        unsigned optional = kind_of(&cases[c])->optional;
+        run_trial(all, &cases[c], 2);
+        for (unsigned without = 1; without < 1u << cases[c].arrays; without++) {
+            if (without & ~optional)
+                continue;
+            run_trial_without(some, &cases[c], 2, without);
+            assert_memory_equal(some->y, all->y, sizeof all->y);
+            for (size_t i = 0; i < cases[c].arrays; i++)
+                if (!(without >> i & 1) && memcmp(some->grad[i], all->grad[i], sizeof all->grad[i]) != 0)
+                    fail_msg("%s: gradient %zu is another without those of mask %u", cases[c].name, i,
+                             without);
+        }
+    }
+    mem_free(all);
+    mem_free(some);
+}
+
+/* ---- The output layer takes rows in chunks: losses and gradients go on where one ends ---- */
+
+enum { LONG_ROWS = 2 * 256 + 45, LONG_D = 7 };
+
+struct long_output {
+    float x[LONG_ROWS * LONG_D], w[VOCAB * LONG_D], dx[LONG_ROWS * LONG_D], dw[VOCAB * LONG_D];
+    float weights[LONG_ROWS], losses[LONG_ROWS];
+    double x64[LONG_ROWS * LONG_D], w64[VOCAB * LONG_D], dw64[VOCAB * LONG_D], losses64[LONG_ROWS];
+    int32_t targets[LONG_ROWS];
+    void *scratch;
+    bool gradients;
+};
+
+static void run_long_output(struct lane *lane, void *ud)
+{
+    struct long_output *t = ud;
+    struct output o = {.vocab = VOCAB, .d = LONG_D, .w = t->w, .dw = t->dw};
+    output_loss(lane, &o, t->x, t->targets, t->weights, LONG_ROWS, t->losses, t->gradients ? t->dx : NULL,
+                t->scratch);
+}
+
+/* dlogits = weight (softmax - one at the target); checks a row's dx and adds to dw64. */
+static void check_row(struct long_output *t, size_t r)
+{
+    double logits[VOCAB], sum = 0, dx[LONG_D] = {0};
+    const double *x = t->x64 + r * LONG_D;
+    reference_linear(x, t->w64, NULL, 1, LONG_D, VOCAB, logits);
+    for (size_t v = 0; v < VOCAB; v++)
+        sum += exp(logits[v]);
+    for (size_t v = 0; v < VOCAB; v++) {
+        double g = (double)t->weights[r] * (exp(logits[v]) / sum - ((int32_t)v == t->targets[r]));
+        for (size_t i = 0; i < LONG_D; i++) {
+            dx[i] += g * t->w64[v * LONG_D + i];
+            t->dw64[v * LONG_D + i] += g * x[i];
+        }
+    }
+    for (size_t i = 0; i < LONG_D; i++)
+        assert_near(t->dx[r * LONG_D + i], dx[i], 1e-6);
+}
+
+static void chunks_of_the_output_leave_no_seam(void **state)
+{
+    (void)state;
+    struct pool *pool;
+    struct long_output *t = mem_calloc(1, sizeof *t);
+    t->scratch = mem_alloc_aligned(64, output_scratch_bytes(VOCAB, LONG_D, LONG_ROWS));
+    fill_random(1, 1.5, t->x, t->x64, LONG_ROWS * LONG_D);
+    fill_random(2, 1.5, t->w, t->w64, VOCAB * LONG_D);
+    fill_random(3, 1, t->weights, NULL, LONG_ROWS);
+    for (size_t r = 0; r < LONG_ROWS; r++) {
+        t->targets[r] = r % 11 == 10 ? -1 : (int32_t)(r * 5 % VOCAB);
+        t->weights[r] = t->targets[r] < 0 ? 0 : t->weights[r];
+    }
+    assert_int_equal(pool_create(&pool, 2, 0, kernels_select(NULL), NULL), PH_OK);
+    pool_run(pool, run_long_output, t); /* the losses alone */
+    reference_losses(t->x64, t->w64, t->targets, LONG_ROWS, VOCAB, LONG_D, t->losses64);
+    for (size_t r = 0; r < LONG_ROWS; r++)
+        assert_near(t->losses[r], t->losses64[r], 1e-5);
+    memset(t->losses, 0xff, sizeof t->losses);
+    t->gradients = true;
+    pool_run(pool, run_long_output, t);
+    for (size_t r = 0; r < LONG_ROWS; r++) {
+        assert_near(t->losses[r], t->losses64[r], 1e-5);
+        check_row(t, r);
+    }
+    for (size_t i = 0; i < VOCAB * LONG_D; i++)
+        assert_near(t->dw[i], t->dw64[i], 2e-5);
+    pool_free(pool);
+    mem_free(t->scratch);
+    mem_free(t);
+}
+
+/* ---- PyTorch's autograd on the same cases ---- */
+
+static void tell_peer(struct peer *peer, size_t number, const struct trial *t)
+{
+    const struct layer_case *c = t->c;
+    char name[32];
+    fprintf(peer->manifest, "layer %s\narrays %zu\nout_len %zu\nbatch %zu\ntime %zu\n", kind_of(c)->name,
+            c->arrays, c->out_len, c->batch, c->time);
+    fprintf(peer->manifest, "heads %zu\nkv_heads %zu\nhead_dim %zu\nin %zu\nout %zu\nflag %d\n\n", c->heads,
+            c->kv_heads, c->head_dim, c->in, c->out, c->flag);
+    for (size_t i = 0; i < c->arrays; i++) {
+        snprintf(name, sizeof name, "%zu.%zu", number, i);
+        peer_put(peer, name, t->f[i], c->len[i] * sizeof(float));
+    }
+    snprintf(name, sizeof name, "%zu.dy", number);
+    peer_put(peer, name, t->dy, c->out_len * sizeof(float));
+    peer_put(peer, "tokens", t->tokens, sizeof t->tokens);
+}
+
+static void check_array(struct peer *peer, const struct layer_case *c, const char *name, const float *ours,
+                        size_t len)
+{
+    static float theirs[LEN_MAX];
+    double greatest = 0;
+    peer_get(peer, name, theirs, len * sizeof *theirs);
+    for (size_t i = 0; i < len; i++)
+        greatest = fmax(greatest, fabs((double)theirs[i]));
+    for (size_t i = 0; i < len; i++)
+        if (!(fabs((double)ours[i] - (double)theirs[i]) <= 2e-5 * greatest))
+            fail_msg("%s, %s: element %zu is %.9g, PyTorch's %.9g", c->name, name, i, (double)ours[i],
+                     (double)theirs[i]);
+}
+
+static void gradients_are_pytorchs(void **state)
+{
+    (void)state;
+    enum { CASES = sizeof cases / sizeof *cases };
+    struct peer peer;
+    char name[32];
+    if (!peer_open(&peer))
+        skip();
+    struct trial *trials = mem_calloc(CASES, sizeof *trials);
+    for (size_t c = 0; c < CASES; c++) {
+        run_trial(&trials[c], &cases[c], 2);
+        tell_peer(&peer, c, &trials[c]);
+    }
+    peer_run(&peer, "layers");
+    for (size_t c = 0; c < CASES; c++) {
+        snprintf(name, sizeof name, "%zu.y", c);
+        check_array(&peer, &cases[c], name, trials[c].y, cases[c].out_len);
+        for (size_t i = 0; i < cases[c].arrays; i++) {
+            snprintf(name, sizeof name, "%zu.d%zu", c, i);
+            check_array(&peer, &cases[c], name, trials[c].grad[i], cases[c].len[i]);
+        }
+    }
+    mem_free(trials);
+    peer_close(&peer);
+}
+
 static void a_mamba_block_starts_as_the_paper_has_it(void **state)
 {
     (void)state;
@@ -548,6 +742,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_central_differences),
         cmocka_unit_test(lanes_change_no_bit),
+        cmocka_unit_test(a_gradient_left_out_changes_no_other),
+        cmocka_unit_test(chunks_of_the_output_leave_no_seam),
+        cmocka_unit_test(gradients_are_pytorchs),
         cmocka_unit_test(a_mamba_block_starts_as_the_paper_has_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
