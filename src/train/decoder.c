@@ -39,9 +39,14 @@ struct decoder {
 
 /* ---- Parameters ---- */
 
+static size_t q_width(const struct decoder_config *c)
+{
+    return c->head_dim * c->heads;
+}
+
 static size_t kv_width(const struct decoder_config *c)
 {
-    return c->d / c->heads * c->kv_heads;
+    return c->head_dim * c->kv_heads;
 }
 
 static const struct {
@@ -56,10 +61,11 @@ static const struct {
 static void slot_shape(const struct decoder_config *c, enum slot slot, size_t *rows, size_t *cols)
 {
     *rows = slots[slot].vector                   ? 1
+            : slot == ATTN_Q                     ? q_width(c)
             : slot == ATTN_K || slot == ATTN_V   ? kv_width(c)
             : slot == FFN_GATE || slot == FFN_UP ? c->ff
                                                  : c->d;
-    *cols = slot == FFN_DOWN ? c->ff : c->d;
+    *cols = slot == ATTN_OUT ? q_width(c) : slot == FFN_DOWN ? c->ff : c->d;
 }
 
 static void add_param(struct decoder *t, const char *name, size_t rows, size_t cols)
@@ -116,13 +122,13 @@ static float *carve_floats(struct carver *c, size_t count)
 static void carve_activations(struct carver *c, const struct decoder_config *config, size_t rows,
                               struct activations *a)
 {
-    size_t d = config->d, kv = kv_width(config), ff = config->ff;
+    size_t d = config->d, q = q_width(config), kv = kv_width(config), ff = config->ff;
     a->normed = carve_floats(c, rows * d);
     a->stats = carve_floats(c, rows * 2);
-    a->q = carve_floats(c, rows * d);
+    a->q = carve_floats(c, rows * q);
     a->k = carve_floats(c, rows * kv);
     a->v = carve_floats(c, rows * kv);
-    a->mixed = carve_floats(c, rows * d);
+    a->mixed = carve_floats(c, rows * q);
     a->middle = carve_floats(c, rows * d);
     a->ff_normed = carve_floats(c, rows * d);
     a->ff_stats = carve_floats(c, rows * 2);
@@ -137,7 +143,7 @@ static struct attention attention_of(const struct decoder *t, size_t batch, size
                               .time = time,
                               .heads = t->config.heads,
                               .kv_heads = t->config.kv_heads,
-                              .head_dim = t->config.d / t->config.heads,
+                              .head_dim = t->config.head_dim,
                               .causal = true};
 }
 
@@ -146,7 +152,7 @@ static size_t step_scratch_bytes(const struct decoder *t)
     const struct decoder_config *c = &t->config;
     struct attention a = attention_of(t, t->batch, t->time);
     size_t rows = t->batch * t->time;
-    size_t products = linear_scratch_bytes(most(c->d, c->ff), most(c->d, c->ff), rows);
+    size_t wide = most(most(c->d, c->ff), q_width(c)), products = linear_scratch_bytes(wide, wide, rows);
     size_t others =
         most(attention_scratch_bytes(&a, pool_lanes(t->pool)), gradient_norm_scratch_bytes(t->len));
     return most(most(products, others), output_scratch_bytes(c->vocab, c->d, rows));
@@ -155,10 +161,10 @@ static size_t step_scratch_bytes(const struct decoder *t)
 static void carve_all(struct decoder *t, struct carver *c)
 {
     const struct decoder_config *config = &t->config;
-    size_t rows = t->batch * t->time, d = config->d, kv = kv_width(config);
+    size_t rows = t->batch * t->time, d = config->d, q = q_width(config), kv = kv_width(config);
     t->w = carve_floats(c, t->len);
     t->dw = carve_floats(c, t->len);
-    t->table = carve_floats(c, t->time * (d / config->heads));
+    t->table = carve_floats(c, t->time * config->head_dim);
     for (size_t l = 0; l <= config->layers; l++)
         t->inputs[l] = carve_floats(c, rows * d);
     for (size_t l = 0; l < config->layers; l++) {
@@ -172,8 +178,8 @@ static void carve_all(struct decoder *t, struct carver *c)
     t->losses = carve_floats(c, rows);
     t->flow = carve_floats(c, rows * d);
     t->d_normed = carve_floats(c, rows * d);
-    t->d_mixed = carve_floats(c, rows * d);
-    t->d_q = carve_floats(c, rows * d);
+    t->d_mixed = carve_floats(c, rows * q);
+    t->d_q = carve_floats(c, rows * q);
     t->d_k = carve_floats(c, rows * kv);
     t->d_v = carve_floats(c, rows * kv);
     t->d_gate = carve_floats(c, rows * config->ff);
@@ -198,15 +204,18 @@ static enum ph_status check_config(const struct decoder_config *c, size_t batch,
         if (sizes[i].value == 0 || sizes[i].value > SIZE_EACH_MAX)
             return ph_fail(err, PH_ERR_ARG, "%s is %zu; it must be between 1 and %zu", sizes[i].name,
                            sizes[i].value, SIZE_EACH_MAX);
-    if (c->d % c->heads != 0 || c->d / c->heads % 2 != 0)
+    if (c->head_dim == 0 && (c->d % c->heads != 0 || c->d / c->heads % 2 != 0))
         return ph_fail(err, PH_ERR_ARG, "embedding length %zu is not an even number of times %zu heads", c->d,
                        c->heads);
+    if (c->head_dim % 2 != 0 || c->head_dim > SIZE_EACH_MAX / c->heads)
+        return ph_fail(err, PH_ERR_ARG, "a head's width of %zu is not even, or %zu such heads are too many",
+                       c->head_dim, c->heads);
     if (c->heads % c->kv_heads != 0)
         return ph_fail(err, PH_ERR_ARG, "%zu heads can't share %zu kv heads evenly", c->heads, c->kv_heads);
     if (time > c->context)
         return ph_fail(err, PH_ERR_ARG, "sequences of %zu are longer than the context of %zu", time,
                        c->context);
-    size_t wide = most(c->d, c->ff); /* a shared-out loop counts in 32 bits */
+    size_t wide = most(most(c->d, c->ff), c->heads * c->head_dim); /* a shared-out loop counts in 32 bits */
     if (batch * time >= UINT32_MAX / wide || wide >= UINT32_MAX / wide || c->vocab >= UINT32_MAX / c->d)
         return ph_fail(err, PH_ERR_LIMIT,
                        "%zu x %zu positions of %zu, or a matrix of these sizes, are more "
@@ -243,6 +252,8 @@ enum ph_status decoder_create(struct decoder **out, struct pool *pool, const str
     if (!t)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for a decoder");
     *t = (struct decoder){.config = *config, .pool = pool, .batch = batch, .time = time};
+    if (t->config.head_dim == 0)
+        t->config.head_dim = config->d / config->heads;
     if (!allocate(t)) {
         size_t bytes = t->bytes;
         decoder_free(t);
@@ -250,7 +261,7 @@ enum ph_status decoder_create(struct decoder **out, struct pool *pool, const str
                        "no memory to train: %zu MiB wanted; use a smaller batch, or recompute activations",
                        bytes >> 20);
     }
-    rotary_table(t->table, time, config->d / config->heads, config->rope_base);
+    rotary_table(t->table, time, t->config.head_dim, config->rope_base);
     *out = t;
     return PH_OK;
 }
@@ -347,7 +358,7 @@ static struct rotary rotary_of(const struct pass *p, size_t heads)
 {
     return (struct rotary){.time = p->batch->time,
                            .heads = heads,
-                           .head_dim = p->t->config.d / p->t->config.heads,
+                           .head_dim = p->t->config.head_dim,
                            .neox = p->t->config.rope_neox,
                            .table = p->t->table};
 }

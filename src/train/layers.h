@@ -261,6 +261,7 @@ double schedule_rate(const struct schedule *s, uint64_t step); /* step 1 is the 
 /* ---- Decoder: the llama architecture ---- */
 struct decoder_config {
     size_t vocab, d, layers, heads, kv_heads, ff, context;
+    size_t head_dim; /* 0: d / heads */
     double rope_base;
     float norm_eps;
     bool tied;      /* output weights are the embedding */
@@ -285,7 +286,7 @@ PH_MUST_USE enum ph_status decoder_create(struct decoder **out, struct pool *poo
                                           const struct decoder_config *config, size_t batch, size_t time,
                                           struct ph_err *err);
 void decoder_free(struct decoder *decoder);
-const struct decoder_config *decoder_config(const struct decoder *decoder);
+const struct decoder_config *decoder_config(const struct decoder *decoder); /* head_dim is never 0 here */
 const struct param *decoder_params(const struct decoder *decoder, size_t *count);
 size_t decoder_len(const struct decoder *decoder);   /* parameters in all */
 float *decoder_weights(struct decoder *decoder);     /* [decoder_len] */

@@ -141,23 +141,25 @@ static void add_to(double *y, const double *x, size_t len)
 double reference_decoder(const struct decoder_config *c, const struct param *params, const double *w,
                          const struct decoder_batch *b)
 {
-    size_t rows = b->batch * b->time, d = c->d, hd = d / c->heads, kv = hd * c->kv_heads, len = rows * d;
+    size_t rows = b->batch * b->time, d = c->d, len = rows * d;
+    size_t hd = c->head_dim ? c->head_dim : d / c->heads, qd = hd * c->heads, kv = hd * c->kv_heads;
     struct attention a = {b->batch, b->time, c->heads, c->kv_heads, hd, true};
-    double *x = mem_calloc(rows, (6 * d + 2 * c->ff + 1) * sizeof *x), *n = x + len, *q = n + len;
-    double *k = q + len, *v = k + len, *mixed = v + len, *gate = mixed + len, *up = gate + rows * c->ff;
+    double *x = mem_calloc(rows, (2 * d + 2 * qd + 2 * kv + 2 * c->ff + 1) * sizeof *x), *n = x + len;
+    double *q = n + len, *k = q + rows * qd, *v = k + rows * kv, *mixed = v + rows * kv;
+    double *gate = mixed + rows * qd, *up = gate + rows * c->ff;
     double *losses = up + rows * c->ff, total = 0, eps = (double)c->norm_eps;
     for (size_t r = 0; r < rows; r++)
         memcpy(x + r * d, w + (size_t)b->tokens[r] * d, d * sizeof *x);
     const struct param *p = params + 1;
     for (size_t l = 0; l < c->layers; l++, p += 9) {
         reference_norm(x, w + p[0].offset, NULL, rows, d, eps, false, n);
-        reference_linear(n, w + p[1].offset, NULL, rows, d, d, q);
+        reference_linear(n, w + p[1].offset, NULL, rows, d, qd, q);
         reference_linear(n, w + p[2].offset, NULL, rows, d, kv, k);
         reference_linear(n, w + p[3].offset, NULL, rows, d, kv, v);
         reference_rotary(q, rows, b->time, c->heads, hd, c->rope_base, c->rope_neox);
         reference_rotary(k, rows, b->time, c->kv_heads, hd, c->rope_base, c->rope_neox);
         reference_attention(&a, q, k, v, mixed);
-        reference_linear(mixed, w + p[4].offset, NULL, rows, d, d, n);
+        reference_linear(mixed, w + p[4].offset, NULL, rows, qd, d, n);
         add_to(x, n, len);
         reference_norm(x, w + p[5].offset, NULL, rows, d, eps, false, n);
         reference_linear(n, w + p[6].offset, NULL, rows, d, c->ff, gate);

@@ -103,6 +103,8 @@ static void gradients_hold_at_odd_shapes(void **state)
         {.d = 30, .layers = 3, .heads = 5, .kv_heads = 5, .ff = 1},
         {.d = 20, .layers = 1, .heads = 10, .kv_heads = 2, .ff = 37, .tied = true, .rope_neox = true},
         {.d = 24, .layers = 3, .heads = 4, .kv_heads = 2, .ff = 7, .recompute = true},
+        {.d = 13, .layers = 2, .heads = 3, .kv_heads = 1, .ff = 9, .head_dim = 8},
+        {.d = 22, .layers = 2, .heads = 2, .kv_heads = 2, .ff = 9, .head_dim = 4, .tied = true},
         {.d = 14, .layers = 2, .heads = 1, .kv_heads = 1, .ff = 5, .tied = true, .recompute = true},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
@@ -206,6 +208,9 @@ static void impossible_sizes_are_refused_in_words(void **state)
     assert_int_equal(decoder_create(&decoder, pool, &c, 1, 1, &err), PH_ERR_ARG);
     assert_int_equal(decoder_create(&decoder, pool, &tiny, 1, TIME + 1, &err), PH_ERR_ARG);
     assert_non_null(strstr(err.message, "context"));
+    c = tiny;
+    c.head_dim = 5;
+    assert_int_equal(decoder_create(&decoder, pool, &c, 1, 1, &err), PH_ERR_ARG);
     c = tiny;
     c.layers = 0;
     assert_int_equal(decoder_create(&decoder, pool, &c, 1, 1, &err), PH_ERR_ARG);
