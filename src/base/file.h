@@ -50,4 +50,13 @@ void file_out_abandon(struct file_out *out);
 
 bool file_exists(const char *path);
 
+/* A directory, made unless it is there; its parent must be. */
+PH_MUST_USE enum ph_status file_make_dir(const char *path, struct ph_err *err);
+/* Removes what interrupted writers left in a directory of which the caller is the only writer. */
+void file_remove_strays(const char *dir);
+/* Locks a file, made where absent, for this process until it ends or closes *lock (file_unlock).
+ * PH_ERR_BUSY: another process has it. */
+PH_MUST_USE enum ph_status file_lock(const char *path, int *lock, struct ph_err *err);
+void file_unlock(int lock);
+
 #endif

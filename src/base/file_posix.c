@@ -1,6 +1,7 @@
 /* Files on a POSIX system. */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -285,4 +286,49 @@ bool file_exists(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0;
+}
+
+enum ph_status file_make_dir(const char *path, struct ph_err *err)
+{
+    struct stat info;
+    if (mkdir(path, 0777) == 0)
+        return PH_OK;
+    if (errno != EEXIST)
+        return fail_os(err, "make the directory", path);
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        return PH_OK;
+    return ph_fail(err, PH_ERR_ARG, "%s is there and is no directory; name another one", path);
+}
+
+void file_remove_strays(const char *dir)
+{
+    DIR *entries = opendir(dir);
+    if (!entries)
+        return;
+    for (struct dirent *e; (e = readdir(entries)) != NULL;)
+        if (strncmp(e->d_name, TEMP_PREFIX, sizeof TEMP_PREFIX - 1) == 0)
+            (void)unlinkat(dirfd(entries), e->d_name, 0);
+    closedir(entries);
+}
+
+enum ph_status file_lock(const char *path, int *lock, struct ph_err *err)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (*lock < 0)
+        return fail_os(err, "open", path);
+    if (fcntl(*lock, F_SETLK, &whole) == 0)
+        return PH_OK;
+    enum ph_status status = errno == EACCES || errno == EAGAIN
+                                ? ph_fail(err, PH_ERR_BUSY, "%s is locked by another process", path)
+                                : fail_os(err, "lock", path);
+    file_unlock(*lock);
+    *lock = -1;
+    return status;
+}
+
+void file_unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
 }

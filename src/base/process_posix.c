@@ -16,3 +16,23 @@ bool process_stdout_is_deaf(void)
     struct pollfd out = {.fd = STDOUT_FILENO};
     return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP)) != 0;
 }
+
+static volatile sig_atomic_t stop_asked; /* the signal flag */
+
+static void remember(int number)
+{
+    (void)number;
+    stop_asked = 1;
+}
+
+void process_catch_stop(void)
+{
+    struct sigaction action = {.sa_handler = remember, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool process_stop_asked(void)
+{
+    return stop_asked != 0;
+}

@@ -69,6 +69,13 @@ struct cli_usage {
 PH_MUST_USE bool cli_parse(const struct cli_usage *usage, int argc, char **argv, void *values,
                            int *exit_code);
 
+/* Reads a YAML file into the same struct by the same table: `--kv-heads N` is `kv_heads: N`, a switch is true
+ * or false, a list a list. Options without "--" or in `not_there` (NULL-terminated) are no keys. Strings live
+ * in `arena`. */
+PH_MUST_USE enum ph_status cli_config_read(struct arena *arena, const char *path,
+                                           const struct cli_usage *usage, const char *const *not_there,
+                                           void *values, size_t values_bytes, struct ph_err *err);
+
 /* ---- Commands */
 
 struct cli_command {
@@ -94,6 +101,7 @@ int cmd_quantize(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_train_tokenizer(int argc, char **argv);
 int cmd_train_data(int argc, char **argv);
+int cmd_train_lm(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);

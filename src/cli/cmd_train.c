@@ -3,6 +3,7 @@
 static const struct cli_command commands[] = {
     {"tokenizer", "learn a vocabulary from text", cmd_train_tokenizer},
     {"data", "texts and conversations to a token file", cmd_train_data},
+    {"lm", "a language model, from token files to GGUF", cmd_train_lm},
     {NULL, NULL, NULL},
 };
 

@@ -162,6 +162,8 @@ const struct corpus_totals *corpus_totals(const struct corpus *corpus, enum corp
 struct corpus_doc corpus_doc(const struct corpus *corpus, uint64_t index);
 int32_t corpus_token(const struct corpus *corpus, uint64_t index);
 bool corpus_is_target(const struct corpus *corpus, uint64_t index);
+/* Identifies the file's content: any other byte is, but for accidents, another number. */
+uint64_t corpus_identity(const struct corpus *corpus);
 /* Identifies the tokenizer in a GGUF file: its kind, pre-tokenizer, tokens, types, scores and merges. */
 uint64_t corpus_vocab_hash(const struct gguf *gguf);
 

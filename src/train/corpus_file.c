@@ -310,3 +310,8 @@ uint64_t corpus_vocab_hash(const struct gguf *gguf)
     }
     return corpus_mix(hash);
 }
+
+uint64_t corpus_identity(const struct corpus *corpus)
+{
+    return get_uint(corpus->bytes + AT_HEADER_SUM, 8); /* over a header with all other sums in it */
+}

@@ -250,10 +250,16 @@ size_t gradient_norm_scratch_bytes(size_t len);
 double gradient_norm(struct lane *lane, const float *g, size_t len, void *scratch);
 float clip_scale(double norm, double norm_max); /* min(1, norm_max / norm); 1 when norm_max is 0 */
 
-/* Linear warm-up to `peak`, then the half cosine to `floor` at `steps`, `floor` from there on. */
+/* Linear warm-up to `peak`, then down to `floor` at `steps`, `floor` from there on. COSINE: by half a cosine
+ * from the warm-up's end. LINEAR and SQRT (warm-up, stable, decay: Hu et al. 2024; 1 - sqrt: Haegele et al.
+ * 2024): `peak` until the last `cooldown` steps. */
+enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_SQRT };
+
 struct schedule {
     double peak, floor;
     uint64_t warmup, steps;
+    enum schedule_kind kind;
+    uint64_t cooldown;
 };
 
 double schedule_rate(const struct schedule *s, uint64_t step); /* step 1 is the first */

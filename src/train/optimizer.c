@@ -60,12 +60,24 @@ float clip_scale(double norm, double norm_max)
     return norm_max > 0 && norm > norm_max ? (float)(norm_max / norm) : 1;
 }
 
+/* The share of the way from peak to floor that is still to go. */
+static double left_of_fall(const struct schedule *s, uint64_t step)
+{
+    bool cosine = s->kind == SCHEDULE_COSINE;
+    uint64_t fall = cosine ? s->steps - s->warmup : s->cooldown < s->steps ? s->cooldown : s->steps;
+    if (step <= s->steps - fall)
+        return 1;
+    double done = (double)(step - (s->steps - fall)) / (double)fall;
+    return cosine                       ? 0.5 * (1 + cos(3.14159265358979323846 * done))
+           : s->kind == SCHEDULE_LINEAR ? 1 - done
+                                        : 1 - sqrt(done);
+}
+
 double schedule_rate(const struct schedule *s, uint64_t step)
 {
     if (step < s->warmup)
         return s->peak * (double)step / (double)s->warmup;
     if (step >= s->steps)
         return s->steps > s->warmup ? s->floor : s->peak;
-    double done = (double)(step - s->warmup) / (double)(s->steps - s->warmup);
-    return s->floor + (s->peak - s->floor) * 0.5 * (1 + cos(3.14159265358979323846 * done));
+    return s->floor + (s->peak - s->floor) * left_of_fall(s, step);
 }

@@ -4,5 +4,6 @@
 
 #include "train/corpus.h"
 #include "train/layers.h"
+#include "train/trainer.h"
 
 #endif

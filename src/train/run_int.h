@@ -1,0 +1,22 @@
+/* A run's files. */
+#ifndef PHAROS_TRAIN_RUN_INT_H
+#define PHAROS_TRAIN_RUN_INT_H
+
+#include <stdio.h>
+
+#include "train/trainer_int.h"
+
+#define CURVE_BYTES_MAX ((size_t)1 << 30)
+
+struct curve {
+    const char *path;
+    FILE *file;
+};
+
+/* Rows of steps after `step` are cut off. */
+PH_MUST_USE enum ph_status curve_open(struct curve *curve, const char *path, uint64_t step,
+                                      struct ph_err *err);
+bool curve_add(struct curve *curve, const struct run_report *report); /* false: it could not be written */
+void curve_close(struct curve *curve);
+
+#endif

@@ -1,0 +1,395 @@
+/* The trainer: settings made complete, memory taken once, steps and validation.
+ *
+ * A step draws the windows of all its micro-batches first, because a row's weight is 1 / (predicted rows of
+ * the whole step); then gradients add up micro-batch by micro-batch, and one update ends it. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/mem.h"
+#include "train/trainer_int.h"
+
+#define WARMUP_STEPS_MAX 100u
+#define FF_MULTIPLE ((size_t)32)
+#define HEAD_DIM_WANTED ((size_t)64)
+
+/* ---- Settings */
+
+void trainer_params_default(struct trainer_params *params)
+{
+    *params = (struct trainer_params){
+        .model = {.d = 256, .layers = 6, .rope_base = 10000, .norm_eps = 1e-5f, .tied = true},
+        .batch = 16,
+        .accumulate = 1,
+        .time = 256,
+        .rate = 1e-3,
+        .floor = -1,
+        .warmup = UINT64_MAX,
+        .cooldown = 0.2,
+        .decay = 0.1,
+        .beta1 = 0.9,
+        .beta2 = 0.95,
+        .eps = 1e-8,
+        .clip = 1,
+        .validation_windows = 64};
+}
+
+/* Heads of 64, a SwiGLU of 8/3 the width, a context of one window. */
+static void choose_sizes(struct decoder_config *c, size_t time)
+{
+    if (c->heads == 0)
+        c->heads = c->d > HEAD_DIM_WANTED ? c->d / HEAD_DIM_WANTED : 1;
+    if (c->kv_heads == 0)
+        c->kv_heads = c->heads;
+    if (c->ff == 0)
+        c->ff = (c->d * 8 / 3 + FF_MULTIPLE - 1) / FF_MULTIPLE * FF_MULTIPLE;
+    if (c->context == 0)
+        c->context = time;
+}
+
+/* What depends on the length of the data. */
+static void choose_length(struct trainer_params *p, uint64_t windows)
+{
+    uint64_t step_windows = p->batch * p->accumulate, step_tokens = step_windows * p->time;
+    if (p->steps == 0)
+        p->steps = p->tokens ? (p->tokens + step_tokens - 1) / step_tokens : windows / step_windows;
+    if (p->steps == 0)
+        p->steps = 1;
+    if (p->warmup == UINT64_MAX)
+        p->warmup = p->steps / 10 < WARMUP_STEPS_MAX ? p->steps / 10 : WARMUP_STEPS_MAX;
+    if (p->floor < 0)
+        p->floor = p->schedule == SCHEDULE_COSINE ? p->rate / 10 : 0;
+}
+
+static enum ph_status check_params(const struct trainer_params *p, struct ph_err *err)
+{
+    if (p->batch == 0 || p->accumulate == 0 || p->time == 0)
+        return ph_fail(err, PH_ERR_ARG, "batch, accumulate and time must be at least 1");
+    if (p->accumulate > UINT32_MAX / p->batch || p->batch * p->accumulate > UINT32_MAX / p->time)
+        return ph_fail(err, PH_ERR_LIMIT, "a step of %zu x %zu windows of %zu tokens is too large",
+                       p->accumulate, p->batch, p->time);
+    if (!(p->rate >= 0) || !(p->floor <= p->rate))
+        return ph_fail(err, PH_ERR_ARG, "the rate must not fall from %g to a floor of %g above it", p->rate,
+                       p->floor);
+    if (!(p->beta1 >= 0 && p->beta1 < 1 && p->beta2 >= 0 && p->beta2 < 1 && p->eps > 0))
+        return ph_fail(err, PH_ERR_ARG, "beta1 %g and beta2 %g must be in [0, 1), eps %g above 0", p->beta1,
+                       p->beta2, p->eps);
+    if (!p->tokenizer && !p->init)
+        return ph_fail(err, PH_ERR_ARG, "no tokenizer is given; name a GGUF file with the data's vocabulary");
+    return PH_OK;
+}
+
+/* ---- Creation */
+
+static enum ph_status open_tokenizer(struct trainer *t, struct ph_err *err)
+{
+    const struct trainer_params *p = &t->params;
+    struct vocab *vocab;
+    enum ph_status status = gguf_open(&t->gguf, p->init ? p->init : p->tokenizer, err);
+    if (status == PH_OK)
+        status = vocab_create(&vocab, t->gguf, err);
+    if (status != PH_OK)
+        return status;
+    size_t count = vocab_info(vocab)->n_tokens;
+    char piece[VOCAB_TOKEN_BYTES_MAX];
+    t->params.model.vocab = count;
+    t->vocab_hash = corpus_vocab_hash(t->gguf);
+    t->piece_bytes = mem_calloc(count, sizeof *t->piece_bytes);
+    for (size_t id = 0; t->piece_bytes && id < count; id++)
+        t->piece_bytes[id] = (uint32_t)vocab_piece(vocab, (int32_t)id, false, piece);
+    vocab_free(vocab);
+    return t->piece_bytes ? PH_OK : ph_fail(err, PH_ERR_NOMEM, "no memory for %zu tokens", count);
+}
+
+/* With both files given, they must agree. */
+static enum ph_status check_tokenizer(const struct trainer *t, struct ph_err *err)
+{
+    const struct trainer_params *p = &t->params;
+    struct gguf *other;
+    if (!p->init || !p->tokenizer)
+        return PH_OK;
+    enum ph_status status = gguf_open(&other, p->tokenizer, err);
+    if (status != PH_OK)
+        return status;
+    if (corpus_vocab_hash(other) != t->vocab_hash)
+        status = ph_fail(err, PH_ERR_ARG, "%s has another vocabulary than %s", p->tokenizer, p->init);
+    gguf_free(other);
+    return status;
+}
+
+static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
+{
+    const struct trainer_params *p = &t->params;
+    size_t windows = p->batch * p->accumulate, rows = windows * p->time;
+    enum ph_status status = decoder_create(&t->decoder, t->pool, &p->model, p->batch, p->time, err);
+    if (status != PH_OK)
+        return status;
+    size_t len = decoder_len(t->decoder);
+    t->adamw = (struct adamw){.beta1 = (float)p->beta1,
+                              .beta2 = (float)p->beta2,
+                              .eps = (float)p->eps,
+                              .decay = (float)p->decay,
+                              .m = mem_alloc_aligned(MEM_CACHE_LINE, len * sizeof(float)),
+                              .v = mem_alloc_aligned(MEM_CACHE_LINE, len * sizeof(float))};
+    t->windows = mem_calloc(windows, (p->time + 1) * sizeof *t->windows);
+    t->flags = mem_calloc(rows, sizeof *t->flags);
+    t->inputs = mem_calloc(rows, sizeof *t->inputs);
+    t->targets = mem_calloc(rows, sizeof *t->targets);
+    t->weights = mem_calloc(rows, sizeof *t->weights);
+    if (!t->adamw.m || !t->adamw.v || !t->windows || !t->flags || !t->inputs || !t->targets || !t->weights)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory for the moments of %zu parameters and %zu positions",
+                       len, rows);
+    return PH_OK;
+}
+
+static enum ph_status prepare(struct trainer *t, struct ph_err *err)
+{
+    struct trainer_params *p = &t->params;
+    enum ph_status status = check_params(p, err);
+    if (status == PH_OK)
+        status = open_tokenizer(t, err);
+    if (status == PH_OK)
+        status = check_tokenizer(t, err);
+    if (status == PH_OK && p->init)
+        status = import_config(t->gguf, &p->model, err);
+    if (status != PH_OK)
+        return status;
+    choose_sizes(&p->model, p->time);
+    status = mix_open(&t->mix, p, p->model.vocab, t->vocab_hash, err);
+    if (status != PH_OK)
+        return status;
+    choose_length(p, t->mix.windows);
+    status = take_memory(t, err);
+    if (status == PH_OK)
+        status = window_set_open(&t->validation, &t->mix, p->time, p->validation_windows, err);
+    if (status == PH_OK && p->init)
+        return import_weights(t->gguf, t->decoder, err);
+    if (status == PH_OK)
+        decoder_init_weights(t->decoder, p->seed);
+    return status;
+}
+
+enum ph_status trainer_create(struct trainer **out, struct pool *pool, const struct trainer_params *params,
+                              struct ph_err *err)
+{
+    *out = NULL;
+    struct trainer *t = mem_calloc(1, sizeof *t);
+    if (!t)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory for a trainer");
+    t->params = *params;
+    t->pool = pool;
+    t->from_init = params->init != NULL;
+    enum ph_status status = prepare(t, err);
+    t->params.sources = NULL; /* the caller's */
+    t->params.tokenizer = t->params.init = NULL;
+    if (status == PH_OK)
+        *out = t;
+    else
+        trainer_free(t);
+    return status;
+}
+
+void trainer_free(struct trainer *t)
+{
+    if (!t)
+        return;
+    window_set_release(&t->validation);
+    mem_free(t->piece_bytes);
+    mem_free(t->weights);
+    mem_free(t->targets);
+    mem_free(t->inputs);
+    mem_free(t->flags);
+    mem_free(t->windows);
+    mem_free(t->adamw.m);
+    mem_free(t->adamw.v);
+    decoder_free(t->decoder);
+    mix_release(&t->mix);
+    gguf_free(t->gguf);
+    mem_free(t);
+}
+
+/* ---- What it is */
+
+const struct trainer_params *trainer_params(const struct trainer *t)
+{
+    return &t->params;
+}
+
+struct decoder *trainer_decoder(struct trainer *t)
+{
+    return t->decoder;
+}
+
+/* Forward is a multiplication and an addition for every weight of a matrix, and for every pair of positions
+ * that see each other twice the width; backward twice that. */
+double trainer_flops_per_token(const struct trainer *t)
+{
+    const struct decoder_config *c = &t->params.model;
+    size_t count;
+    const struct param *params = decoder_params(t->decoder, &count);
+    double weights = c->tied ? (double)c->vocab * (double)c->d : 0;
+    for (size_t i = 1; i < count; i++) /* not the embedding, which is looked up */
+        weights += params[i].rows > 1 ? (double)params[i].rows * (double)params[i].cols : 0;
+    double attention = 2 * (double)c->layers * (double)c->d * ((double)t->params.time + 1) / 2;
+    return 3 * 2 * (weights + attention);
+}
+
+uint64_t trainer_step_tokens(const struct trainer *t)
+{
+    return t->params.batch * t->params.accumulate * t->params.time;
+}
+
+uint64_t trainer_step_at(const struct trainer *t)
+{
+    return t->adamw.step;
+}
+
+uint64_t trainer_step_end(const struct trainer *t)
+{
+    return t->cool_steps ? t->cool_from + t->cool_steps : t->params.steps;
+}
+
+double trainer_epoch(const struct trainer *t)
+{
+    return (double)mix_given(&t->mix) / (double)t->mix.windows;
+}
+
+/* ---- Steps */
+
+static double rate_at(const struct trainer *t, uint64_t step)
+{
+    const struct trainer_params *p = &t->params;
+    struct schedule s = {.peak = p->rate,
+                         .floor = p->floor,
+                         .warmup = p->warmup,
+                         .steps = trainer_step_end(t),
+                         .kind = p->schedule,
+                         .cooldown = (uint64_t)llround(p->cooldown * (double)p->steps)};
+    if (t->cool_steps)
+        s.cooldown = t->cool_steps;
+    return schedule_rate(&s, step);
+}
+
+enum ph_status trainer_cool_down(struct trainer *t, uint64_t steps, struct ph_err *err)
+{
+    if (t->params.schedule == SCHEDULE_COSINE)
+        return ph_fail(err, PH_ERR_ARG,
+                       "a cosine falls all the time; to cool down from any step on, train "
+                       "with the schedule wsd");
+    if (t->cool_steps == 0) {
+        t->cool_from = t->adamw.step;
+        t->cool_steps = steps;
+    }
+    return PH_OK;
+}
+
+/* Windows [rows][time + 1] to inputs and targets [rows][time]; what does not count is -1. */
+static void split_windows(const int32_t *windows, const uint8_t *flags, size_t rows, size_t time,
+                          int32_t *inputs, int32_t *targets)
+{
+    for (size_t row = 0; row < rows; row++) {
+        const int32_t *window = windows + row * (time + 1);
+        memcpy(inputs + row * time, window, time * sizeof *inputs);
+        for (size_t i = 0; i < time; i++)
+            targets[row * time + i] = flags[row * time + i] ? window[i + 1] : -1;
+    }
+}
+
+static double accumulate(struct trainer *t)
+{
+    const struct trainer_params *p = &t->params;
+    size_t rows = p->batch * p->time;
+    double loss = 0;
+    decoder_clear_gradients(t->decoder);
+    for (size_t i = 0; i < p->accumulate; i++) {
+        const struct decoder_batch batch = {.batch = p->batch,
+                                            .time = p->time,
+                                            .tokens = t->inputs + i * rows,
+                                            .targets = t->targets + i * rows,
+                                            .weights = t->weights + i * rows};
+        loss += decoder_accumulate(t->decoder, &batch);
+    }
+    return loss;
+}
+
+static enum ph_status diverged(const struct trainer_report *r, const char *what, double value,
+                               struct ph_err *err)
+{
+    return ph_fail(err, PH_ERR_LIMIT,
+                   "step %" PRIu64 ": the %s is %g, training has come apart at a rate of %g; go on from the "
+                   "last checkpoint with a lower rate (and --adapt), or with a smaller clip",
+                   r->step, what, value, r->rate);
+}
+
+enum ph_status trainer_step(struct trainer *t, struct trainer_report *report, struct ph_err *err)
+{
+    const struct trainer_params *p = &t->params;
+    size_t windows = p->batch * p->accumulate;
+    mix_next(&t->mix, windows, p->time, t->windows, t->flags);
+    split_windows(t->windows, t->flags, windows, p->time, t->inputs, t->targets);
+    loss_weights_token_mean(t->targets, windows * p->time, t->weights);
+    t->adamw.step++;
+    t->tokens += windows * p->time;
+    *report = (struct trainer_report){
+        .step = t->adamw.step, .tokens = t->tokens, .rate = rate_at(t, t->adamw.step)};
+    t->adamw.rate = (float)report->rate;
+    report->loss = accumulate(t);
+    if (!isfinite(report->loss))
+        return diverged(report, "loss", report->loss, err);
+    report->norm = decoder_update(t->decoder, &t->adamw, p->clip);
+    return isfinite(report->norm) ? PH_OK : diverged(report, "gradient's norm", report->norm, err);
+}
+
+/* ---- Validation */
+
+static void add_rows(const struct trainer *t, const float *losses, const int32_t *targets, size_t rows,
+                     struct trainer_validation *out, uint64_t *bytes)
+{
+    for (size_t r = 0; r < rows; r++) {
+        if (targets[r] < 0)
+            continue;
+        out->loss += (double)losses[r];
+        out->tokens++;
+        *bytes += t->piece_bytes[targets[r]];
+    }
+}
+
+static enum ph_status validate_on(struct trainer *t, const struct window_set *set,
+                                  struct trainer_validation *out, struct ph_err *err)
+{
+    size_t time = t->params.time, most = t->params.batch;
+    uint64_t bytes = 0;
+    float *losses = mem_calloc(most * time, sizeof *losses);
+    if (!losses)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory for the losses of %zu rows", most * time);
+    for (size_t at = 0, rows; at < set->count; at += rows) {
+        rows = set->count - at < most ? set->count - at : most;
+        split_windows(set->tokens + at * (time + 1), set->targets + at * time, rows, time, t->inputs,
+                      t->targets);
+        loss_weights_token_mean(t->targets, rows * time, t->weights);
+        const struct decoder_batch batch = {
+            .batch = rows, .time = time, .tokens = t->inputs, .targets = t->targets, .weights = t->weights};
+        decoder_evaluate(t->decoder, &batch, losses);
+        add_rows(t, losses, t->targets, rows * time, out, &bytes);
+    }
+    mem_free(losses);
+    out->windows = set->count;
+    out->bits_per_byte = bytes ? out->loss / log(2) / (double)bytes : 0;
+    out->loss = out->tokens ? out->loss / (double)out->tokens : 0;
+    return PH_OK;
+}
+
+enum ph_status trainer_validate(struct trainer *t, bool all, struct trainer_validation *out,
+                                struct ph_err *err)
+{
+    struct window_set whole;
+    *out = (struct trainer_validation){0};
+    if (!all)
+        return validate_on(t, &t->validation, out, err);
+    enum ph_status status = window_set_open(&whole, &t->mix, t->params.time, SIZE_MAX, err);
+    if (status == PH_OK)
+        status = validate_on(t, &whole, out, err);
+    window_set_release(&whole);
+    return status;
+}
