@@ -154,19 +154,69 @@ static float finite(float x, float limit)
 #define F16_LIMIT 65504.0f
 #define BLOCK_LIMIT 1e9f /* beyond what any format with F16 scales can say */
 
-static void quantize_blocks(enum tensor_type type, const float *src, uint8_t *dst, size_t len)
+/* Weights as quantisers want them: not negative, the greatest 1. false: no number among them is of use. */
+static bool normalise_weights(const float *weights, size_t len, float *w)
+{
+    float most = 0.0f;
+    for (size_t j = 0; j < len; j++) {
+        w[j] = finite(weights[j], FLOAT_LIMIT);
+        most = w[j] > most ? w[j] : most;
+    }
+    if (!(most > 0.0f))
+        return false;
+    for (size_t j = 0; j < len; j++)
+        w[j] = w[j] > 0.0f ? w[j] / most : 0.0f;
+    return true;
+}
+
+static double weighted_distance(enum tensor_type type, const uint8_t *block, const float *x, const float *w,
+                                size_t len)
+{
+    float y[FORMAT_BLOCK_MAX];
+    double sum = 0;
+    tensor_dequantize(type, block, y, len);
+    for (size_t j = 0; j < len; j++) {
+        double diff = (double)y[j] - (double)x[j];
+        sum += (double)w[j] * diff * diff;
+    }
+    return sum;
+}
+
+/* Searches are heuristics, the plain rule one more of them: the better block stays. */
+static void quantize_weighted_block(const struct tensor_format *f, const float *x, const float *w,
+                                    uint8_t *block)
+{
+    uint8_t plain[FORMAT_BLOCK_BYTES_MAX];
+    format_ops(f->type)->quantize(x, NULL, plain);
+    format_ops(f->type)->quantize(x, w, block);
+    if (weighted_distance(f->type, plain, x, w, f->block_len) <=
+        weighted_distance(f->type, block, x, w, f->block_len))
+        memcpy(block, plain, f->block_bytes);
+}
+
+static void quantize_blocks(enum tensor_type type, const float *src, const float *weights, uint8_t *dst,
+                            size_t len)
 {
     const struct tensor_format *f = tensor_format((uint32_t)type);
-    float x[FORMAT_BLOCK_MAX];
+    float x[FORMAT_BLOCK_MAX], w[FORMAT_BLOCK_MAX];
     float limit = type == TENSOR_MXFP4 || type == TENSOR_Q8_K ? SCALED_LIMIT : BLOCK_LIMIT;
     for (size_t i = 0; i < len; i += f->block_len, dst += f->block_bytes) {
         for (size_t j = 0; j < f->block_len; j++)
             x[j] = finite(src[i + j], limit);
-        format_ops(type)->quantize(x, dst);
+        if (weights && normalise_weights(weights + i, f->block_len, w))
+            quantize_weighted_block(f, x, w, dst);
+        else
+            format_ops(type)->quantize(x, NULL, dst);
     }
 }
 
 void tensor_quantize(enum tensor_type type, const float *src, void *dst, size_t len)
+{
+    tensor_quantize_weighted(type, src, NULL, dst, len);
+}
+
+void tensor_quantize_weighted(enum tensor_type type, const float *src, const float *weights, void *dst,
+                              size_t len)
 {
     uint8_t *bytes = dst;
     switch (type) {
@@ -189,6 +239,6 @@ void tensor_quantize(enum tensor_type type, const float *src, void *dst, size_t 
         }
         return;
     default:
-        quantize_blocks(type, src, bytes, len);
+        quantize_blocks(type, src, weights, bytes, len);
     }
 }

@@ -14,6 +14,7 @@
 #define FORMAT_TYPES 40 /* type ids are below this */
 #define FORMAT_BLOCK_MAX 256
 #define FORMAT_GROUPS_MAX 16
+#define FORMAT_BLOCK_BYTES_MAX 292
 
 /* A block taken apart; `min` counts only where the format has minima. */
 struct unpacked {
@@ -25,7 +26,8 @@ struct unpacked {
 struct format_ops {
     uint32_t group; /* elements that share a scale; 0: not a quantised format */
     bool has_min;
-    void (*quantize)(const float *x, uint8_t *block);
+    /* w [block_len]: what an element's squared error counts, the greatest 1; NULL: the format's own rule */
+    void (*quantize)(const float *x, const float *w, uint8_t *block);
 };
 
 const struct format_ops *format_ops(enum tensor_type type);
@@ -34,20 +36,20 @@ const struct format_ops *format_ops(enum tensor_type type);
 extern const int8_t format_iq4_values[16];
 extern const int8_t format_fp4_values[16];
 
-void quantize_q4_0(const float *x, uint8_t *block);
-void quantize_q4_1(const float *x, uint8_t *block);
-void quantize_q5_0(const float *x, uint8_t *block);
-void quantize_q5_1(const float *x, uint8_t *block);
-void quantize_q8_0(const float *x, uint8_t *block);
-void quantize_iq4_nl(const float *x, uint8_t *block);
-void quantize_mxfp4(const float *x, uint8_t *block);
-void quantize_q2_k(const float *x, uint8_t *block);
-void quantize_q3_k(const float *x, uint8_t *block);
-void quantize_q4_k(const float *x, uint8_t *block);
-void quantize_q5_k(const float *x, uint8_t *block);
-void quantize_q6_k(const float *x, uint8_t *block);
-void quantize_q8_k(const float *x, uint8_t *block);
-void quantize_iq4_xs(const float *x, uint8_t *block);
+void quantize_q4_0(const float *x, const float *w, uint8_t *block);
+void quantize_q4_1(const float *x, const float *w, uint8_t *block);
+void quantize_q5_0(const float *x, const float *w, uint8_t *block);
+void quantize_q5_1(const float *x, const float *w, uint8_t *block);
+void quantize_q8_0(const float *x, const float *w, uint8_t *block);
+void quantize_iq4_nl(const float *x, const float *w, uint8_t *block);
+void quantize_mxfp4(const float *x, const float *w, uint8_t *block);
+void quantize_q2_k(const float *x, const float *w, uint8_t *block);
+void quantize_q3_k(const float *x, const float *w, uint8_t *block);
+void quantize_q4_k(const float *x, const float *w, uint8_t *block);
+void quantize_q5_k(const float *x, const float *w, uint8_t *block);
+void quantize_q6_k(const float *x, const float *w, uint8_t *block);
+void quantize_q8_k(const float *x, const float *w, uint8_t *block);
+void quantize_iq4_xs(const float *x, const float *w, uint8_t *block);
 
 static inline uint16_t load_u16(const uint8_t *p)
 {

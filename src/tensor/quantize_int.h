@@ -7,7 +7,21 @@
 #include "tensor/formats_int.h"
 
 int quant_nearest_value(const int8_t *values, float x);
-float quant_fit_iq4(const float *x, int len);
+float quant_fit_iq4(const float *x, const float *w, int len);
+
+/* ---- Searches (quantize_fit.c). `w` is NULL or what an element's squared error counts. */
+struct quant_fit {
+    float scale, min; /* x = scale * q - min */
+};
+
+/* Best x = scale * q with q in [lo, hi]; the scale may be negative. Without w, elements count by their
+ * square. */
+float quant_fit_scale(const float *x, const float *w, int len, int lo, int hi);
+/* Best x = scale * q - min with q in [0, top], scale not negative, min neither unless any_min. Without w,
+ * elements count by their magnitude. */
+struct quant_fit quant_fit_affine(const float *x, const float *w, int len, int top, bool any_min);
+/* Sum of w times the squared error, of the nearest codes in [lo, hi]. */
+float quant_fit_error(const float *x, const float *w, int len, struct quant_fit fit, int lo, int hi);
 
 static inline int quant_nearest(float x, int lo, int hi)
 {

@@ -3,115 +3,17 @@
  * Two levels: each group of 16 or 32 gets its best scale (and minimum) by a search with least-squares refits;
  * the groups' scales are then themselves rounded to 4, 6 or 8 bits of one block scale, and the codes are
  * chosen last, against the scales as the decoder will see them. Elements count by their magnitude, since
- * large weights do most of the work in a product. */
+ * large weights do most of the work in a product; or by weights from outside, and then the rounding of a
+ * group's scales is searched as well: the neighbours of the nearest code may serve its elements better. */
 #include "tensor/quantize_int.h"
 
-struct fit {
-    float scale, min; /* w = scale * q - min */
-};
-
-static float weight_of(float x, float rms)
+static const float *part(const float *w, int at)
 {
-    return rms + fabsf(x);
-}
-
-static float root_mean_square(const float *x, int len)
-{
-    float sum = 0.0f;
-    for (int j = 0; j < len; j++)
-        sum += x[j] * x[j];
-    return sqrtf(sum / (float)len);
-}
-
-static float weighted_error(const float *x, int len, float rms, struct fit fit, int top)
-{
-    float inverse = quant_inverse(fit.scale), error = 0.0f;
-    for (int j = 0; j < len; j++) {
-        float q = (float)quant_nearest((x[j] + fit.min) * inverse, 0, top);
-        float diff = fit.scale * q - fit.min - x[j];
-        error += weight_of(x[j], rms) * diff * diff;
-    }
-    return error;
-}
-
-/* Least squares for scale and minimum with the codes of `fit` held fixed; the minimum may not turn negative,
- * because the formats store it unsigned. */
-static struct fit refit(const float *x, int len, float rms, struct fit fit, int top)
-{
-    float inverse = quant_inverse(fit.scale);
-    double w = 0, wq = 0, wqq = 0, wx = 0, wxq = 0;
-    for (int j = 0; j < len; j++) {
-        double q = quant_nearest((x[j] + fit.min) * inverse, 0, top);
-        double weight = (double)weight_of(x[j], rms);
-        w += weight;
-        wq += weight * q;
-        wqq += weight * q * q;
-        wx += weight * (double)x[j];
-        wxq += weight * (double)x[j] * q;
-    }
-    double det = w * wqq - wq * wq;
-    if (!(det > 0))
-        return fit;
-    double scale = (w * wxq - wq * wx) / det, min = (wq * wxq - wqq * wx) / det;
-    if (min < 0) {
-        min = 0;
-        scale = wxq / wqq;
-    }
-    return scale > 0 ? (struct fit){(float)scale, (float)min} : fit;
-}
-
-/* Best w = scale * q - min with q in [0, top], scale and min not negative. */
-static struct fit fit_affine(const float *x, int len, int top)
-{
-    float lo = 0.0f, hi = x[0];
-    for (int j = 0; j < len; j++) {
-        lo = fminf(lo, x[j]);
-        hi = fmaxf(hi, x[j]);
-    }
-    if (!(hi > lo)) /* all equal and not positive: a minimum alone says it */
-        return (struct fit){0.0f, -lo};
-    float rms = root_mean_square(x, len);
-    struct fit best = {(hi - lo) / (float)top, -lo};
-    float best_error = weighted_error(x, len, rms, best, top);
-    for (int step = -10; step <= 10; step++) {
-        struct fit start = {(hi - lo) / ((float)top + 0.1f * (float)step), -lo};
-        struct fit tried = refit(x, len, rms, start, top);
-        float error = weighted_error(x, len, rms, tried, top);
-        if (error < best_error) {
-            best_error = error;
-            best = tried;
-        }
-    }
-    return best;
-}
-
-/* Best w = scale * q with q in [-half, half - 1]; the scale may be negative. */
-static float fit_signed(const float *x, int len, int half)
-{
-    float top = 0.0f, best_scale = 0.0f;
-    double best_gain = 0;
-    for (int j = 0; j < len; j++)
-        if (fabsf(x[j]) > fabsf(top))
-            top = x[j];
-    for (int step = -9; step <= 9; step++) {
-        float inverse = quant_inverse(top / ((float)-half + 0.1f * (float)step));
-        double xq = 0, qq = 0;
-        for (int j = 0; j < len; j++) {
-            double q = quant_nearest(x[j] * inverse, -half, half - 1);
-            double weight = (double)x[j] * (double)x[j];
-            xq += weight * (double)x[j] * q;
-            qq += weight * q * q;
-        }
-        if (qq > 0 && xq * xq > best_gain * qq) {
-            best_gain = xq * xq / qq;
-            best_scale = (float)(xq / qq);
-        }
-    }
-    return best_scale;
+    return w ? w + at : NULL;
 }
 
 /* Codes of one group against the scale and minimum the decoder will see. */
-static void choose_codes(const float *x, int len, struct fit fit, int lo, int hi, uint8_t *q)
+static void choose_codes(const float *x, int len, struct quant_fit fit, int lo, int hi, uint8_t *q)
 {
     float inverse = quant_inverse(fit.scale);
     for (int j = 0; j < len; j++)
@@ -151,28 +53,51 @@ struct affine_block {
     uint8_t q[256], scales[16], mins[16];
 };
 
-static void quantize_affine(const float *x, int group, int top, int scale_top, uint8_t *d_field,
-                            uint8_t *dmin_field, struct affine_block *out)
+/* Codes of one group's scale and minimum, nearest or next to it, by the error of the group. */
+static void search_scale_codes(const float *x, const float *w, int len, int top, int scale_top, float d,
+                               float dmin, uint8_t *scale, uint8_t *min)
+{
+    int s = *scale, m = *min;
+    float least = INFINITY;
+    for (int ds = -2; ds <= 2; ds++)
+        for (int dm = -2; dm <= 2; dm++) {
+            if (s + ds < 0 || s + ds > scale_top || m + dm < 0 || m + dm > scale_top)
+                continue;
+            struct quant_fit fit = {d * (float)(s + ds), dmin * (float)(m + dm)};
+            float error = quant_fit_error(x, w, len, fit, 0, top);
+            if (error < least) {
+                least = error;
+                *scale = (uint8_t)(s + ds);
+                *min = (uint8_t)(m + dm);
+            }
+        }
+}
+
+static void quantize_affine(const float *x, const float *w, int group, int top, int scale_top,
+                            uint8_t *d_field, uint8_t *dmin_field, struct affine_block *out)
 {
     int count = 256 / group;
     float scales[16] = {0}, mins[16] = {0};
     for (int g = 0; g < count; g++) {
-        struct fit fit = fit_affine(x + g * group, group, top);
+        struct quant_fit fit = quant_fit_affine(x + g * group, part(w, g * group), group, top, false);
         scales[g] = fit.scale;
         mins[g] = fit.min;
     }
     float d = round_scales(scales, count, scale_top, d_field, out->scales);
     float dmin = round_scales(mins, count, scale_top, dmin_field, out->mins);
     for (int g = 0; g < count; g++) {
-        struct fit fit = {d * (float)out->scales[g], dmin * (float)out->mins[g]};
+        if (w)
+            search_scale_codes(x + g * group, w + g * group, group, top, scale_top, d, dmin, &out->scales[g],
+                               &out->mins[g]);
+        struct quant_fit fit = {d * (float)out->scales[g], dmin * (float)out->mins[g]};
         choose_codes(x + g * group, group, fit, 0, top, out->q + g * group);
     }
 }
 
-void quantize_q2_k(const float *x, uint8_t *block)
+void quantize_q2_k(const float *x, const float *w, uint8_t *block)
 {
     struct affine_block b;
-    quantize_affine(x, 16, 3, 15, block + 80, block + 82, &b);
+    quantize_affine(x, w, 16, 3, 15, block + 80, block + 82, &b);
     for (int g = 0; g < 16; g++)
         block[g] = (uint8_t)(b.scales[g] | b.mins[g] << 4);
     for (int i = 0; i < 64; i++) {
@@ -198,18 +123,18 @@ static void pack_nibbles_k(const uint8_t *q, uint8_t *qs)
     }
 }
 
-void quantize_q4_k(const float *x, uint8_t *block)
+void quantize_q4_k(const float *x, const float *w, uint8_t *block)
 {
     struct affine_block b;
-    quantize_affine(x, 32, 15, 63, block, block + 2, &b);
+    quantize_affine(x, w, 32, 15, 63, block, block + 2, &b);
     pack_scales_k4(&b, block + 4);
     pack_nibbles_k(b.q, block + 16);
 }
 
-void quantize_q5_k(const float *x, uint8_t *block)
+void quantize_q5_k(const float *x, const float *w, uint8_t *block)
 {
     struct affine_block b;
-    quantize_affine(x, 32, 31, 63, block, block + 2, &b);
+    quantize_affine(x, w, 32, 31, 63, block, block + 2, &b);
     pack_scales_k4(&b, block + 4);
     for (int l = 0; l < 32; l++) {
         int bits = 0;
@@ -222,24 +147,43 @@ void quantize_q5_k(const float *x, uint8_t *block)
 
 /* ---- Symmetric formats ---- */
 
-static void quantize_signed(const float *x, int half, int scale_half, uint8_t *d_field, int8_t *scale_codes,
-                            uint8_t *q)
+static void search_signed_code(const float *x, const float *w, int half, int scale_half, float d,
+                               int8_t *code)
+{
+    int nearest = *code;
+    float least = INFINITY;
+    for (int step = -2; step <= 2; step++) {
+        int tried = nearest + step;
+        if (tried < -scale_half || tried >= scale_half)
+            continue;
+        float error = quant_fit_error(x, w, 16, (struct quant_fit){d * (float)tried, 0.0f}, -half, half - 1);
+        if (error < least) {
+            least = error;
+            *code = (int8_t)tried;
+        }
+    }
+}
+
+static void quantize_signed(const float *x, const float *w, int half, int scale_half, uint8_t *d_field,
+                            int8_t *scale_codes, uint8_t *q)
 {
     float scales[16] = {0};
     for (int g = 0; g < 16; g++)
-        scales[g] = fit_signed(x + g * 16, 16, half);
+        scales[g] = quant_fit_scale(x + g * 16, part(w, g * 16), 16, -half, half - 1);
     float d = round_signed_scales(scales, 16, scale_half, d_field, scale_codes);
     for (int g = 0; g < 16; g++) {
-        struct fit fit = {d * (float)scale_codes[g], 0.0f};
+        if (w)
+            search_signed_code(x + g * 16, w + g * 16, half, scale_half, d, &scale_codes[g]);
+        struct quant_fit fit = {d * (float)scale_codes[g], 0.0f};
         choose_codes(x + g * 16, 16, fit, -half, half - 1, q + g * 16);
     }
 }
 
-void quantize_q3_k(const float *x, uint8_t *block)
+void quantize_q3_k(const float *x, const float *w, uint8_t *block)
 {
     int8_t scales[16];
     uint8_t q[256];
-    quantize_signed(x, 4, 32, block + 108, scales, q);
+    quantize_signed(x, w, 4, 32, block + 108, scales, q);
     memset(block, 0, 108);
     for (int i = 0; i < 256; i++) {
         block[32 + i / 128 * 32 + i % 32] |= (uint8_t)((q[i] & 3) << (i % 128 / 32 * 2));
@@ -252,11 +196,11 @@ void quantize_q3_k(const float *x, uint8_t *block)
     }
 }
 
-void quantize_q6_k(const float *x, uint8_t *block)
+void quantize_q6_k(const float *x, const float *w, uint8_t *block)
 {
     int8_t scales[16];
     uint8_t q[256];
-    quantize_signed(x, 32, 128, block + 208, scales, q);
+    quantize_signed(x, w, 32, 128, block + 208, scales, q);
     memcpy(block + 192, scales, 16);
     for (int i = 0; i < 64; i++) {
         const uint8_t *p = q + i / 32 * 128 + i % 32;
@@ -267,16 +211,44 @@ void quantize_q6_k(const float *x, uint8_t *block)
     }
 }
 
-void quantize_iq4_xs(const float *x, uint8_t *block)
+/* ---- IQ4_XS: a table of values, signed group scales */
+
+static float iq4_error(const float *x, const float *w, float scale)
+{
+    float inverse = quant_inverse(scale), error = 0.0f;
+    for (int j = 0; j < 32; j++) {
+        int q = quant_nearest_value(format_iq4_values, x[j] * inverse);
+        float diff = scale * (float)format_iq4_values[q] - x[j];
+        error += w[j] * diff * diff;
+    }
+    return error;
+}
+
+static void search_iq4_code(const float *x, const float *w, float d, int8_t *code)
+{
+    int nearest = *code;
+    float least = INFINITY;
+    for (int tried = nearest - 2; tried <= nearest + 2; tried++) {
+        float error = tried < -32 || tried > 31 ? INFINITY : iq4_error(x, w, d * (float)tried);
+        if (error < least) {
+            least = error;
+            *code = (int8_t)tried;
+        }
+    }
+}
+
+void quantize_iq4_xs(const float *x, const float *w, uint8_t *block)
 {
     float scales[8] = {0};
     int8_t codes[8];
     for (int g = 0; g < 8; g++)
-        scales[g] = quant_fit_iq4(x + 32 * g, 32);
+        scales[g] = quant_fit_iq4(x + 32 * g, part(w, 32 * g), 32);
     float d = round_signed_scales(scales, 8, 32, block, codes);
     memset(block + 2, 0, 6);
     int high = 0;
     for (int g = 0; g < 8; g++) {
+        if (w)
+            search_iq4_code(x + 32 * g, w + 32 * g, d, &codes[g]);
         int code = codes[g] + 32;
         block[4 + g / 2] |= (uint8_t)((code & 15) << (g % 2 * 4));
         high |= code >> 4 << (2 * g);
@@ -292,8 +264,9 @@ void quantize_iq4_xs(const float *x, uint8_t *block)
 }
 
 /* d (F32), qs[256], bsums[16]: the activations' own format. d = extreme / -127. */
-void quantize_q8_k(const float *x, uint8_t *block)
+void quantize_q8_k(const float *x, const float *w, uint8_t *block)
 {
+    (void)w; /* never in a file */
     float top = 0.0f;
     for (int j = 0; j < 256; j++)
         if (fabsf(x[j]) > fabsf(top))

@@ -57,6 +57,11 @@ void tensor_dequantize(enum tensor_type type, const void *src, float *dst, size_
 /* Reference quantisers for every format above; `len` a multiple of block_len. Never fails: non-finite input
  * is clamped. */
 void tensor_quantize(enum tensor_type type, const float *src, void *dst, size_t len);
+/* The same where elements do not count alike: scales are searched for the least sum of weights[i] times the
+ * squared error, and no block comes out worse in that sum than tensor_quantize's. weights [len], not
+ * negative; NULL, or all 0 in a block: all alike. */
+void tensor_quantize_weighted(enum tensor_type type, const float *src, const float *weights, void *dst,
+                              size_t len);
 
 uint16_t tensor_f32_to_f16(float value);
 float tensor_f16_to_f32(uint16_t bits);
