@@ -105,6 +105,7 @@ int cmd_train_lm(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);
+int cmd_bench_train(int argc, char **argv);
 
 /* ---- Saying things */
 

@@ -3,6 +3,7 @@
 static const struct cli_command commands[] = {
     {"engine", "prefill and decode speed of a model on this machine", cmd_bench_engine},
     {"model", "make a model with random weights, for speed work", cmd_bench_model},
+    {"train", "training speed of decoders of a few shapes", cmd_bench_train},
     {NULL, NULL, NULL},
 };
 
