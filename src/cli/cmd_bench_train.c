@@ -2,8 +2,8 @@
  *
  * A step is forward, backward and AdamW over random tokens. Its limit is arithmetic: the products that the
  * step needs (6 operations a weight and token, attention over the keys that a position sees) at the measured
- * peak of the arithmetic they are done in. A sample is a few steps; one whose threads did not have their cores
- * for at least 90 % of the time is thrown away, as in bench engine. Figures are medians. */
+ * peak of the arithmetic they are done in. A sample is a few steps; one whose threads did not have their
+ * cores for at least 90 % of the time is thrown away, as in bench engine. Figures are medians. */
 #include <stdlib.h>
 #include <string.h>
 

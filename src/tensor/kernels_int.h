@@ -219,7 +219,8 @@ struct vector_kernels {
     void (*rms_norm)(float *y, const float *x, const float *weight, size_t len, float eps);
     void (*layer_norm)(float *y, const float *x, const float *weight, const float *bias, size_t len,
                        float eps);
-    void (*softmax)(float *x, size_t len);
+    void (*softmax_scaled)(float *x, size_t len, float scale);
+    void (*softmax_backward)(const float *p, float *dp, size_t len, float scale);
     void (*silu_mul)(float *gate, const float *up, size_t len);
     void (*gelu_mul)(float *gate, const float *up, size_t len);
     void (*silu)(float *x, size_t len);

@@ -96,6 +96,7 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
                                                     .rows = rows,
                                                     .columns = columns,
                                                     .depth = depth,
+                                                    .b_depth = depth,
                                                     .c = p->c + row * p->c_stride + c->column + column,
                                                     .c_stride = p->c_stride,
                                                     .add = p->accumulate || at > 0});
@@ -134,4 +135,47 @@ void tensor_product(struct lane *lane, const struct product *p)
             c.from += CHUNK_DEPTH;
         } while (c.from < p->k);
     }
+}
+
+/* ---- Inside one lane ---- */
+
+size_t tensor_packed_bytes(size_t rows, size_t depth)
+{
+    return (rows + TILE_COLUMNS_MAX) * round_up(depth, 32) * sizeof(float);
+}
+
+static struct product_strip strip_of(const struct operand *o, bool bf16)
+{
+    return (struct product_strip){.data = o->data,
+                                  .stride = o->stride,
+                                  .across = o->across,
+                                  .bf16 = bf16,
+                                  .rows = o->rows,
+                                  .depth = o->depth};
+}
+
+void tensor_pack_left(const struct kernels *k, const struct operand *o, bool bf16, void *packed)
+{
+    struct product_strip strip = strip_of(o, bf16);
+    k->product[bf16]->pack_a(&strip, packed);
+}
+
+void tensor_pack_right(const struct kernels *k, const struct operand *o, bool bf16, void *packed)
+{
+    struct product_strip strip = strip_of(o, bf16);
+    k->product[bf16]->pack_b(&strip, packed);
+}
+
+void tensor_multiply_packed(const struct kernels *k, const struct packed_product *p)
+{
+    assert(p->depth <= p->right_depth);
+    k->product[p->bf16]->multiply(&(struct product_block){.a = p->left,
+                                                          .b = p->right,
+                                                          .rows = p->rows,
+                                                          .columns = p->columns,
+                                                          .depth = p->depth,
+                                                          .b_depth = p->right_depth,
+                                                          .c = p->c,
+                                                          .c_stride = p->c_stride,
+                                                          .add = p->accumulate});
 }

@@ -97,8 +97,9 @@ static void multiply(const struct product_block *block)
 {
     const uint8_t *b = block->b;
     size_t panel_bytes = (block->depth + STEP - 1) / STEP * 2 * TILE_BYTES;
+    size_t b_panel_bytes = (block->b_depth + STEP - 1) / STEP * 2 * TILE_BYTES;
     tiles_begin();
-    for (size_t j = 0; j < block->columns; j += SIDE, b += panel_bytes) {
+    for (size_t j = 0; j < block->columns; j += SIDE, b += b_panel_bytes) {
         size_t columns = block->columns - j;
         const uint8_t *a = block->a;
         for (size_t i = 0; i < block->rows; i += SIDE, a += panel_bytes) {

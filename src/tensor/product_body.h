@@ -111,7 +111,8 @@ static void product_multiply(const struct product_block *block)
 {
     const float *a = block->a, *b = block->b;
     size_t depth = (block->depth + PRODUCT_UNIT - 1) / PRODUCT_UNIT;
-    for (size_t j = 0; j < block->columns; j += PRODUCT_COLUMNS, b += PRODUCT_COLUMNS * depth) {
+    size_t b_depth = (block->b_depth + PRODUCT_UNIT - 1) / PRODUCT_UNIT;
+    for (size_t j = 0; j < block->columns; j += PRODUCT_COLUMNS, b += PRODUCT_COLUMNS * b_depth) {
         size_t columns = block->columns - j;
         const float *panel = a;
         for (size_t i = 0; i < block->rows; i += PRODUCT_ROWS, panel += PRODUCT_ROWS * depth) {

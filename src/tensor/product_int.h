@@ -16,10 +16,11 @@ struct product_strip {
     size_t rows, depth;
 };
 
-/* c [rows][columns] = (+= with `add`) packed a [rows][depth] times packed b [depth][columns]. */
+/* c [rows][columns] = (+= with `add`) packed a [rows][depth] times packed b [depth][columns], where b was
+ * packed to the depth of b_depth >= depth. */
 struct product_block {
     const void *a, *b;
-    size_t rows, columns, depth;
+    size_t rows, columns, depth, b_depth;
     float *c;
     size_t c_stride;
     bool add;

@@ -172,6 +172,32 @@ struct product {
 size_t tensor_product_workspace_bytes(size_t m, size_t n, size_t k);
 void tensor_product(struct lane *lane, const struct product *p);
 
+/* The same inside one lane (not collective), for operands that are packed once and used several times: a
+ * left one holds rows of the result, a right one its columns. */
+struct operand {
+    const float *data;
+    size_t rows, depth, stride; /* a right operand's rows are the result's columns */
+    bool across;                /* stored [depth][rows], else [rows][depth] */
+};
+
+size_t tensor_packed_bytes(size_t rows, size_t depth); /* 64-byte aligned; grows with both */
+void tensor_pack_left(const struct kernels *k, const struct operand *o, bool bf16, void *packed);
+void tensor_pack_right(const struct kernels *k, const struct operand *o, bool bf16, void *packed);
+
+/* c [rows][columns] = left right, or += with `accumulate`: the first rows and columns of the operands, and
+ * the first `depth` of the right one, to which the left one was packed. Sums run over all the depth in
+ * order. */
+struct packed_product {
+    const void *left, *right;
+    size_t rows, columns, depth;
+    size_t right_depth; /* to which the right one was packed */
+    bool accumulate, bf16;
+    float *c;
+    size_t c_stride;
+};
+
+void tensor_multiply_packed(const struct kernels *k, const struct packed_product *p);
+
 /* ---- Vector operations (not collective: the caller shares rows out) ---- */
 float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len);
 void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x,
@@ -185,6 +211,9 @@ void tensor_rms_norm(const struct kernels *k, float *y, const float *x, const fl
 void tensor_layer_norm(const struct kernels *k, float *y, const float *x, const float *weight,
                        const float *bias, size_t len, float eps);
 void tensor_softmax(const struct kernels *k, float *x, size_t len); /* in place, max-shifted */
+/* x = softmax(scale x), scale > 0; and its backward: dp = scale p (dp - sum of p dp), dp [len] in place */
+void tensor_softmax_scaled(const struct kernels *k, float *x, size_t len, float scale);
+void tensor_softmax_backward(const struct kernels *k, const float *p, float *dp, size_t len, float scale);
 void tensor_silu_mul(const struct kernels *k, float *gate, const float *up,
                      size_t len); /* gate = silu(gate) * up */
 void tensor_gelu_mul(const struct kernels *k, float *gate, const float *up,

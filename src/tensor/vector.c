@@ -40,7 +40,17 @@ void tensor_layer_norm(const struct kernels *k, float *y, const float *x, const 
 
 void tensor_softmax(const struct kernels *k, float *x, size_t len)
 {
-    k->vector->softmax(x, len);
+    k->vector->softmax_scaled(x, len, 1.0f);
+}
+
+void tensor_softmax_scaled(const struct kernels *k, float *x, size_t len, float scale)
+{
+    k->vector->softmax_scaled(x, len, scale);
+}
+
+void tensor_softmax_backward(const struct kernels *k, const float *p, float *dp, size_t len, float scale)
+{
+    k->vector->softmax_backward(p, dp, len, scale);
 }
 
 void tensor_silu_mul(const struct kernels *k, float *gate, const float *up, size_t len)

@@ -283,30 +283,36 @@ static float largest(const float *x, size_t len)
     return best;
 }
 
-/* x = exp(x - shift), returns the sum */
-static float exp_shifted(float *x, size_t len, float shift)
+/* x = exp(scale (x - shift)), returns the sum */
+static float exp_shifted(float *x, size_t len, float shift, float scale)
 {
     vf s = {0};
     size_t i = 0;
     for (; i + VECTOR_LEN <= len; i += VECTOR_LEN) {
-        vf e = exp_of(load(x + i) - splat(shift));
+        vf e = exp_of((load(x + i) - splat(shift)) * splat(scale));
         store(x + i, e);
         s += e;
     }
     if (i < len) {
-        store_part(x + i, exp_of(load_part(x + i, len - i) - splat(shift)), len - i);
+        store_part(x + i, exp_of((load_part(x + i, len - i) - splat(shift)) * splat(scale)), len - i);
         s += load_part(x + i, len - i);
     }
     return fold_sum(s);
 }
 
-static void vector_softmax(float *x, size_t len)
+static void vector_softmax_scaled(float *x, size_t len, float scale)
 {
     float top = largest(x, len);
     if (top == -INFINITY) /* everything masked: exp would see inf - inf */
         top = 0.0f;
-    float sum = exp_shifted(x, len, top);
+    float sum = exp_shifted(x, len, top, scale);
     vector_scale(x, 1.0f / sum, len);
+}
+
+static void vector_softmax_backward(const float *p, float *dp, size_t len, float scale)
+{
+    float mean = vector_dot(p, dp, len);
+    FOR_EACH_VECTOR(dp, p, len, X * (Y - splat(mean)) * splat(scale));
 }
 
 /* ---- Rotation ---- */
@@ -571,7 +577,7 @@ static void attend_soften(const struct attn *a, float *scores, size_t count, flo
         top = 0.0f;
     float keep = expf(*running_top - top);
     *running_top = top;
-    *running_sum = *running_sum * keep + exp_shifted(scores, count, top);
+    *running_sum = *running_sum * keep + exp_shifted(scores, count, top, 1.0f);
     if (keep != 1.0f)
         vector_scale(out, keep, out_len);
 }
@@ -633,7 +639,8 @@ const struct vector_kernels VECTOR_TABLE = {
     .scale = vector_scale,
     .rms_norm = vector_rms_norm,
     .layer_norm = vector_layer_norm,
-    .softmax = vector_softmax,
+    .softmax_scaled = vector_softmax_scaled,
+    .softmax_backward = vector_softmax_backward,
     .silu_mul = vector_silu_mul,
     .gelu_mul = vector_gelu_mul,
     .silu = vector_silu,

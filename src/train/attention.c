@@ -1,33 +1,71 @@
 /* Softmax attention, one sequence's group of heads (those that share keys and values) at a time.
  *
- * Method: for each query position the weights over the keys it can see are one row in the lane's scratch.
- * Backward computes that row again rather than keep batch x heads x time x time of them (Dao et al. 2022),
- * and with g_s = dout . v_s and p the weights takes ds_s = p_s (g_s - sum p g). Keys past the query are never
- * touched where attention is causal. A group belongs to one lane, so sums into dk and dv run over heads and
- * positions in order (L3). */
+ * Method: a tile of queries at once against all the keys that its last one can see, as products of matrices:
+ * S = Q K^T, P = softmax of S's rows, O = P V. Keys past the tile are never touched where attention is
+ * causal; within the tile's own stretch what a query can't see is zero. Backward makes P again rather than
+ * keep batch x heads x time x time of it (Dao et al. 2022), and then
+ *   G = dO V^T,  dS = scale P (G - sum of P G),  dQ = dS K,  dV += P^T dO,  dK += dS^T Q.
+ * Keys and values are packed once for their group, tiles as they are made.
+ *
+ * A group belongs to one lane, so sums into dk and dv run over heads and tiles in order (L3). */
 #include <math.h>
 #include <string.h>
 
 #include "train/train_int.h"
 
-/* One sequence's view of q or k: rows are `stride` floats apart. */
+#define TILE ((size_t)32) /* queries */
+
+/* A lane's scratch, one part after the other: packed keys and values, as they are and transposed; a packed
+ * tile; scores and their gradients, [TILE][time]. */
+struct scratch {
+    uint8_t *keys, *values, *keys_across, *values_across, *left, *right;
+    float *scores, *grads;
+    size_t bytes;
+};
+
+/* One sequence's view of a group: rows are `stride` floats apart. */
 struct group {
     const struct lane *lane;
     const struct attention *a;
     const float *q, *k, *v;
     size_t q_stride, kv_stride;
     float scale;
-    float *weights, *grads; /* [time] each */
+    struct scratch scratch;
 };
 
-static size_t row_bytes(const struct attention *a)
+/* A tile of one head: queries [first, first + count), which see the keys before `seen` together. */
+struct tile {
+    size_t first, count, seen;
+    size_t at; /* of the first query's head in q, out and their gradients */
+};
+
+static uint8_t *part(struct scratch *s, uint8_t *base, size_t bytes)
 {
-    return align_bytes(a->time * sizeof(float));
+    uint8_t *place = base ? base + s->bytes : NULL;
+    s->bytes += align_bytes(bytes);
+    return place;
+}
+
+static struct scratch scratch_of(const struct attention *a, uint8_t *base)
+{
+    struct scratch s = {0};
+    size_t whole = tensor_packed_bytes(a->time + TILE, a->head_dim + TILE);
+    size_t tile = most(tensor_packed_bytes(TILE, a->time), tensor_packed_bytes(a->time, TILE));
+    size_t scores = TILE * (a->time + TILE) * sizeof(float);
+    s.keys = part(&s, base, whole);
+    s.values = part(&s, base, whole);
+    s.keys_across = part(&s, base, whole);
+    s.values_across = part(&s, base, whole);
+    s.left = part(&s, base, most(tile, tensor_packed_bytes(TILE, a->head_dim)));
+    s.right = part(&s, base, tensor_packed_bytes(a->head_dim, TILE));
+    s.scores = (float *)(void *)part(&s, base, scores);
+    s.grads = (float *)(void *)part(&s, base, scores);
+    return s;
 }
 
 size_t attention_scratch_bytes(const struct attention *a, unsigned lanes)
 {
-    return 2 * row_bytes(a) * lanes;
+    return scratch_of(a, NULL).bytes * lanes;
 }
 
 static struct group group_of(const struct lane *lane, const struct attention *a, const float *q,
@@ -35,7 +73,7 @@ static struct group group_of(const struct lane *lane, const struct attention *a,
 {
     size_t q_stride = a->heads * a->head_dim, kv_stride = a->kv_heads * a->head_dim;
     size_t sequence = index / a->kv_heads, kv_head = index % a->kv_heads, shared = a->heads / a->kv_heads;
-    uint8_t *mine = (uint8_t *)scratch + 2 * row_bytes(a) * lane->index;
+    uint8_t *mine = (uint8_t *)scratch + scratch_of(a, NULL).bytes * lane->index;
     return (struct group){.lane = lane,
                           .a = a,
                           .q = q + sequence * a->time * q_stride + kv_head * shared * a->head_dim,
@@ -44,29 +82,93 @@ static struct group group_of(const struct lane *lane, const struct attention *a,
                           .q_stride = q_stride,
                           .kv_stride = kv_stride,
                           .scale = (float)(1 / sqrt((double)a->head_dim)),
-                          .weights = (float *)(void *)mine,
-                          .grads = (float *)(void *)(mine + row_bytes(a))};
+                          .scratch = scratch_of(a, mine)};
 }
 
-/* The weights of the query at q over the first `seen` keys. */
-static void weigh(const struct group *g, const float *q, size_t seen)
+/* Tiles of all the group's heads in order; false: no more. Begin with a tile of zeros. */
+static bool next_tile(const struct group *g, size_t *head, struct tile *t)
 {
-    for (size_t s = 0; s < seen; s++)
-        g->weights[s] = g->scale * tensor_dot(g->lane->kernels, q, g->k + s * g->kv_stride, g->a->head_dim);
-    tensor_softmax(g->lane->kernels, g->weights, seen);
+    size_t first = t->first + t->count;
+    if (first >= g->a->time) {
+        first = 0;
+        ++*head;
+    }
+    if (*head >= g->a->heads / g->a->kv_heads)
+        return false;
+    t->first = first;
+    t->count = least(TILE, g->a->time - first);
+    t->seen = g->a->causal ? first + t->count : g->a->time;
+    t->at = first * g->q_stride + *head * g->a->head_dim;
+    return true;
+}
+
+/* ---- Packing and products ---- */
+
+static struct operand rows_of(const float *data, size_t rows, size_t depth, size_t stride)
+{
+    return (struct operand){.data = data, .rows = rows, .depth = depth, .stride = stride};
+}
+
+static struct operand columns_of(const float *data, size_t rows, size_t depth, size_t stride)
+{
+    return (struct operand){.data = data, .rows = rows, .depth = depth, .stride = stride, .across = true};
+}
+
+static void pack_left(const struct group *g, struct operand o)
+{
+    tensor_pack_left(g->lane->kernels, &o, g->a->bf16, g->scratch.left);
+}
+
+static void pack_right(const struct group *g, struct operand o, void *to)
+{
+    tensor_pack_right(g->lane->kernels, &o, g->a->bf16, to);
+}
+
+/* c = (+=) the packed left operand times a packed right one. */
+static void multiply(const struct group *g, size_t rows, size_t columns, size_t depth, const void *right,
+                     size_t right_depth, float *c, size_t c_stride, bool add)
+{
+    tensor_multiply_packed(g->lane->kernels, &(struct packed_product){.left = g->scratch.left,
+                                                                      .right = right,
+                                                                      .rows = rows,
+                                                                      .columns = columns,
+                                                                      .depth = depth,
+                                                                      .right_depth = right_depth,
+                                                                      .accumulate = add,
+                                                                      .bf16 = g->a->bf16,
+                                                                      .c = c,
+                                                                      .c_stride = c_stride});
+}
+
+/* ---- Forward ---- */
+
+/* P of the tile's queries, zero where a query can't see. */
+static void weigh(const struct group *g, const struct tile *t)
+{
+    const struct attention *a = g->a;
+    pack_left(g, rows_of(g->q + t->at, t->count, a->head_dim, g->q_stride));
+    multiply(g, t->count, t->seen, a->head_dim, g->scratch.keys, a->head_dim, g->scratch.scores, t->seen,
+             false);
+    for (size_t i = 0; i < t->count; i++) {
+        float *row = g->scratch.scores + i * t->seen;
+        size_t seen = a->causal ? t->first + i + 1 : t->seen;
+        tensor_softmax_scaled(g->lane->kernels, row, seen, g->scale);
+        memset(row + seen, 0, (t->seen - seen) * sizeof *row);
+    }
 }
 
 static void forward_group(const struct group *g, float *out)
 {
-    size_t shared = g->a->heads / g->a->kv_heads, d = g->a->head_dim;
-    for (size_t h = 0; h < shared; h++) {
-        for (size_t t = 0; t < g->a->time; t++) {
-            size_t at = t * g->q_stride + h * d, seen = g->a->causal ? t + 1 : g->a->time;
-            weigh(g, g->q + at, seen);
-            memset(out + at, 0, d * sizeof *out);
-            for (size_t s = 0; s < seen; s++)
-                tensor_axpy(g->lane->kernels, out + at, g->weights[s], g->v + s * g->kv_stride, d);
-        }
+    const struct attention *a = g->a;
+    struct tile t = {0};
+    size_t head = 0;
+    pack_right(g, rows_of(g->k, a->time, a->head_dim, g->kv_stride), g->scratch.keys);
+    pack_right(g, columns_of(g->v, a->head_dim, a->time, g->kv_stride), g->scratch.values_across);
+    while (next_tile(g, &head, &t)) {
+        weigh(g, &t);
+        pack_left(g, rows_of(g->scratch.scores, t.count, t.seen, t.seen));
+        multiply(g, t.count, a->head_dim, t.seen, g->scratch.values_across, a->time, out + t.at, g->q_stride,
+                 false);
     }
 }
 
@@ -81,38 +183,49 @@ void attention_forward(struct lane *lane, const struct attention *a, const float
     lane_barrier(lane);
 }
 
-/* One query: dv_s += p_s dout; dq = sum ds_s k_s; dk_s += ds_s q. */
-static void backward_query(const struct group *g, const float *q, const float *dout, size_t seen, float *dq,
-                           float *dk, float *dv)
+/* ---- Backward ---- */
+
+/* dk or dv [seen] += scores^T x, where the tile's scores are P or dS and x is dout or q. */
+static void add_up(const struct group *g, const struct tile *t, const float *scores, const float *x,
+                   float *to)
 {
-    const struct kernels *kernels = g->lane->kernels;
-    size_t d = g->a->head_dim;
-    weigh(g, q, seen);
-    for (size_t s = 0; s < seen; s++)
-        g->grads[s] = tensor_dot(kernels, dout, g->v + s * g->kv_stride, d);
-    float mean = tensor_dot(kernels, g->weights, g->grads, seen);
-    memset(dq, 0, d * sizeof *dq);
-    for (size_t s = 0; s < seen; s++) {
-        float ds = g->weights[s] * (g->grads[s] - mean) * g->scale;
-        tensor_axpy(kernels, dv + s * g->kv_stride, g->weights[s], dout, d);
-        tensor_axpy(kernels, dq, ds, g->k + s * g->kv_stride, d);
-        tensor_axpy(kernels, dk + s * g->kv_stride, ds, q, d);
-    }
+    const struct attention *a = g->a;
+    pack_left(g, columns_of(scores, t->seen, t->count, t->seen));
+    pack_right(g, columns_of(x, a->head_dim, t->count, g->q_stride), g->scratch.right);
+    multiply(g, t->seen, a->head_dim, t->count, g->scratch.right, t->count, to, g->kv_stride, true);
+}
+
+static void backward_tile(const struct group *g, const struct tile *t, const float *dout, float *dq,
+                          float *dk, float *dv)
+{
+    const struct attention *a = g->a;
+    const struct scratch *s = &g->scratch;
+    weigh(g, t);
+    add_up(g, t, s->scores, dout + t->at, dv);
+    pack_left(g, rows_of(dout + t->at, t->count, a->head_dim, g->q_stride));
+    multiply(g, t->count, t->seen, a->head_dim, s->values, a->head_dim, s->grads, t->seen, false);
+    for (size_t i = 0; i < t->count; i++)
+        tensor_softmax_backward(g->lane->kernels, s->scores + i * t->seen, s->grads + i * t->seen, t->seen,
+                                g->scale);
+    add_up(g, t, s->grads, g->q + t->at, dk);
+    pack_left(g, rows_of(s->grads, t->count, t->seen, t->seen));
+    multiply(g, t->count, a->head_dim, t->seen, s->keys_across, a->time, dq + t->at, g->q_stride, false);
 }
 
 static void backward_group(const struct group *g, const float *dout, float *dq, float *dk, float *dv)
 {
-    size_t shared = g->a->heads / g->a->kv_heads, d = g->a->head_dim;
-    for (size_t t = 0; t < g->a->time; t++) {
-        memset(dk + t * g->kv_stride, 0, d * sizeof *dk);
-        memset(dv + t * g->kv_stride, 0, d * sizeof *dv);
+    const struct attention *a = g->a;
+    struct tile t = {0};
+    size_t head = 0;
+    for (size_t i = 0; i < a->time; i++) {
+        memset(dk + i * g->kv_stride, 0, a->head_dim * sizeof *dk);
+        memset(dv + i * g->kv_stride, 0, a->head_dim * sizeof *dv);
     }
-    for (size_t h = 0; h < shared; h++) {
-        for (size_t t = 0; t < g->a->time; t++) {
-            size_t at = t * g->q_stride + h * d, seen = g->a->causal ? t + 1 : g->a->time;
-            backward_query(g, g->q + at, dout + at, seen, dq + at, dk, dv);
-        }
-    }
+    pack_right(g, rows_of(g->k, a->time, a->head_dim, g->kv_stride), g->scratch.keys);
+    pack_right(g, columns_of(g->k, a->head_dim, a->time, g->kv_stride), g->scratch.keys_across);
+    pack_right(g, rows_of(g->v, a->time, a->head_dim, g->kv_stride), g->scratch.values);
+    while (next_tile(g, &head, &t))
+        backward_tile(g, &t, dout, dq, dk, dv);
 }
 
 void attention_backward(struct lane *lane, const struct attention *a, const float *q, const float *k,

@@ -144,7 +144,8 @@ static struct attention attention_of(const struct decoder *t, size_t batch, size
                               .heads = t->config.heads,
                               .kv_heads = t->config.kv_heads,
                               .head_dim = t->config.head_dim,
-                              .causal = true};
+                              .causal = true,
+                              .bf16 = t->config.bf16};
 }
 
 static size_t step_scratch_bytes(const struct decoder *t)

@@ -86,7 +86,7 @@ void rotary_backward(struct lane *lane, const struct rotary *r, float *dx, size_
  * q, out [batch * time][heads][head_dim]; k, v [batch * time][kv_heads][head_dim]. */
 struct attention {
     size_t batch, time, heads, kv_heads, head_dim;
-    bool causal;
+    bool causal, bf16; /* bf16: products of inputs and weights rounded to BF16, sums in F32 */
 };
 
 size_t attention_scratch_bytes(const struct attention *a, unsigned lanes);

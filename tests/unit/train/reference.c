@@ -51,7 +51,7 @@ void reference_rotary(double *x, size_t rows, size_t time, size_t heads, size_t 
 void reference_attention(const struct attention *a, const double *q, const double *k, const double *v,
                          double *out)
 {
-    double weights[64];
+    double weights[128];
     for (size_t row = 0; row < a->batch * a->time; row++)
         for (size_t h = 0; h < a->heads; h++) {
             size_t t = row % a->time, start = row - t, kv = h / (a->heads / a->kv_heads);
@@ -143,7 +143,7 @@ double reference_decoder(const struct decoder_config *c, const struct param *par
 {
     size_t rows = b->batch * b->time, d = c->d, len = rows * d;
     size_t hd = c->head_dim ? c->head_dim : d / c->heads, qd = hd * c->heads, kv = hd * c->kv_heads;
-    struct attention a = {b->batch, b->time, c->heads, c->kv_heads, hd, true};
+    struct attention a = {b->batch, b->time, c->heads, c->kv_heads, hd, true, false};
     double *x = mem_calloc(rows, (2 * d + 2 * qd + 2 * kv + 2 * c->ff + 1) * sizeof *x), *n = x + len;
     double *q = n + len, *k = q + rows * qd, *v = k + rows * kv, *mixed = v + rows * kv;
     double *gate = mixed + rows * qd, *up = gate + rows * c->ff;

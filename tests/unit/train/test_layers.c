@@ -121,7 +121,7 @@ static void reference_of_rotary(const struct layer_case *c, double *const *x, do
 
 static struct attention attention_of(const struct layer_case *c)
 {
-    return (struct attention){c->batch, c->time, c->heads, c->kv_heads, c->head_dim, c->flag};
+    return (struct attention){c->batch, c->time, c->heads, c->kv_heads, c->head_dim, c->flag, false};
 }
 
 static void run_attention(struct lane *lane, void *ud)
@@ -405,6 +405,8 @@ static const struct layer_case cases[] = {
     ATTENTION_CASE("causal attention, heads shared", 2, 7, 3, 1, 6, true),
     ATTENTION_CASE("causal attention of one position", 2, 1, 4, 2, 5, true),
     ATTENTION_CASE("bidirectional attention, heads shared", 1, 7, 4, 2, 10, false),
+    ATTENTION_CASE("causal attention of several tiles", 1, 67, 2, 1, 4, true),
+    ATTENTION_CASE("bidirectional attention of several tiles", 1, 41, 2, 2, 5, false),
     {.name = "SwiGLU",
      .run = run_swiglu,
      .reference = reference_swiglu,
@@ -487,7 +489,8 @@ static const struct layer_kind *kind_of(const struct layer_case *c)
     return NULL;
 }
 
-static void run_trial_without(struct trial *t, const struct layer_case *c, unsigned lanes, unsigned without)
+static void run_trial_on(struct trial *t, const struct layer_case *c, unsigned lanes, unsigned without,
+                         const char *set)
 {
     struct pool *pool;
     memset(t, 0, sizeof *t);
@@ -502,7 +505,7 @@ static void run_trial_without(struct trial *t, const struct layer_case *c, unsig
     fill_tokens(t->tokens, ROWS_MAX);
     rotary_table(t->table, 7, 6, 100);
     t->scratch = mem_alloc_aligned(64, 1 << 20);
-    assert_int_equal(pool_create(&pool, lanes, 0, kernels_select(NULL), NULL), PH_OK);
+    assert_int_equal(pool_create(&pool, lanes, 0, kernels_select(set), NULL), PH_OK);
     pool_run(pool, c->run, t);
     pool_free(pool);
     mem_free(t->scratch);
@@ -514,7 +517,7 @@ static void run_trial_without(struct trial *t, const struct layer_case *c, unsig
 
 static void run_trial(struct trial *t, const struct layer_case *c, unsigned lanes)
 {
-    run_trial_without(t, c, lanes, 0);
+    run_trial_on(t, c, lanes, 0, NULL);
 }
 
 static void reference_y(struct trial *t)
@@ -576,7 +579,7 @@ static void a_gradient_left_out_changes_no_other(void **state)
         for (unsigned without = 1; without < 1u << cases[c].arrays; without++) {
             if (without & ~optional)
                 continue;
-            run_trial_without(some, &cases[c], 2, without);
+            run_trial_on(some, &cases[c], 2, without, NULL);
             assert_memory_equal(some->y, all->y, sizeof all->y);
             for (size_t i = 0; i < cases[c].arrays; i++)
                 if (!(without >> i & 1) && memcmp(some->grad[i], all->grad[i], sizeof all->grad[i]) != 0)
@@ -719,6 +722,37 @@ static void gradients_are_pytorchs(void **state)
     peer_close(&peer);
 }
 
+static void check_near(const char *name, const char *set, const float *got, const float *wanted, size_t len)
+{
+    float greatest = 0;
+    for (size_t i = 0; i < len; i++)
+        greatest = fmaxf(greatest, fabsf(wanted[i]));
+    for (size_t i = 0; i < len; i++)
+        if (!(fabsf(got[i] - wanted[i]) <= 2e-5f * greatest + 1e-8f))
+            fail_msg("%s, %s: %zu is %.9g, with the best kernels %.9g", name, set, i, (double)got[i],
+                     (double)wanted[i]);
+}
+
+static void every_kernel_set_agrees(void **state)
+{
+    static const char *const sets[] = {"ref", "avx2", "avx512", "avx512bf16"};
+    (void)state;
+    struct trial *best = mem_calloc(1, sizeof *best), *other = mem_calloc(1, sizeof *other);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        run_trial(best, &cases[c], 1);
+        for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
+            if (!kernels_select(sets[s]))
+                continue;
+            run_trial_on(other, &cases[c], 1, 0, sets[s]);
+            check_near(cases[c].name, sets[s], other->y, best->y, cases[c].out_len);
+            for (size_t i = 0; i < cases[c].arrays; i++)
+                check_near(cases[c].name, sets[s], other->grad[i], best->grad[i], cases[c].len[i]);
+        }
+    }
+    mem_free(best);
+    mem_free(other);
+}
+
 static void a_mamba_block_starts_as_the_paper_has_it(void **state)
 {
     (void)state;
@@ -745,6 +779,7 @@ int main(void)
         cmocka_unit_test(a_gradient_left_out_changes_no_other),
         cmocka_unit_test(chunks_of_the_output_leave_no_seam),
         cmocka_unit_test(gradients_are_pytorchs),
+        cmocka_unit_test(every_kernel_set_agrees),
         cmocka_unit_test(a_mamba_block_starts_as_the_paper_has_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
