@@ -68,6 +68,9 @@
 #define TEMPLATE_EVAL_DEPTH_MAX 1000 /* nesting of calls, expressions and values in one render */
 #define TEMPLATE_ARENA_BYTES_MAX (256u << 20)
 
+/* Training */
+#define TRAIN_MEMORY_PERCENT 75 /* of what is available when a run begins, unless the user says how much */
+
 /* Engine */
 #define ENGINE_SEQUENCES_MAX 256 /* decoding together */
 #define ENGINE_QUEUE_MAX 1024    /* waiting for a place */

@@ -3,6 +3,7 @@
 #define PHAROS_BASE_PROCESS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* From now on, writing to a pipe or connection whose reader has gone, or beyond the size a file may have, is
  * an error of the write and not a signal that ends the process without a word. */
@@ -14,5 +15,8 @@ bool process_stdout_is_deaf(void);
 /* From now on SIGINT and SIGTERM are remembered instead of ending the process; the second one ends it. */
 void process_catch_stop(void);
 bool process_stop_asked(void);
+
+/* Bytes that could be taken now without swapping or running into a container's limit. */
+uint64_t process_memory_available(void);
 
 #endif

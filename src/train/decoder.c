@@ -2,8 +2,9 @@
  * output with fused loss.
  *
  * All memory is taken when the decoder is made: one block, carved twice by the same function (once to count,
- * once for good). Forward keeps each layer's input and activations. With `recompute` all layers share one set
- * of activations and backward runs a layer's forward again first.
+ * once for good). Forward keeps each layer's input and activations. With `recompute` all layers but the last
+ * `keep` share one set of activations, and backward runs such a layer's forward again first; the last one's
+ * to use the set are still there.
  *
  * The gradient of the residual stream is one array that every branch adds to: `flow`. */
 #include <math.h>
@@ -11,7 +12,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "train/train_int.h"
 
 enum slot { ATTN_NORM, ATTN_Q, ATTN_K, ATTN_V, ATTN_OUT, FFN_NORM, FFN_GATE, FFN_UP, FFN_DOWN, SLOTS };
@@ -25,6 +28,7 @@ struct activations {
 struct decoder {
     struct decoder_config config;
     struct pool *pool;
+    unsigned lanes;
     size_t batch, time; /* of the workspace */
     struct param *params;
     size_t param_count, len, bytes;
@@ -154,22 +158,28 @@ static size_t step_scratch_bytes(const struct decoder *t)
     struct attention a = attention_of(t, t->batch, t->time);
     size_t rows = t->batch * t->time;
     size_t wide = most(most(c->d, c->ff), q_width(c)), products = linear_scratch_bytes(wide, wide, rows);
-    size_t others =
-        most(attention_scratch_bytes(&a, pool_lanes(t->pool)), gradient_norm_scratch_bytes(t->len));
+    size_t others = most(attention_scratch_bytes(&a, t->lanes), gradient_norm_scratch_bytes(t->len));
     return most(most(products, others), output_scratch_bytes(c->vocab, c->d, rows));
+}
+
+/* The first so many layers use one set of activations. */
+static size_t shared_layers(const struct decoder_config *c)
+{
+    return c->recompute && c->keep < c->layers ? c->layers - c->keep : 0;
 }
 
 static void carve_all(struct decoder *t, struct carver *c)
 {
     const struct decoder_config *config = &t->config;
-    size_t rows = t->batch * t->time, d = config->d, q = q_width(config), kv = kv_width(config);
+    size_t shared = shared_layers(config), rows = t->batch * t->time, d = config->d, q = q_width(config),
+           kv = kv_width(config);
     t->w = carve_floats(c, t->len);
     t->dw = carve_floats(c, t->len);
     t->table = carve_floats(c, t->time * config->head_dim);
     for (size_t l = 0; l <= config->layers; l++)
         t->inputs[l] = carve_floats(c, rows * d);
     for (size_t l = 0; l < config->layers; l++) {
-        if (l == 0 || !config->recompute)
+        if (l == 0 || l >= shared)
             carve_activations(c, config, rows, &t->kept[l]);
         else
             t->kept[l] = t->kept[0];
@@ -225,21 +235,31 @@ static enum ph_status check_config(const struct decoder_config *c, size_t batch,
     return PH_OK;
 }
 
-static bool allocate(struct decoder *t)
+/* Everything but the block itself. */
+static bool plan(struct decoder *t, const struct pool *pool, const struct decoder_config *config,
+                 size_t batch, size_t time)
 {
-    const struct decoder_config *c = &t->config;
     struct carver counter = {0};
-    t->params = mem_calloc(3 + c->layers * SLOTS, sizeof *t->params);
-    t->inputs = mem_calloc(c->layers + 1, sizeof *t->inputs);
-    t->kept = mem_calloc(c->layers, sizeof *t->kept);
+    *t = (struct decoder){.config = *config, .lanes = pool_lanes(pool), .batch = batch, .time = time};
+    if (config->head_dim == 0)
+        t->config.head_dim = config->d / config->heads;
+    t->params = mem_calloc(3 + config->layers * SLOTS, sizeof *t->params);
+    t->inputs = mem_calloc(config->layers + 1, sizeof *t->inputs);
+    t->kept = mem_calloc(config->layers, sizeof *t->kept);
     if (!t->params || !t->inputs || !t->kept)
         return false;
     lay_out_params(t);
     carve_all(t, &counter);
     t->bytes = counter.used;
-    t->block = mem_alloc_aligned(TRAIN_ALIGN, t->bytes);
-    carve_all(t, &(struct carver){.base = t->block});
-    return t->block != NULL;
+    return true;
+}
+
+static void release(struct decoder *t)
+{
+    mem_free(t->block);
+    mem_free(t->kept);
+    mem_free(t->inputs);
+    mem_free(t->params);
 }
 
 enum ph_status decoder_create(struct decoder **out, struct pool *pool, const struct decoder_config *config,
@@ -252,18 +272,75 @@ enum ph_status decoder_create(struct decoder **out, struct pool *pool, const str
     struct decoder *t = mem_calloc(1, sizeof *t);
     if (!t)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for a decoder");
-    *t = (struct decoder){.config = *config, .pool = pool, .batch = batch, .time = time};
-    if (t->config.head_dim == 0)
-        t->config.head_dim = config->d / config->heads;
-    if (!allocate(t)) {
+    if (plan(t, pool, config, batch, time))
+        t->block = mem_alloc_aligned(TRAIN_ALIGN, t->bytes);
+    if (!t->block) {
         size_t bytes = t->bytes;
         decoder_free(t);
         return ph_fail(err, PH_ERR_NOMEM,
                        "no memory to train: %zu MiB wanted; use a smaller batch, or recompute activations",
                        bytes >> 20);
     }
+    t->pool = pool;
+    carve_all(t, &(struct carver){.base = t->block});
     rotary_table(t->table, time, t->config.head_dim, config->rope_base);
     *out = t;
+    return PH_OK;
+}
+
+/* ---- Fitting into memory */
+
+uint64_t decoder_bytes_wanted(const struct decoder_config *config, const struct pool *pool, size_t batch,
+                              size_t time)
+{
+    struct decoder t;
+    uint64_t bytes = 0;
+    if (plan(&t, pool, config, batch, time))
+        bytes = t.bytes + 2 * (uint64_t)t.len * sizeof(float);
+    release(&t);
+    return bytes;
+}
+
+static enum ph_status refuse(const struct decoder_config *c, const struct pool *pool, size_t batch,
+                             size_t time, uint64_t budget, struct ph_err *err)
+{
+    size_t fits = 0, beyond = batch; /* `fits` windows fit, `beyond` don't */
+    unsigned long long wanted = decoder_bytes_wanted(c, pool, batch, time) >> 20, allowed = budget >> 20;
+    while (beyond - fits > 1) {
+        size_t middle = fits + (beyond - fits) / 2;
+        bool fit = decoder_bytes_wanted(c, pool, middle, time) <= budget;
+        fits = fit ? middle : fits;
+        beyond = fit ? beyond : middle;
+    }
+    if (fits > 0)
+        return ph_fail(err, PH_ERR_NOMEM,
+                       "%zu windows of %zu at once want %llu MiB, activations recomputed, and training may "
+                       "use %llu MiB: reduce the batch to %zu and accumulate more of them",
+                       batch, time, wanted, allowed, fits);
+    return ph_fail(err, PH_ERR_NOMEM,
+                   "even one window of %zu wants %llu MiB, activations recomputed, and training may use "
+                   "%llu MiB: reduce the windows' length, the vocabulary, the layers or their width",
+                   time, (unsigned long long)decoder_bytes_wanted(c, pool, 1, time) >> 20, allowed);
+}
+
+enum ph_status decoder_fit(struct decoder_config *config, const struct pool *pool, size_t batch, size_t time,
+                           uint64_t budget, struct ph_err *err)
+{
+    enum ph_status status = check_config(config, batch, time, err);
+    if (status != PH_OK)
+        return status;
+    if (budget == 0)
+        budget = process_memory_available() / 100 * TRAIN_MEMORY_PERCENT;
+    config->recompute = false;
+    config->keep = 0;
+    uint64_t all = decoder_bytes_wanted(config, pool, batch, time);
+    if (all <= budget)
+        return PH_OK;
+    config->recompute = true;
+    uint64_t none = decoder_bytes_wanted(config, pool, batch, time);
+    if (none > budget)
+        return refuse(config, pool, batch, time, budget, err);
+    config->keep = (size_t)((budget - none) / ((all - none) / (config->layers - 1)));
     return PH_OK;
 }
 
@@ -271,10 +348,7 @@ void decoder_free(struct decoder *t)
 {
     if (!t)
         return;
-    mem_free(t->block);
-    mem_free(t->kept);
-    mem_free(t->inputs);
-    mem_free(t->params);
+    release(t);
     mem_free(t);
 }
 
@@ -420,7 +494,7 @@ static void layer_backward(struct lane *lane, const struct pass *p, size_t layer
     struct norm between = norm_at(t, slot_offset(t, layer, FFN_NORM));
     struct rotary turn_q = rotary_of(p, t->config.heads), turn_k = rotary_of(p, t->config.kv_heads);
     struct attention attention = attention_of(t, p->batch->batch, p->batch->time);
-    if (t->config.recompute && layer + 1 < t->config.layers) /* the last layer's are still there */
+    if (layer + 1 < shared_layers(&t->config)) /* the last such layer's are still there */
         layer_activations(lane, p, layer);
     project_back(lane, p, layer, FFN_DOWN, a->hidden, t->flow, t->d_up, false);
     swiglu_backward(lane, a->gate, a->up, t->d_up, p->rows * t->config.ff, t->d_gate, t->d_up);

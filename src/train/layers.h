@@ -273,7 +273,8 @@ struct decoder_config {
     bool tied;      /* output weights are the embedding */
     bool rope_neox; /* GGUF's "llama" is not */
     bool bf16;
-    bool recompute; /* keep only each layer's input; its activations are computed again in backward */
+    bool recompute; /* keep only each layer's input; its activations are computed again in backward ... */
+    size_t keep;    /* ... but for so many last layers, which keep theirs */
 };
 
 /* One batch. A row of weight 0 is not predicted. */
@@ -286,6 +287,14 @@ struct decoder_batch {
 
 struct decoder;
 
+/* Sets recompute and keep so that a step and AdamW's moments fit into `budget` bytes: all activations are
+ * kept, or those of as many layers as there is room for. budget 0: TRAIN_MEMORY_PERCENT of what is available
+ * now. No result depends on it. PH_ERR_NOMEM says what is wanted and which batch would fit. */
+PH_MUST_USE enum ph_status decoder_fit(struct decoder_config *config, const struct pool *pool, size_t batch,
+                                       size_t time, uint64_t budget, struct ph_err *err);
+/* What decoder_create would allocate, with the moments. 0: no memory to find out. The sizes are possible. */
+uint64_t decoder_bytes_wanted(const struct decoder_config *config, const struct pool *pool, size_t batch,
+                              size_t time);
 /* Allocates parameters, gradients and the workspace of steps of up to batch x time. Errors name the size that
  * is not acceptable. The pool stays the caller's and outlives the decoder. */
 PH_MUST_USE enum ph_status decoder_create(struct decoder **out, struct pool *pool,

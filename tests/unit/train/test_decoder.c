@@ -137,15 +137,68 @@ static void gradients_of(struct decoder_config config, unsigned lanes, bool in_t
 static void lanes_and_recomputation_change_no_bit(void **state)
 {
     (void)state;
-    static float one[1 << 14], other[1 << 14];
+    static float one[1 << 15], other[1 << 15];
     struct decoder_config config = tiny;
     gradients_of(config, 1, false, one);
     gradients_of(config, 3, false, other);
     assert_memory_equal(one, other, sizeof one);
     config.recompute = true;
-    config.layers = 2;
     gradients_of(config, 3, false, other);
     assert_memory_equal(one, other, sizeof one);
+    config.layers = 5;
+    config.recompute = false;
+    gradients_of(config, 2, false, one);
+    config.recompute = true;
+    for (config.keep = 0; config.keep <= 6; config.keep++) {
+        gradients_of(config, 2, false, other);
+        assert_memory_equal(one, other, sizeof one);
+    }
+}
+
+static uint64_t wanted(struct pool *pool, bool recompute, size_t keep, size_t batch)
+{
+    struct decoder_config c = tiny;
+    struct decoder *decoder;
+    c.layers = 5;
+    c.recompute = recompute;
+    c.keep = keep;
+    uint64_t bytes = decoder_bytes_wanted(&c, pool, batch, TIME);
+    assert_int_equal(decoder_create(&decoder, pool, &c, batch, TIME, NULL), PH_OK);
+    assert_int_equal(bytes, decoder_bytes(decoder) + 2 * decoder_len(decoder) * sizeof(float));
+    decoder_free(decoder);
+    return bytes;
+}
+
+static void memory_decides_what_is_recomputed(void **state)
+{
+    (void)state;
+    struct pool *pool;
+    struct ph_err err = {0};
+    struct decoder_config c = tiny;
+    c.layers = 5;
+    assert_int_equal(pool_create(&pool, 1, 0, kernels_select(NULL), NULL), PH_OK);
+    uint64_t all = wanted(pool, false, 0, 8), none = wanted(pool, true, 0, 8);
+    assert_true(none < all);
+    assert_int_equal(wanted(pool, true, 4, 8), all); /* one layer alone shares with nobody */
+    assert_int_equal(decoder_fit(&c, pool, 8, TIME, all, &err), PH_OK);
+    assert_false(c.recompute);
+    for (size_t keep = 0; keep < 4; keep++) {
+        assert_int_equal(decoder_fit(&c, pool, 8, TIME, wanted(pool, true, keep, 8), &err), PH_OK);
+        assert_true(c.recompute && c.keep == keep);
+        assert_int_equal(decoder_fit(&c, pool, 8, TIME, wanted(pool, true, keep + 1, 8) - 1, &err), PH_OK);
+        assert_true(c.recompute && c.keep == keep);
+    }
+    assert_int_equal(decoder_fit(&c, pool, 8, TIME, none - 1, &err), PH_ERR_NOMEM);
+    assert_non_null(strstr(err.message, "batch to 7"));
+    assert_int_equal(decoder_fit(&c, pool, 8, TIME, wanted(pool, true, 0, 3), &err), PH_ERR_NOMEM);
+    assert_non_null(strstr(err.message, "batch to 3"));
+    assert_int_equal(decoder_fit(&c, pool, 8, TIME, 1000, &err), PH_ERR_NOMEM);
+    assert_non_null(strstr(err.message, "even one window"));
+    assert_int_equal(decoder_fit(&c, pool, 8, TIME, 0, &err), PH_OK); /* of this machine's memory */
+    assert_false(c.recompute);
+    c.layers = 1;
+    assert_int_equal(decoder_fit(&c, pool, 8, TIME, 1000, &err), PH_ERR_NOMEM);
+    pool_free(pool);
 }
 
 static void micro_batches_add_up_to_the_batch(void **state)
@@ -361,6 +414,7 @@ int main(void)
         cmocka_unit_test(gradients_of_the_whole_are_central_differences),
         cmocka_unit_test(gradients_hold_at_odd_shapes),
         cmocka_unit_test(lanes_and_recomputation_change_no_bit),
+        cmocka_unit_test(memory_decides_what_is_recomputed),
         cmocka_unit_test(micro_batches_add_up_to_the_batch),
         cmocka_unit_test(a_tiny_model_learns_one_batch_by_heart),
         cmocka_unit_test(impossible_sizes_are_refused_in_words),
