@@ -25,12 +25,13 @@ struct args {
     const char *config, *tokenizer, *init, *out, *name, *type;
     struct cli_list data;
     size_t d, layers, heads, kv_heads, ff, context, batch, accumulate, time, steps, tokens, warmup, seed,
-        validation_windows, validate_every, checkpoint_every, cool_now, threads;
+        validation_windows, validate_every, checkpoint_every, cool_now, threads, memory;
     double rope_base, rate, floor, cooldown, decay, beta1, beta2, eps, clip, checkpoint_minutes, log_seconds;
-    int schedule;
-    bool untied, bf16, recompute, adapt, json;
+    int schedule, recompute;
+    bool untied, bf16, adapt, json;
 };
 
+static const char *const recompute_names[] = {"auto", "always", "never", NULL};
 static const char *const schedule_names[] = {"cosine", "wsd", "wsd-sqrt", NULL};
 
 static const struct cli_option options[] = {
@@ -97,8 +98,12 @@ static const struct cli_option options[] = {
      .min = 0, .max = WHOLE},
     {CLI_OPTION("--bf16", NULL, CLI_SWITCH, struct args, bf16,
                 "products of BF16, sums and weights of F32: about twice as fast where the CPU has them")},
-    {CLI_OPTION("--recompute", NULL, CLI_SWITCH, struct args, recompute,
-                "compute activations twice instead of keeping them")},
+    {CLI_OPTION("--memory", "MIB", CLI_COUNT, struct args, memory,
+                "memory that training may take (75 % of what is available)"),
+     .min = 1, .max = WHOLE / (1 << 20)},
+    {CLI_OPTION("--recompute", "auto|always|never", CLI_CHOICE, struct args, recompute,
+                "activations computed twice instead of kept; auto: those that memory has no room for"),
+     .names = recompute_names},
     {CLI_OPTION("--validate-every", "N", CLI_COUNT, struct args, validate_every,
                 "steps between validations (250)"),
      .min = 0, .max = WHOLE},
@@ -218,7 +223,8 @@ static enum ph_status create(struct job *job, struct ph_err *err)
     p.model.rope_base = a->rope_base;
     p.model.tied = !a->untied;
     p.model.bf16 = a->bf16;
-    p.model.recompute = a->recompute;
+    p.recompute = (enum trainer_recompute)a->recompute;
+    p.memory = (uint64_t)a->memory << 20;
     p.batch = a->batch;
     p.accumulate = a->accumulate;
     p.time = a->time;
@@ -357,6 +363,10 @@ static void introduce(struct job *job)
         (unsigned long long)trainer_step_end(job->trainer),
         (unsigned long long)trainer_step_tokens(job->trainer), p->rate, schedule_names[p->schedule],
         decoder_bytes(trainer_decoder(job->trainer)) >> 20, job->peak * 1e-9, kind, pool_lanes(job->pool));
+    if (c->recompute)
+        fprintf(stderr, "activations of %zu of %zu layers are computed twice, %s\n", c->layers - c->keep,
+                c->layers,
+                p->recompute == RECOMPUTE_AUTO ? "because memory is short" : "as --recompute asks for");
 }
 
 /* ---- What came of it */
@@ -364,13 +374,15 @@ static void introduce(struct job *job)
 static void report_json(const struct job *job, double seconds)
 {
     const struct run_result *r = &job->result;
+    const struct decoder_config *c = &trainer_params(job->trainer)->model;
     printf("{\"begun_at\":%llu,\"ended_at\":%llu,\"steps\":%llu,\"stopped\":%s,\"loss\":%.6f,"
            "\"validation\":{\"windows\":%llu,\"tokens\":%llu,\"loss\":%.6f,\"perplexity\":%.4f,"
-           "\"bits_per_byte\":%.6f},\"seconds\":%.3f}\n",
+           "\"bits_per_byte\":%.6f},\"recomputed_layers\":%zu,\"seconds\":%.3f}\n",
            (unsigned long long)r->begun_at, (unsigned long long)r->ended_at,
            (unsigned long long)trainer_step_end(job->trainer), r->stopped ? "true" : "false", r->last.loss,
            (unsigned long long)r->validation.windows, (unsigned long long)r->validation.tokens,
-           r->validation.loss, exp(r->validation.loss), r->validation.bits_per_byte, seconds);
+           r->validation.loss, exp(r->validation.loss), r->validation.bits_per_byte,
+           c->recompute ? c->layers - c->keep : 0, seconds);
 }
 
 static void report_text(const struct job *job, double seconds)

@@ -301,11 +301,16 @@ uint64_t decoder_bytes_wanted(const struct decoder_config *config, const struct 
     return bytes;
 }
 
+static unsigned long long mib(uint64_t bytes)
+{
+    return (bytes + (1 << 20) - 1) >> 20;
+}
+
 static enum ph_status refuse(const struct decoder_config *c, const struct pool *pool, size_t batch,
                              size_t time, uint64_t budget, struct ph_err *err)
 {
     size_t fits = 0, beyond = batch; /* `fits` windows fit, `beyond` don't */
-    unsigned long long wanted = decoder_bytes_wanted(c, pool, batch, time) >> 20, allowed = budget >> 20;
+    unsigned long long wanted = mib(decoder_bytes_wanted(c, pool, batch, time)), allowed = budget >> 20;
     while (beyond - fits > 1) {
         size_t middle = fits + (beyond - fits) / 2;
         bool fit = decoder_bytes_wanted(c, pool, middle, time) <= budget;
@@ -320,7 +325,7 @@ static enum ph_status refuse(const struct decoder_config *c, const struct pool *
     return ph_fail(err, PH_ERR_NOMEM,
                    "even one window of %zu wants %llu MiB, activations recomputed, and training may use "
                    "%llu MiB: reduce the windows' length, the vocabulary, the layers or their width",
-                   time, (unsigned long long)decoder_bytes_wanted(c, pool, 1, time) >> 20, allowed);
+                   time, mib(decoder_bytes_wanted(c, pool, 1, time)), allowed);
 }
 
 enum ph_status decoder_fit(struct decoder_config *config, const struct pool *pool, size_t batch, size_t time,

@@ -120,9 +120,14 @@ static enum ph_status check_tokenizer(const struct trainer *t, struct ph_err *er
 
 static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
 {
-    const struct trainer_params *p = &t->params;
+    struct trainer_params *p = &t->params;
     size_t windows = p->batch * p->accumulate, rows = windows * p->time;
-    enum ph_status status = decoder_create(&t->decoder, t->pool, &p->model, p->batch, p->time, err);
+    enum ph_status status = PH_OK;
+    p->model.recompute = p->recompute == RECOMPUTE_ALWAYS;
+    if (p->recompute == RECOMPUTE_AUTO)
+        status = decoder_fit(&p->model, t->pool, p->batch, p->time, p->memory, err);
+    if (status == PH_OK)
+        status = decoder_create(&t->decoder, t->pool, &p->model, p->batch, p->time, err);
     if (status != PH_OK)
         return status;
     size_t len = decoder_len(t->decoder);

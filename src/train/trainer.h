@@ -23,16 +23,21 @@ struct trainer_source {
 
 #define TRAINER_SOURCES_MAX 64
 
+/* Which activations are computed twice instead of kept. AUTO: as memory allows, see decoder_fit. */
+enum trainer_recompute { RECOMPUTE_AUTO, RECOMPUTE_ALWAYS, RECOMPUTE_NEVER };
+
 /* Zeros in `model` and in time, steps, warmup mean: chosen by the trainer, see trainer_settings. */
 struct trainer_params {
     const struct trainer_source *sources;
     size_t source_count;
     const char *tokenizer;       /* GGUF with the vocabulary of the token files; NULL: that of `init` */
     const char *init;            /* GGUF of the llama architecture to begin from; NULL: random weights */
-    struct decoder_config model; /* vocab is the tokenizer's; with `init`, only bf16 and recompute count */
-    size_t batch, accumulate;    /* windows a micro-batch, micro-batches a step */
-    size_t time;                 /* tokens a window predicts */
-    uint64_t steps;              /* in all; 0: `tokens`, or one epoch */
+    struct decoder_config model; /* vocab is the tokenizer's; with `init`, only bf16 counts */
+    enum trainer_recompute recompute;
+    uint64_t memory;          /* bytes that a run may take; 0: most of what is available */
+    size_t batch, accumulate; /* windows a micro-batch, micro-batches a step */
+    size_t time;              /* tokens a window predicts */
+    uint64_t steps;           /* in all; 0: `tokens`, or one epoch */
     uint64_t tokens;
     double rate, floor; /* of learning, peak and end; floor below 0: a tenth, or 0 where not cosine */
     uint64_t warmup;    /* steps; UINT64_MAX: a tenth of all, at most 100 */

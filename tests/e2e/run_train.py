@@ -66,6 +66,26 @@ def conversations_become_masked_tokens():
         assert 0.3 < built["targets"] / built["tokens"] < 0.6, built
 
 
+def memory_decides_what_is_kept():
+    with tempfile.TemporaryDirectory() as folder:
+        text = write(os.path.join(folder, "text.txt"), "---\n".join(prose(seed, 60) for seed in range(100)))
+        vocabulary, tokens = os.path.join(folder, "v.gguf"), os.path.join(folder, "t.tokens")
+        pharos("train", "tokenizer", text, "--out", vocabulary, "--vocab", "300")
+        pharos("train", "data", text, "--separator", "---", "--model", vocabulary, "--out", tokens)
+        made = {}
+        for name, more in (("kept", []), ("some", ["--memory", "10"]), ("none", ["--recompute", "always"])):
+            model = os.path.join(folder, name + ".gguf")
+            told = json.loads(pharos("train", "lm", "--data", tokens, "--tokenizer", vocabulary, "--out", model,
+                                     "--d", "32", "--layers", "8", "--ff", "96", "--batch", "16", "--time", "64",
+                                     "--steps", "2", "--name", "m", "--json", *more))
+            made[name] = told["recomputed_layers"], open(model, "rb").read()
+        assert made["kept"][0] == 0 < made["some"][0] < 8 == made["none"][0], {k: v[0] for k, v in made.items()}
+        assert made["kept"][1] == made["some"][1] == made["none"][1]  # nothing learnt depends on it
+        said = pharos("train", "lm", "--data", tokens, "--tokenizer", vocabulary, "--out", os.path.join(folder, "x"),
+                      "--batch", "64", "--memory", "300", code=1)
+        assert "MiB" in said and "reduce the batch to" in said, said
+
+
 def wrong_input_is_named():
     with tempfile.TemporaryDirectory() as folder:
         lines = write(os.path.join(folder, "bad.jsonl"), '{"text": "fine"}\n{"text": 7}\n')
@@ -77,6 +97,7 @@ def wrong_input_is_named():
         pharos("train", "data", lines, code=2)
 
 
-for case in (a_vocabulary_is_learnt_and_used, conversations_become_masked_tokens, wrong_input_is_named):
+for case in (a_vocabulary_is_learnt_and_used, conversations_become_masked_tokens,
+             memory_decides_what_is_kept, wrong_input_is_named):
     runner.run(case.__name__, case)
 runner.finish()
