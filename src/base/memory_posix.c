@@ -1,6 +1,6 @@
-/* How much memory there is to take. Linux says in /proc/meminfo what could be had without swapping, page cache
- * that can be dropped included; a control group (version 2 or 1) may allow less, and so may each group above
- * it. Elsewhere libuv's free memory has to do. */
+/* How much memory there is to take. Linux says in /proc/meminfo what could be had without swapping, page
+ * cache that can be dropped included; a control group (version 2 or 1) may allow less, and so may each group
+ * above it. Elsewhere libuv's free memory has to do. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
