@@ -4,6 +4,7 @@
 
 #include "train/corpus.h"
 #include "train/layers.h"
+#include "train/ngram.h"
 #include "train/trainer.h"
 
 #endif

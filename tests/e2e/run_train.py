@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""pharos train tokenizer and data, as a user runs them: files in a folder of their own, summaries, exit codes."""
+"""pharos train tokenizer, data and ngram, as a user runs them: files in a folder of their own, summaries, exit codes."""
 import json
 import os
 import random
@@ -86,6 +86,33 @@ def memory_decides_what_is_kept():
         assert "MiB" in said and "reduce the batch to" in said, said
 
 
+def an_ngram_model_is_measured():
+    with tempfile.TemporaryDirectory() as folder:
+        text = write(os.path.join(folder, "text.txt"), "---\n".join(prose(seed, 60) for seed in range(300)))
+        vocabulary, tokens = os.path.join(folder, "v.gguf"), os.path.join(folder, "t.tokens")
+        pharos("train", "tokenizer", text, "--separator", "---", "--out", vocabulary, "--vocab", "400")
+        for share in ("0", "0.2"):
+            pharos("train", "data", text, "--separator", "---", "--model", vocabulary, "--out",
+                   tokens + share, "--held-out", share)
+        loss = {}
+        for order in ("1", "2", "4"):
+            done = json.loads(pharos("train", "ngram", "--data", tokens + "0.2", "--order", order, "--time", "32",
+                                     "--tokenizer", vocabulary, "--json"))
+            assert len(done["ngrams"]) == int(order) and done["held_out"]["tokens"] % 32 == 0, done
+            loss[order] = done["held_out"]["loss"]
+        # words are drawn evenly of 17 (one twice): whoever knows their tokens knows all there is to know
+        assert loss["1"] > loss["2"] > 0.9 * loss["4"] > 0 and 2.2 < loss["4"] < 3.3, loss
+        assert "bits per byte" in pharos("train", "ngram", "--data", tokens + "0.2")
+        assert "held out" in pharos("train", "ngram", "--data", tokens + "0", code=1)
+        pharos("train", "ngram", "--data", tokens + "0.2", "--order", "7", code=2)
+        other = os.path.join(folder, "o.gguf")
+        pharos("train", "tokenizer", text, "--out", other, "--vocab", "300")
+        assert "vocabulary" in pharos("train", "ngram", "--data", tokens + "0.2", "--tokenizer", other, code=1)
+        pharos("train", "data", text, "--separator", "---", "--model", other, "--out", tokens)
+        said = pharos("train", "ngram", "--data", tokens + "0.2", "--data", tokens, code=1)
+        assert "another tokenizer" in said and tokens in said, said
+
+
 def wrong_input_is_named():
     with tempfile.TemporaryDirectory() as folder:
         lines = write(os.path.join(folder, "bad.jsonl"), '{"text": "fine"}\n{"text": 7}\n')
@@ -98,6 +125,6 @@ def wrong_input_is_named():
 
 
 for case in (a_vocabulary_is_learnt_and_used, conversations_become_masked_tokens,
-             memory_decides_what_is_kept, wrong_input_is_named):
+             memory_decides_what_is_kept, an_ngram_model_is_measured, wrong_input_is_named):
     runner.run(case.__name__, case)
 runner.finish()
