@@ -44,6 +44,7 @@ flags_kernels_avx512 := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c -mavx512f -mavx512bw
 flags_kernels_avx512bf16 := $(flags_kernels_avx512) -mavx512bf16
 flags_kernels_amx    := $(flags_kernels_avx512bf16) -mamx-tile -mamx-int8 -mamx-bf16
 flags_optimizer      := $(KERNEL_FLAGS)
+flags_muon           := $(KERNEL_FLAGS)
 kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 avx512bf16 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
 
 SOURCES := $(sort $(wildcard src/*/*.c))

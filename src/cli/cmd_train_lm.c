@@ -28,7 +28,7 @@ struct args {
         validation_windows, validate_every, checkpoint_every, cool_now, threads, memory;
     double rope_base, rate, floor, cooldown, decay, beta1, beta2, eps, clip, checkpoint_minutes, log_seconds;
     int schedule, recompute;
-    bool untied, bf16, adapt, json;
+    bool untied, muon, bf16, adapt, json;
 };
 
 static const char *const recompute_names[] = {"auto", "always", "never", NULL};
@@ -94,6 +94,8 @@ static const struct cli_option options[] = {
      .max = 1},
     {CLI_OPTION("--clip", "X", CLI_NUMBER, struct args, clip, "largest norm of the gradient, 0: any (1)"),
      .min = 0, .max = 1e9},
+    {CLI_OPTION("--muon", NULL, CLI_SWITCH, struct args, muon,
+                "matrices between activations by Muon, the rest by AdamW: learns more from each token")},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "of first weights and order of data (0)"),
      .min = 0, .max = WHOLE},
     {CLI_OPTION("--bf16", NULL, CLI_SWITCH, struct args, bf16,
@@ -223,6 +225,7 @@ static enum ph_status create(struct job *job, struct ph_err *err)
     p.model.rope_base = a->rope_base;
     p.model.tied = !a->untied;
     p.model.bf16 = a->bf16;
+    p.muon = a->muon;
     p.recompute = (enum trainer_recompute)a->recompute;
     p.memory = (uint64_t)a->memory << 20;
     p.batch = a->batch;

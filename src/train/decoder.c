@@ -75,7 +75,11 @@ static void slot_shape(const struct decoder_config *c, enum slot slot, size_t *r
 static void add_param(struct decoder *t, const char *name, size_t rows, size_t cols)
 {
     struct param *p = &t->params[t->param_count++];
-    *p = (struct param){.rows = rows, .cols = cols, .offset = t->len, .decay = rows > 1};
+    *p = (struct param){.rows = rows,
+                        .cols = cols,
+                        .offset = t->len,
+                        .decay = rows > 1,
+                        .hidden = strncmp(name, "blk.", 4) == 0 && rows > 1};
     memcpy(p->name, name, strlen(name) + 1);
     t->len += align_bytes(rows * cols * sizeof(float)) / sizeof(float);
 }
@@ -159,6 +163,7 @@ static size_t step_scratch_bytes(const struct decoder *t)
     size_t rows = t->batch * t->time;
     size_t wide = most(most(c->d, c->ff), q_width(c)), products = linear_scratch_bytes(wide, wide, rows);
     size_t others = most(attention_scratch_bytes(&a, t->lanes), gradient_norm_scratch_bytes(t->len));
+    others = most(others, muon_scratch_bytes(t->params, t->param_count));
     return most(most(products, others), output_scratch_bytes(c->vocab, c->d, rows));
 }
 
@@ -586,7 +591,8 @@ static void run_update(struct lane *lane, void *ud)
     double norm = gradient_norm(lane, t->dw, t->len, t->scratch);
     if (lane->index == 0)
         u->norm = norm;
-    adamw_step(lane, u->adamw, t->params, t->param_count, t->w, t->dw, clip_scale(norm, u->norm_max));
+    adamw_step(lane, u->adamw, t->params, t->param_count, t->w, t->dw, clip_scale(norm, u->norm_max),
+               t->scratch);
 }
 
 double decoder_update(struct decoder *t, const struct adamw *adamw, double norm_max)

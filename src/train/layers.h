@@ -232,19 +232,25 @@ double loss_listwise(const float *scores, const float *relevance, size_t count, 
 struct param {
     char name[PARAM_NAME_MAX]; /* GGUF's: "blk.0.attn_q.weight" */
     size_t rows, cols, offset;
-    bool decay; /* takes part in weight decay: matrices, not norms or biases */
+    bool decay;  /* takes part in weight decay: matrices, not norms or biases */
+    bool hidden; /* a matrix between activations, which Muon can train: no embedding, no output */
 };
 
 /* AdamW (Loshchilov and Hutter 2019). m and v have the parameters' layout and begin at 0. */
 struct adamw {
     float rate, beta1, beta2, eps, decay;
     uint64_t step; /* 1 at the first */
+    bool muon;     /* hidden matrices by Muon, which uses their m only */
     float *m, *v;
 };
 
 /* One step with gradients g * scale. The slices cover disjoint ranges. */
 void adamw_step(struct lane *lane, const struct adamw *a, const struct param *params, size_t count, float *w,
-                const float *g, float scale);
+                const float *g, float scale, void *scratch);
+/* One hidden matrix's step by Muon (muon.c). Collective. scratch: muon_scratch_bytes of all params. */
+size_t muon_scratch_bytes(const struct param *params, size_t count);
+void muon_step(struct lane *lane, const struct adamw *a, const struct param *param, float *w, const float *g,
+               float scale, void *scratch);
 /* The global L2 norm of g; every lane gets it. scratch: gradient_norm_scratch_bytes(len). */
 size_t gradient_norm_scratch_bytes(size_t len);
 double gradient_norm(struct lane *lane, const float *g, size_t len, void *scratch);

@@ -21,10 +21,14 @@ static void adamw_run(const struct adamw *a, float decay, float *w, const float 
 }
 
 void adamw_step(struct lane *lane, const struct adamw *a, const struct param *params, size_t count, float *w,
-                const float *g, float scale)
+                const float *g, float scale, void *scratch)
 {
     for (size_t p = 0; p < count; p++) {
         size_t first, end;
+        if (a->muon && params[p].hidden) {
+            muon_step(lane, a, &params[p], w, g, scale, scratch);
+            continue;
+        }
         while (lane_take(lane, params[p].rows * params[p].cols, ELEMENTS_AT_ONCE, &first, &end)) {
             size_t at = params[p].offset + first;
             adamw_run(a, params[p].decay ? a->decay : 0, w + at, g + at, a->m + at, a->v + at, end - first,

@@ -40,6 +40,7 @@ static const struct setting {
     ROW("beta2", NUMBER, beta2, false),
     ROW("eps", NUMBER, eps, false),
     ROW("clip", NUMBER, clip, false),
+    ROW("muon", SWITCH, muon, false),
     ROW("seed", SIZE, seed, false),
 #undef ROW
 };

@@ -135,6 +135,7 @@ static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
                               .beta2 = (float)p->beta2,
                               .eps = (float)p->eps,
                               .decay = (float)p->decay,
+                              .muon = p->muon,
                               .m = mem_alloc_aligned(MEM_CACHE_LINE, len * sizeof(float)),
                               .v = mem_alloc_aligned(MEM_CACHE_LINE, len * sizeof(float))};
     t->windows = mem_calloc(windows, (p->time + 1) * sizeof *t->windows);

@@ -44,6 +44,7 @@ struct trainer_params {
     enum schedule_kind schedule;
     double cooldown; /* share of all steps in which a schedule that is not cosine falls */
     double decay, beta1, beta2, eps, clip;
+    bool muon; /* for the hidden matrices, see struct adamw */
     uint64_t seed;
     size_t validation_windows; /* 0: no validation */
 };

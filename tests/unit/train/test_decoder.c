@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "train/reference.h"
 
@@ -291,7 +292,90 @@ static void optimize(struct lane *lane, void *ud)
     double norm = gradient_norm(lane, o->g, o->len, o->scratch);
     if (lane->index == 0)
         o->norm = norm;
-    adamw_step(lane, &o->adamw, o->params, 2, o->w, o->g, clip_scale(norm, 1));
+    adamw_step(lane, &o->adamw, o->params, 2, o->w, o->g, clip_scale(norm, 1), NULL);
+}
+
+/* Muon against its definition in FP64, on a wide, a tall and a square matrix of odd sizes. */
+static void newton_schulz(double *x, size_t rows, size_t cols)
+{
+    double *g = mem_calloc(rows * rows * 2 + rows * cols, sizeof *g), *gg = g + rows * rows;
+    double *y = gg + rows * rows, norm = 0;
+    for (size_t i = 0; i < rows * cols; i++)
+        norm += x[i] * x[i];
+    for (size_t i = 0; i < rows * cols; i++)
+        x[i] /= sqrt(norm);
+    for (int step = 0; step < 5; step++) {
+        for (size_t i = 0; i < rows * rows; i++) {
+            g[i] = 0;
+            for (size_t c = 0; c < cols; c++)
+                g[i] += x[i / rows * cols + c] * x[i % rows * cols + c];
+        }
+        for (size_t i = 0; i < rows * rows; i++) {
+            gg[i] = 0;
+            for (size_t k = 0; k < rows; k++)
+                gg[i] += g[i / rows * rows + k] * g[k * rows + i % rows];
+        }
+        for (size_t i = 0; i < rows * cols; i++) {
+            y[i] = 3.4445 * x[i];
+            for (size_t k = 0; k < rows; k++)
+                y[i] += (-4.7750 * g[i / cols * rows + k] + 2.0315 * gg[i / cols * rows + k]) *
+                        x[k * cols + i % cols];
+        }
+        memcpy(x, y, rows * cols * sizeof *x);
+    }
+    mem_free(g);
+}
+
+struct muon_case {
+    struct adamw adamw;
+    struct param param;
+    float *w, *g;
+    void *scratch;
+};
+
+static void step_by_muon(struct lane *lane, void *ud)
+{
+    struct muon_case *c = ud;
+    adamw_step(lane, &c->adamw, &c->param, 1, c->w, c->g, 0.5f, c->scratch);
+}
+
+static void muon_is_its_definition(void **state)
+{
+    (void)state;
+    static const size_t shapes[][2] = {{13, 37}, {37, 13}, {19, 19}, {1, 7}, {7, 1}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        size_t rows = shapes[s][0], cols = shapes[s][1], len = rows * cols;
+        float w[19 * 37], w0[19 * 37], g[19 * 37], m[19 * 37] = {0};
+        double x[19 * 37], turned[19 * 37], worst = 0;
+        struct muon_case c = {.adamw = {.rate = 0.1f, .decay = 0.2f, .step = 1, .muon = true, .m = m},
+                              .param = {.rows = rows, .cols = cols, .decay = true, .hidden = true},
+                              .w = w,
+                              .g = g,
+                              .scratch = mem_alloc_aligned(64, muon_scratch_bytes(&c.param, 1))};
+        struct pool *pool;
+        struct rng rng;
+        rng_init(&rng, s);
+        for (size_t i = 0; i < len; i++) {
+            w0[i] = w[i] = (float)rng_double(&rng);
+            g[i] = (float)rng_double(&rng) - 0.5f;
+            turned[i % cols * rows + i / cols] = (double)g[i];
+            x[i] = (double)g[i];
+        }
+        assert_int_equal(pool_create(&pool, 3, 0, kernels_select(NULL), NULL), PH_OK);
+        pool_run(pool, step_by_muon, &c);
+        newton_schulz(rows > cols ? turned : x, rows > cols ? cols : rows, rows > cols ? rows : cols);
+        for (size_t i = 0; i < len; i++) {
+            double unit = rows > cols ? turned[i % cols * rows + i / cols] : x[i];
+            double expected = (double)w0[i] * (1 - 0.1 * 0.2) -
+                              0.1 * 0.2 * sqrt((double)(rows > cols ? rows : cols)) * unit;
+            worst = fmax(worst, fabs((double)w[i] - expected));
+            assert_float_equal(m[i], 0.05f * 0.5f * g[i], 1e-6f);
+        }
+        if (!(worst < 3e-3)) /* products of BF16, five times over */
+            fail_msg("%zu x %zu: off by %g", rows, cols, worst);
+        pool_free(pool);
+        mem_free(c.scratch);
+    }
 }
 
 static void adamw_is_the_papers(void **state)
@@ -419,6 +503,7 @@ int main(void)
         cmocka_unit_test(a_tiny_model_learns_one_batch_by_heart),
         cmocka_unit_test(impossible_sizes_are_refused_in_words),
         cmocka_unit_test(adamw_is_the_papers),
+        cmocka_unit_test(muon_is_its_definition),
         cmocka_unit_test(schedules_warm_up_and_fall_as_a_cosine),
         cmocka_unit_test(quality_weights_are_shares_of_means),
         cmocka_unit_test(ranking_losses_have_their_gradients),
