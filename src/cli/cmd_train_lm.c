@@ -24,8 +24,8 @@
 struct args {
     const char *config, *tokenizer, *init, *out, *name, *type;
     struct cli_list data;
-    size_t d, layers, heads, kv_heads, ff, context, batch, accumulate, time, steps, tokens, warmup, seed,
-        validation_windows, validate_every, checkpoint_every, cool_now, threads, memory;
+    size_t d, layers, heads, kv_heads, head_dim, ff, context, batch, accumulate, time, steps, tokens, warmup,
+        seed, validation_windows, validate_every, checkpoint_every, cool_now, threads, memory;
     double rope_base, rate, floor, cooldown, decay, beta1, beta2, eps, clip, checkpoint_minutes, log_seconds;
     int schedule, recompute;
     bool untied, muon, bf16, adapt, json;
@@ -51,6 +51,8 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--heads", "N", CLI_COUNT, struct args, heads, "attention heads (width / 64)"), .min = 0,
      .max = 65536},
     {CLI_OPTION("--kv-heads", "N", CLI_COUNT, struct args, kv_heads, "heads of keys and values (as heads)"),
+     .min = 0, .max = 65536},
+    {CLI_OPTION("--head-dim", "N", CLI_COUNT, struct args, head_dim, "width of a head (width / heads)"),
      .min = 0, .max = 65536},
     {CLI_OPTION("--ff", "N", CLI_COUNT, struct args, ff, "width of the feed-forward (8/3 width, rounded up)"),
      .min = 0, .max = 1 << 20},
@@ -220,6 +222,7 @@ static enum ph_status create(struct job *job, struct ph_err *err)
     p.model.layers = a->layers;
     p.model.heads = a->heads;
     p.model.kv_heads = a->kv_heads;
+    p.model.head_dim = a->head_dim;
     p.model.ff = a->ff;
     p.model.context = a->context;
     p.model.rope_base = a->rope_base;

@@ -322,6 +322,7 @@ static enum ph_status seek(struct trainer *t, const struct checkpoint *c, const 
 static enum ph_status load(struct trainer *t, const struct checkpoint *c, const char *path, bool adapt,
                            struct ph_err *err)
 {
+    settings_adopt(c->settings, c->settings_len, t);
     enum ph_status status = settings_compare(c->settings, c->settings_len, t, path, adapt, err);
     if (status != PH_OK)
         return status;

@@ -1,10 +1,12 @@
 /* loss.csv: one row a step, appended. On going on from a checkpoint the rows after it are cut off, because
- * their steps are done again. */
+ * their steps are done again. loss.svg is drawn from it: the loss as means over runs of steps, or its noise
+ * would hide its course, and the held-out loss as it is. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/limits.h"
+#include "base/mem.h"
+#include "base/plot.h"
 #include "train/run_int.h"
 
 static const char header[] = "step,tokens,loss,validation_loss,bits_per_byte,rate,norm,tokens_per_s\n";
@@ -61,4 +63,122 @@ void curve_close(struct curve *curve)
     if (curve->file)
         fclose(curve->file);
     *curve = (struct curve){0};
+}
+
+/* ---- The picture */
+
+#define BINS ((size_t)400)
+
+struct points {
+    double *x, *y;
+    size_t count;
+};
+
+struct drawing {
+    struct points loss, held_out; /* a row each; then `loss` is means */
+};
+
+static bool points_open(struct points *points, size_t rows)
+{
+    points->x = mem_calloc(rows + 1, sizeof *points->x);
+    points->y = mem_calloc(rows + 1, sizeof *points->y);
+    return points->x && points->y;
+}
+
+static void points_release(struct points *points)
+{
+    mem_free(points->x);
+    mem_free(points->y);
+}
+
+static void points_add(struct points *points, double x, const char *y)
+{
+    points->x[points->count] = x;
+    points->y[points->count++] = strtod(y, NULL);
+}
+
+/* The text behind the n-th comma; "" where there is none. */
+static const char *column(const char *row, size_t n)
+{
+    for (; n > 0; n--) {
+        row += strcspn(row, ",\n");
+        if (*row != ',')
+            return "";
+        row++;
+    }
+    return row;
+}
+
+static void read_rows(struct drawing *d, const char *text)
+{
+    for (const char *row = strchr(text, '\n'); row && row[1]; row = strchr(row + 1, '\n')) {
+        double step = strtod(row + 1, NULL);
+        const char *held_out = column(row + 1, 3);
+        points_add(&d->loss, step, column(row + 1, 2));
+        if (*held_out && *held_out != ',')
+            points_add(&d->held_out, step, held_out);
+    }
+}
+
+static void average(struct points *points)
+{
+    size_t each = (points->count + BINS - 1) / BINS, out = 0;
+    for (size_t at = 0; at < points->count; at += each, out++) {
+        size_t end = at + each < points->count ? at + each : points->count;
+        double x = 0, y = 0;
+        for (size_t i = at; i < end; i++) {
+            x += points->x[i];
+            y += points->y[i];
+        }
+        points->x[out] = x / (double)(end - at);
+        points->y[out] = y / (double)(end - at);
+    }
+    points->count = out;
+}
+
+static enum ph_status draw(const struct drawing *d, const char *path, const char *title, struct ph_err *err)
+{
+    const struct plot_series series[] = {
+        {.name = "training", .kind = PLOT_LINE, .count = d->loss.count, .x = d->loss.x, .y = d->loss.y},
+        {.name = "held out",
+         .kind = PLOT_LINE,
+         .count = d->held_out.count,
+         .x = d->held_out.x,
+         .y = d->held_out.y}};
+    const struct plot plot = {.title = title,
+                              .x = {.title = "step"},
+                              .y = {.title = "loss, nats a token"},
+                              .series = series,
+                              .series_count = d->held_out.count > 0 ? 2 : 1};
+    return plot_write(&plot, path, err);
+}
+
+static size_t count_lines(const struct buf *text)
+{
+    size_t lines = 0;
+    for (size_t i = 0; i < text->len; i++)
+        lines += text->data[i] == '\n';
+    return lines;
+}
+
+enum ph_status curve_draw(const char *csv, const char *svg, const char *title, struct ph_err *err)
+{
+    struct buf text;
+    struct drawing d = {0};
+    buf_init(&text, CURVE_BYTES_MAX);
+    enum ph_status status = file_read(csv, &text, err);
+    if (status == PH_OK) {
+        size_t rows = count_lines(&text);
+        if (points_open(&d.loss, rows) && points_open(&d.held_out, rows)) {
+            read_rows(&d, text.data ? text.data : "");
+            average(&d.loss);
+            status = draw(&d, svg, title, err);
+        } else {
+            status = ph_fail(err, PH_ERR_NOMEM, "no memory to draw %zu rows of %s", rows, csv);
+        }
+    }
+    points_release(&d.loss);
+    points_release(&d.held_out);
+    buf_release(&text);
+    return status;
 }

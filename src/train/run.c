@@ -23,12 +23,13 @@ struct run {
     const struct run_params *params;
     const struct run_hooks *hooks;
     struct run_result *result;
-    char slots[SLOTS][PATH_BYTES_MAX], curve_path[PATH_BYTES_MAX], model_path[PATH_BYTES_MAX];
+    char slots[SLOTS][PATH_BYTES_MAX], curve_path[PATH_BYTES_MAX], chart_path[PATH_BYTES_MAX],
+        model_path[PATH_BYTES_MAX];
     int lock;
     unsigned next_slot;
     uint64_t saved_step, saved_ns; /* saved_step UINT64_MAX: none */
     struct curve curve;
-    bool curve_failed;
+    bool curve_failed, chart_failed;
     double tokens_per_s;
 };
 
@@ -60,7 +61,7 @@ static enum ph_status name_files(struct run *run, struct ph_err *err)
 {
     const struct run_params *p = run->params;
     bool ok = join(run->slots[0], p->dir, "checkpoint-0") && join(run->slots[1], p->dir, "checkpoint-1") &&
-              join(run->curve_path, p->dir, "loss.csv");
+              join(run->curve_path, p->dir, "loss.csv") && join(run->chart_path, p->dir, "loss.svg");
     if (ok && p->model)
         ok = snprintf(run->model_path, PATH_BYTES_MAX, "%s", p->model) < PATH_BYTES_MAX;
     else if (ok)
@@ -170,6 +171,15 @@ static void save_if_due(struct run *run)
 
 /* ---- Steps */
 
+static void draw(struct run *run)
+{
+    struct ph_err err;
+    if (run->chart_failed || curve_draw(run->curve_path, run->chart_path, run->params->name, &err) == PH_OK)
+        return;
+    run->chart_failed = true;
+    note(run, err.message);
+}
+
 static void keep_time(struct run *run, struct run_report *report, uint64_t start_ns)
 {
     double seconds = (double)(now_ns() - start_ns) / NS_PER_S;
@@ -187,6 +197,8 @@ static void tell(struct run *run, const struct run_report *report)
         run->curve_failed = true;
         note(run, "loss.csv could not be written (is the disk full?); training goes on without its rows");
     }
+    if (report->validation)
+        draw(run);
     if (run->hooks->step)
         run->hooks->step(run->hooks->ud, report);
 }
@@ -260,6 +272,7 @@ static enum ph_status train(struct run *run, struct ph_err *err)
     if (status == PH_OK && !run->result->stopped)
         status = export(run, err);
     curve_close(&run->curve);
+    draw(run);
     return status;
 }
 

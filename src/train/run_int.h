@@ -18,5 +18,8 @@ PH_MUST_USE enum ph_status curve_open(struct curve *curve, const char *path, uin
                                       struct ph_err *err);
 bool curve_add(struct curve *curve, const struct run_report *report); /* false: it could not be written */
 void curve_close(struct curve *curve);
+/* A chart of the rows so far. */
+PH_MUST_USE enum ph_status curve_draw(const char *csv, const char *svg, const char *title,
+                                      struct ph_err *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* What a run's course depends on, as text: what a checkpoint keeps, and what going on from it compares.
  * Lengths of the run are not among it (nor lanes, L3): a longer cosine bends from here on, as one asked. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "train/trainer_int.h"
@@ -21,6 +22,7 @@ static const struct setting {
     ROW("layers", SIZE, model.layers, true),
     ROW("heads", SIZE, model.heads, true),
     ROW("kv_heads", SIZE, model.kv_heads, true),
+    ROW("head_dim", SIZE, model.head_dim, true),
     ROW("ff", SIZE, model.ff, true),
     ROW("tied", SWITCH, model.tied, true),
     ROW("vocabulary", SIZE, model.vocab, true),
@@ -137,17 +139,23 @@ static enum ph_status fail_line(const struct line *now, const struct line *then,
                          : "set it back, begin in another directory, or say --adapt to go on with it");
 }
 
-/* Every line of `a` is in `b`; else the first that is not, and what b has for its key. */
-static bool differing_line(const struct buf *a, const char *b, size_t b_len, bool shapes_only,
+static bool is_data(const struct line *line)
+{
+    return line->len > 5 && memcmp(line->text, "data[", 5) == 0;
+}
+
+/* The first line of `now` that is another in `then`. A setting that the writer of `then` did not know yet had
+ * no say there and is passed over; a data file is not. */
+static bool differing_line(const struct buf *now, const char *then, size_t len, bool shapes_only,
                            struct line *mine, struct line *other)
 {
     size_t cursor = 0;
-    while (next_line(a->data, a->len, &cursor, mine)) {
-        *other = (struct line){.text = "", .len = 0};
-        bool found = find_line(b, b_len, mine, other);
+    while (next_line(now->data, now->len, &cursor, mine)) {
+        bool found = find_line(then, len, mine, other);
         if (!found)
             *other = (struct line){.text = "nothing of that name", .len = 20};
-        bool same = found && mine->len == other->len && memcmp(mine->text, other->text, mine->len) == 0;
+        bool same = found ? mine->len == other->len && memcmp(mine->text, other->text, mine->len) == 0
+                          : !is_data(mine);
         if (!same && (!shapes_only || is_shape(mine)))
             return true;
     }
@@ -156,11 +164,11 @@ static bool differing_line(const struct buf *a, const char *b, size_t b_len, boo
 
 #define TEXT_BYTES_MAX ((size_t)1 << 16)
 
-static size_t count_lines(const char *text, size_t len)
+static size_t count_data(const char *text, size_t len)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < len; i++)
-        count += text[i] == '\n';
+    size_t count = 0, cursor = 0;
+    for (struct line line; next_line(text, len, &cursor, &line);)
+        count += is_data(&line);
     return count;
 }
 
@@ -176,27 +184,35 @@ enum ph_status settings_compare(const char *old, size_t len, const struct traine
         status = ph_fail(err, status, "no memory to compare settings");
     else if (differing_line(&now, old, len, adapt, &mine, &other))
         status = fail_line(&mine, &other, path, adapt, err);
-    else if (!adapt && count_lines(old, len) != count_lines(now.data, now.len))
+    else if (!adapt && count_data(old, len) > trainer->mix.count)
         status = ph_fail(err, PH_ERR_ARG,
-                         "%s was trained on more data files than are given; give them all, begin in another "
-                         "directory, or say --adapt to go on without them",
-                         path);
+                         "%s was trained on %zu data files, not %zu; give them all, begin in another "
+                         "directory, or say --adapt to go on without",
+                         path, count_data(old, len), trainer->mix.count);
     buf_release(&now);
     return status;
 }
 
+void settings_adopt(const char *old, size_t len, struct trainer *trainer)
+{
+    const struct line wanted = {.text = "warmup=", .key_len = 6};
+    struct line found;
+    if (trainer->chose_warmup && find_line(old, len, &wanted, &found))
+        trainer->params.warmup = strtoull(found.text + 7, NULL, 10);
+}
+
+/* Whether positions in the data mean the same: files, windows and their order. */
 bool settings_same_data(const char *old, size_t len, const struct trainer *trainer)
 {
-    static const char *const keys[] = {"time=", "seed="};
     struct buf now;
     struct line mine, other;
     size_t cursor = 0;
     buf_init(&now, TEXT_BYTES_MAX);
     settings_write(&now, trainer);
-    bool same = buf_status(&now) == PH_OK;
+    bool same = buf_status(&now) == PH_OK && count_data(old, len) == trainer->mix.count;
     while (same && next_line(now.data, now.len, &cursor, &mine)) {
-        bool matters = strncmp(mine.text, "data[", 5) == 0 || strncmp(mine.text, keys[0], 5) == 0 ||
-                       strncmp(mine.text, keys[1], 5) == 0;
+        bool matters =
+            is_data(&mine) || strncmp(mine.text, "time=", 5) == 0 || strncmp(mine.text, "seed=", 5) == 0;
         if (matters)
             same = find_line(old, len, &mine, &other) && mine.len == other.len &&
                    memcmp(mine.text, other.text, mine.len) == 0;

@@ -18,34 +18,41 @@
 
 void trainer_params_default(struct trainer_params *params)
 {
-    *params = (struct trainer_params){
-        .model = {.d = 256, .layers = 6, .rope_base = 10000, .norm_eps = 1e-5f, .tied = true},
-        .batch = 16,
-        .accumulate = 1,
-        .time = 256,
-        .rate = 1e-3,
-        .floor = -1,
-        .warmup = UINT64_MAX,
-        .cooldown = 0.2,
-        .decay = 0.1,
-        .beta1 = 0.9,
-        .beta2 = 0.95,
-        .eps = 1e-8,
-        .clip = 1,
-        .validation_windows = 64};
+    *params = (struct trainer_params){.model = {.tied = true},
+                                      .batch = 16,
+                                      .accumulate = 1,
+                                      .time = 256,
+                                      .rate = 1e-3,
+                                      .floor = -1,
+                                      .warmup = UINT64_MAX,
+                                      .cooldown = 0.2,
+                                      .decay = 0.1,
+                                      .beta1 = 0.9,
+                                      .beta2 = 0.95,
+                                      .eps = 1e-8,
+                                      .clip = 1,
+                                      .validation_windows = 64};
 }
 
-/* Heads of 64, a SwiGLU of 8/3 the width, a context of one window. */
+static void choose(size_t *size, size_t wanted)
+{
+    if (*size == 0)
+        *size = wanted;
+}
+
+/* 256 wide, 6 layers, heads of 64, a SwiGLU of 8/3 the width, a context of one window. */
 static void choose_sizes(struct decoder_config *c, size_t time)
 {
-    if (c->heads == 0)
-        c->heads = c->d > HEAD_DIM_WANTED ? c->d / HEAD_DIM_WANTED : 1;
-    if (c->kv_heads == 0)
-        c->kv_heads = c->heads;
-    if (c->ff == 0)
-        c->ff = (c->d * 8 / 3 + FF_MULTIPLE - 1) / FF_MULTIPLE * FF_MULTIPLE;
-    if (c->context == 0)
-        c->context = time;
+    choose(&c->d, 256);
+    choose(&c->layers, 6);
+    choose(&c->heads, c->d > HEAD_DIM_WANTED ? c->d / HEAD_DIM_WANTED : 1);
+    choose(&c->kv_heads, c->heads);
+    choose(&c->ff, (c->d * 8 / 3 + FF_MULTIPLE - 1) / FF_MULTIPLE * FF_MULTIPLE);
+    choose(&c->context, time);
+    if (!(c->rope_base > 0))
+        c->rope_base = 10000;
+    if (!(c->norm_eps > 0))
+        c->norm_eps = 1e-5f;
 }
 
 /* What depends on the length of the data. */
@@ -130,6 +137,7 @@ static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
         status = decoder_create(&t->decoder, t->pool, &p->model, p->batch, p->time, err);
     if (status != PH_OK)
         return status;
+    t->params.model = *decoder_config(t->decoder);
     size_t len = decoder_len(t->decoder);
     t->adamw = (struct adamw){.beta1 = (float)p->beta1,
                               .beta2 = (float)p->beta2,
@@ -165,6 +173,7 @@ static enum ph_status prepare(struct trainer *t, struct ph_err *err)
     status = mix_open(&t->mix, p, p->model.vocab, t->vocab_hash, err);
     if (status != PH_OK)
         return status;
+    t->chose_warmup = p->warmup == UINT64_MAX;
     choose_length(p, t->mix.windows);
     status = take_memory(t, err);
     if (status == PH_OK)
@@ -237,7 +246,8 @@ double trainer_flops_per_token(const struct trainer *t)
     double weights = c->tied ? (double)c->vocab * (double)c->d : 0;
     for (size_t i = 1; i < count; i++) /* not the embedding, which is looked up */
         weights += params[i].rows > 1 ? (double)params[i].rows * (double)params[i].cols : 0;
-    double attention = 2 * (double)c->layers * (double)c->d * ((double)t->params.time + 1) / 2;
+    double attention =
+        2 * (double)c->layers * (double)(c->heads * c->head_dim) * ((double)t->params.time + 1) / 2;
     return 3 * 2 * (weights + attention);
 }
 
@@ -279,14 +289,20 @@ static double rate_at(const struct trainer *t, uint64_t step)
 
 enum ph_status trainer_cool_down(struct trainer *t, uint64_t steps, struct ph_err *err)
 {
+    uint64_t step = t->adamw.step;
     if (t->params.schedule == SCHEDULE_COSINE)
         return ph_fail(err, PH_ERR_ARG,
-                       "a cosine falls all the time; to cool down from any step on, train "
-                       "with the schedule wsd");
-    if (t->cool_steps == 0) {
-        t->cool_from = t->adamw.step;
-        t->cool_steps = steps;
-    }
+                       "a cosine falls all the time; only a run with the schedule wsd or "
+                       "wsd-sqrt can be cooled down from any step on");
+    if (t->cool_steps > 0) /* it was asked for before, and this is the same run going on */
+        return PH_OK;
+    if (step >= t->params.warmup && rate_at(t, step) < t->params.rate)
+        return ph_fail(err, PH_ERR_ARG,
+                       "step %" PRIu64 " is in the cool-down of the run's last %g of %" PRIu64 " steps "
+                       "already; let it end, or give more steps",
+                       step, t->params.cooldown, t->params.steps);
+    t->cool_from = step;
+    t->cool_steps = steps;
     return PH_OK;
 }
 

@@ -26,13 +26,14 @@ struct trainer_source {
 /* Which activations are computed twice instead of kept. AUTO: as memory allows, see decoder_fit. */
 enum trainer_recompute { RECOMPUTE_AUTO, RECOMPUTE_ALWAYS, RECOMPUTE_NEVER };
 
-/* Zeros in `model` and in time, steps, warmup mean: chosen by the trainer, see trainer_settings. */
+/* Zeros in `model` are chosen by the trainer, or are what `init` has (another number is an error, but for the
+ * context and rope_base). */
 struct trainer_params {
     const struct trainer_source *sources;
     size_t source_count;
     const char *tokenizer;       /* GGUF with the vocabulary of the token files; NULL: that of `init` */
     const char *init;            /* GGUF of the llama architecture to begin from; NULL: random weights */
-    struct decoder_config model; /* vocab is the tokenizer's; with `init`, only bf16 counts */
+    struct decoder_config model; /* vocab is the tokenizer's; tied is `init`'s */
     enum trainer_recompute recompute;
     uint64_t memory;          /* bytes that a run may take; 0: most of what is available */
     size_t batch, accumulate; /* windows a micro-batch, micro-batches a step */

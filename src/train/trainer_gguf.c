@@ -26,17 +26,14 @@ static enum ph_status unsupported(const struct gguf *gguf, const char *what, str
 }
 
 /* What the decoder has no place for. */
-static enum ph_status check_trainable(const struct gguf *gguf, const struct decoder_config *c,
-                                      struct ph_err *err)
+static enum ph_status check_trainable(const struct gguf *gguf, struct ph_err *err)
 {
-    static const char *const head_keys[] = {"llama.rope.dimension_count", "llama.attention.key_length",
-                                            "llama.attention.value_length"};
     struct gguf_string text;
     uint64_t value;
     double factor;
-    for (size_t i = 0; i < sizeof head_keys / sizeof *head_keys; i++)
-        if (gguf_get_uint(gguf, head_keys[i], &value) && value != c->d / c->heads)
-            return unsupported(gguf, "its heads are not as wide as embedding length / heads", err);
+    if (!gguf_get_string(gguf, "general.architecture", &text) || text.len != strlen(ARCHITECTURE) ||
+        memcmp(text.text, ARCHITECTURE, text.len) != 0)
+        return unsupported(gguf, "its architecture is not " ARCHITECTURE, err);
     if (gguf_get_string(gguf, "llama.rope.scaling.type", &text) &&
         !(text.len == 4 && memcmp(text.text, "none", 4) == 0))
         return unsupported(gguf, "its positions are scaled", err);
@@ -47,39 +44,72 @@ static enum ph_status check_trainable(const struct gguf *gguf, const struct deco
     return PH_OK;
 }
 
+/* A head's width: embedding length / heads where no key says otherwise; all keys that do must agree. */
+static enum ph_status get_head_dim(const struct gguf *gguf, const struct decoder_config *c, size_t *out,
+                                   struct ph_err *err)
+{
+    static const char *const keys[] = {"llama.attention.key_length", "llama.attention.value_length",
+                                       "llama.rope.dimension_count"};
+    uint64_t value;
+    *out = c->d / c->heads;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!gguf_get_uint(gguf, keys[i], &value))
+            continue;
+        if (i == 0)
+            *out = (size_t)value;
+        else if (value != *out)
+            return unsupported(gguf, "keys, values and rotation of its heads differ in width", err);
+    }
+    return PH_OK;
+}
+
+/* What was asked for must be what the file has. */
+static enum ph_status adopt(const struct gguf *gguf, const char *name, size_t *asked, size_t has,
+                            struct ph_err *err)
+{
+    if (*asked != 0 && *asked != has)
+        return ph_fail(err, PH_ERR_ARG, "%s is given as %zu, but %s has %zu; leave it out", name, *asked,
+                       gguf_path(gguf), has);
+    *asked = has;
+    return PH_OK;
+}
+
 enum ph_status import_config(const struct gguf *gguf, struct decoder_config *c, struct ph_err *err)
 {
+    struct decoder_config has = {0};
     const struct {
-        const char *key;
-        size_t *out;
-    } sizes[] = {{"llama.embedding_length", &c->d},
-                 {"llama.block_count", &c->layers},
-                 {"llama.attention.head_count", &c->heads},
-                 {"llama.feed_forward_length", &c->ff},
-                 {"llama.context_length", &c->context}};
-    struct gguf_string architecture;
+        const char *name, *key;
+        size_t *asked, *has;
+    } sizes[] = {{"d", "llama.embedding_length", &c->d, &has.d},
+                 {"layers", "llama.block_count", &c->layers, &has.layers},
+                 {"heads", "llama.attention.head_count", &c->heads, &has.heads},
+                 {"ff", "llama.feed_forward_length", &c->ff, &has.ff},
+                 {"kv_heads", "llama.attention.head_count_kv", &c->kv_heads, &has.kv_heads},
+                 {"context", "llama.context_length", NULL, &has.context}};
     double value;
-    if (!gguf_get_string(gguf, "general.architecture", &architecture) ||
-        architecture.len != strlen(ARCHITECTURE) ||
-        memcmp(architecture.text, ARCHITECTURE, architecture.len) != 0)
-        return unsupported(gguf, "its architecture is not " ARCHITECTURE, err);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        enum ph_status status = get_size(gguf, sizes[i].key, sizes[i].out, err);
-        if (status != PH_OK)
-            return status;
+    enum ph_status status = check_trainable(gguf, err);
+    for (size_t i = 0; status == PH_OK && i < sizeof sizes / sizeof *sizes; i++) {
+        if (sizes[i].has == &has.kv_heads && !gguf_has(gguf, sizes[i].key))
+            has.kv_heads = has.heads;
+        else
+            status = get_size(gguf, sizes[i].key, sizes[i].has, err);
+        if (status == PH_OK && sizes[i].asked)
+            status = adopt(gguf, sizes[i].name, sizes[i].asked, *sizes[i].has, err);
     }
-    c->kv_heads = c->heads;
-    if (gguf_has(gguf, "llama.attention.head_count_kv")) {
-        enum ph_status status = get_size(gguf, "llama.attention.head_count_kv", &c->kv_heads, err);
-        if (status != PH_OK)
-            return status;
-    }
-    c->rope_base = gguf_get_float(gguf, "llama.rope.freq_base", &value) ? value : 10000;
+    if (status == PH_OK)
+        status = get_head_dim(gguf, c, &has.head_dim, err);
+    if (status == PH_OK)
+        status = adopt(gguf, "head_dim", &c->head_dim, has.head_dim, err);
+    if (status != PH_OK)
+        return status;
+    if (c->context == 0)
+        c->context = has.context;
+    if (!(c->rope_base > 0) && gguf_get_float(gguf, "llama.rope.freq_base", &value))
+        c->rope_base = value;
     if (gguf_get_float(gguf, "llama.attention.layer_norm_rms_epsilon", &value))
         c->norm_eps = (float)value;
     c->tied = gguf_tensor_find(gguf, "output.weight") == NULL;
-    c->rope_neox = false;
-    return check_trainable(gguf, c, err);
+    return PH_OK;
 }
 
 static enum ph_status read_param(const struct gguf *gguf, const struct param *p, float *w, struct ph_err *err)
@@ -143,7 +173,9 @@ static void set_keys(struct gguf_writer *w, const struct trainer *t, const char 
     gguf_writer_set_uint(w, "llama.attention.head_count", (uint32_t)c->heads);
     gguf_writer_set_uint(w, "llama.attention.head_count_kv", (uint32_t)c->kv_heads);
     gguf_writer_set_float(w, "llama.attention.layer_norm_rms_epsilon", c->norm_eps);
-    gguf_writer_set_uint(w, "llama.rope.dimension_count", (uint32_t)(c->d / c->heads));
+    gguf_writer_set_uint(w, "llama.attention.key_length", (uint32_t)c->head_dim);
+    gguf_writer_set_uint(w, "llama.attention.value_length", (uint32_t)c->head_dim);
+    gguf_writer_set_uint(w, "llama.rope.dimension_count", (uint32_t)c->head_dim);
     gguf_writer_set_float(w, "llama.rope.freq_base", (float)c->rope_base);
 }
 

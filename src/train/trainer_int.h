@@ -47,7 +47,7 @@ struct trainer {
     struct trainer_params params; /* resolved; strings and sources are not kept */
     struct pool *pool;
     struct gguf *gguf; /* tokenizer, and with `init` the model's keys */
-    bool from_init;
+    bool from_init, chose_warmup;
     uint64_t vocab_hash;
     struct mix mix;
     struct decoder *decoder;
@@ -64,6 +64,8 @@ struct trainer {
 
 /* ---- Settings as text: "key=value" lines, in a fixed order, for checkpoints to compare */
 void settings_write(struct buf *out, const struct trainer *trainer);
+/* What was left to the trainer to choose by the run's length stays as it was chosen first. */
+void settings_adopt(const char *old, size_t len, struct trainer *trainer);
 /* PH_ERR_ARG names the first key that differs and both values. adapt: only where it must not. */
 PH_MUST_USE enum ph_status settings_compare(const char *old, size_t len, const struct trainer *trainer,
                                             const char *path, bool adapt, struct ph_err *err);
