@@ -113,6 +113,23 @@ def an_ngram_model_is_measured():
         assert "another tokenizer" in said and tokens in said, said
 
 
+def engine_and_trainer_measure_the_same():
+    with tempfile.TemporaryDirectory() as folder:
+        text = write(os.path.join(folder, "text.txt"), "---\n".join(prose(seed, 60) for seed in range(200)))
+        vocabulary, tokens, model = (os.path.join(folder, name) for name in ("v.gguf", "t.tokens", "m.gguf"))
+        pharos("train", "tokenizer", text, "--out", vocabulary, "--vocab", "300")
+        pharos("train", "data", text, "--separator", "---", "--model", vocabulary, "--out", tokens,
+               "--held-out", "0.2")
+        told = json.loads(pharos("train", "lm", "--data", tokens, "--tokenizer", vocabulary, "--out", model, "--d", "32",
+                                 "--layers", "2", "--ff", "96", "--time", "64", "--steps", "20", "--muon", "--json"))
+        measured = json.loads(pharos("perplexity", "--model", model, "--data", tokens, "--context", "65", "--json"))
+        trained = told["validation"]
+        assert measured["predicted"] == trained["tokens"], (told, measured)
+        assert abs(measured["mean_nll"] - trained["loss"]) < 1e-4, (told, measured)
+        assert abs(measured["bits_per_byte"] - trained["bits_per_byte"]) < 1e-4, (told, measured)
+        pharos("perplexity", "--model", model, "--data", tokens, "--text", text, code=1)
+
+
 def wrong_input_is_named():
     with tempfile.TemporaryDirectory() as folder:
         lines = write(os.path.join(folder, "bad.jsonl"), '{"text": "fine"}\n{"text": 7}\n')
@@ -125,6 +142,7 @@ def wrong_input_is_named():
 
 
 for case in (a_vocabulary_is_learnt_and_used, conversations_become_masked_tokens,
-             memory_decides_what_is_kept, an_ngram_model_is_measured, wrong_input_is_named):
+             memory_decides_what_is_kept, an_ngram_model_is_measured, engine_and_trainer_measure_the_same,
+             wrong_input_is_named):
     runner.run(case.__name__, case)
 runner.finish()
