@@ -433,6 +433,26 @@ static void schedules_warm_up_and_fall_as_a_cosine(void **state)
     assert_near(schedule_rate(&s, 1000), 0.5, 1e-12);
 }
 
+static void schedules_stay_and_fall_at_the_end(void **state)
+{
+    (void)state;
+    struct schedule s = {
+        .peak = 2, .floor = 0.5, .warmup = 10, .steps = 110, .kind = SCHEDULE_LINEAR, .cooldown = 20};
+    assert_near(schedule_rate(&s, 5), 1, 1e-12);
+    assert_near(schedule_rate(&s, 10), 2, 1e-12);
+    assert_near(schedule_rate(&s, 90), 2, 1e-12);
+    assert_near(schedule_rate(&s, 95), 2 - 1.5 / 4, 1e-12);
+    assert_near(schedule_rate(&s, 110), 0.5, 1e-12);
+    s.kind = SCHEDULE_SQRT;
+    assert_near(schedule_rate(&s, 90), 2, 1e-12);
+    assert_near(schedule_rate(&s, 95), 0.5 + 1.5 * (1 - 0.5), 1e-12);
+    assert_near(schedule_rate(&s, 111), 0.5, 1e-12);
+    s.cooldown = 0; /* never falls before its end */
+    assert_near(schedule_rate(&s, 109), 2, 1e-12);
+    s.cooldown = 500; /* all of the run */
+    assert_near(schedule_rate(&s, 55), 0.5 + 1.5 * (1 - sqrt(0.5)), 1e-12);
+}
+
 /* ---- Losses ---- */
 
 static void quality_weights_are_shares_of_means(void **state)
@@ -505,6 +525,7 @@ int main(void)
         cmocka_unit_test(adamw_is_the_papers),
         cmocka_unit_test(muon_is_its_definition),
         cmocka_unit_test(schedules_warm_up_and_fall_as_a_cosine),
+        cmocka_unit_test(schedules_stay_and_fall_at_the_end),
         cmocka_unit_test(quality_weights_are_shares_of_means),
         cmocka_unit_test(ranking_losses_have_their_gradients),
     };
