@@ -4,20 +4,22 @@
 #   make test       every test                make lint     arrows, budgets, banned functions, format
 #   make bench      speed beside its limits   make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
+#   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
 #   make CC=clang   another compiler          make install PREFIX=/usr/local
 
 CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
 SANITIZE ?=
+WITH_MPI ?=
 PREFIX   ?= /usr/local
 PORT     ?= 8080
 MODEL    ?= models/default.gguf
 
 comma   := ,
-VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if $(SANITIZE),san-$(subst $(comma),-,$(SANITIZE))))
+VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if $(SANITIZE),san-$(subst $(comma),-,$(SANITIZE))) $(if $(WITH_MPI),mpi))
 OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 
-PACKAGES := libuv yaml-0.1 libutf8proc
+PACKAGES := libuv yaml-0.1 libutf8proc $(if $(WITH_MPI),ompi-c)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 
@@ -51,6 +53,7 @@ SOURCES := $(sort $(wildcard src/*/*.c))
 ifeq ($(filter x86_64 amd64,$(ARCH)),)
 SOURCES := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_amx.c,$(SOURCES))
 endif
+SOURCES := $(filter-out $(if $(WITH_MPI),%/ranks_alone.c,%/ranks_mpi.c),$(SOURCES))
 OBJECTS     := $(SOURCES:%.c=$(OUT)/%.o)
 MAIN_OBJECT := $(OUT)/src/cli/main.o
 LIBRARY     := $(OUT)/libpharos.a
@@ -77,7 +80,7 @@ $(LIBRARY): $(filter-out $(MAIN_OBJECT),$(OBJECTS))
 
 # The compiler line is a prerequisite: other flags rebuild everything, a touched header only what includes it.
 $(OUT)/flags: FORCE
-	@pkg-config --exists $(PACKAGES) || { echo 'make: libraries are missing: run scripts/deps (needs root)' >&2; exit 1; }
+	@pkg-config --exists $(PACKAGES) || { echo 'make: libraries are missing: run scripts/deps (needs root)$(if $(WITH_MPI), and apt-get install libopenmpi-dev openmpi-bin)' >&2; exit 1; }
 	@mkdir -p $(OUT) && echo '$(COMPILE) $(KERNEL_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(KERNEL_FLAGS)' > $@
 FORCE:
 
