@@ -147,6 +147,7 @@ struct job {
     struct args args;
     struct arena arena;
     struct pool *pool;
+    struct ranks *ranks;
     struct trainer *trainer;
     struct run_params run;
     struct run_result result;
@@ -216,6 +217,7 @@ static enum ph_status create(struct job *job, struct ph_err *err)
     trainer_params_default(&p);
     p.sources = sources;
     p.source_count = a->data.count;
+    p.ranks = job->ranks;
     p.tokenizer = a->tokenizer;
     p.init = a->init;
     p.model.d = a->d;
@@ -355,6 +357,7 @@ static void introduce(struct job *job)
     const char *kind = job->peak > 0 ? "BF16" : "F32";
     if (!(job->peak > 0))
         job->peak = tensor_measure_peak_f32(job->pool, PEAK_SECONDS);
+    job->peak *= ranks_count(job->ranks);
     size_t count;
     double weights = 0;
     const struct param *params = decoder_params(trainer_decoder(job->trainer), &count);
@@ -369,6 +372,9 @@ static void introduce(struct job *job)
         (unsigned long long)trainer_step_end(job->trainer),
         (unsigned long long)trainer_step_tokens(job->trainer), p->rate, schedule_names[p->schedule],
         decoder_bytes(trainer_decoder(job->trainer)) >> 20, job->peak * 1e-9, kind, pool_lanes(job->pool));
+    if (ranks_count(job->ranks) > 1)
+        fprintf(stderr, "%u processes, each with %zu of every %zu windows\n", ranks_count(job->ranks),
+                p->batch / ranks_count(job->ranks), p->batch);
     if (c->recompute)
         fprintf(stderr, "activations of %zu of %zu layers are computed twice, %s\n", c->layers - c->keep,
                 c->layers,
@@ -415,22 +421,37 @@ static void report_text(const struct job *job, double seconds)
 static enum ph_status work(struct job *job, struct ph_err *err)
 {
     const struct run_hooks hooks = {.step = on_step, .note = on_note, .stop = on_stop, .ud = job};
-    enum ph_status status = name_outputs(job, err);
+    enum ph_status status = ranks_open(&job->ranks, err);
+    bool speaks = ranks_index(job->ranks) == 0;
+    if (status == PH_OK)
+        status = name_outputs(job, err);
     if (status == PH_OK)
         status = create(job, err);
     if (status != PH_OK)
         return status;
-    introduce(job);
+    if (speaks)
+        introduce(job);
     process_catch_stop();
     uint64_t start_ns = uv_hrtime();
     status = trainer_run(job->trainer, &job->run, &hooks, &job->result, err);
     wipe(job);
     double seconds = (double)(uv_hrtime() - start_ns) / NS_PER_S;
-    if (status == PH_OK && job->args.json)
+    if (status == PH_OK && speaks && job->args.json)
         report_json(job, seconds);
-    else if (status == PH_OK)
+    else if (status == PH_OK && speaks)
         report_text(job, seconds);
     return status;
+}
+
+/* What one process of several can't do ends them all. */
+static int fail(struct job *job, const struct ph_err *err)
+{
+    if (ranks_count(job->ranks) == 1)
+        return cli_fail(err);
+    cli_error(CLI_EXIT_FAILURE, "process %u of %u: %s", ranks_index(job->ranks) + 1, ranks_count(job->ranks),
+              err->message);
+    ranks_end_all(job->ranks);
+    return CLI_EXIT_FAILURE;
 }
 
 /* Flags are read twice: to find the file, and over it. */
@@ -472,10 +493,11 @@ int cmd_train_lm(int argc, char **argv)
     int exit_code;
     arena_init(&job.arena, ARENA_BYTES_MAX);
     if (read_settings(&job, argc, argv, &exit_code))
-        exit_code = work(&job, &err) == PH_OK ? CLI_EXIT_OK : cli_fail(&err);
+        exit_code = work(&job, &err) == PH_OK ? CLI_EXIT_OK : fail(&job, &err);
     trainer_free(job.trainer);
     if (job.pool)
         pool_free(job.pool);
+    ranks_close(job.ranks);
     arena_release(&job.arena);
     return exit_code;
 }

@@ -22,7 +22,6 @@
 #define MAGIC "PHTRAIN"
 #define VERSION 1u
 #define HEADER_BYTES 128u
-#define SETTINGS_BYTES_MAX ((size_t)1 << 16)
 #define STAGE_BYTES ((size_t)1 << 20) /* a multiple of 8, as sums in pieces ask for */
 #define FILE_MODE 0644
 
@@ -340,13 +339,38 @@ static enum ph_status load(struct trainer *t, const struct checkpoint *c, const 
     return PH_OK;
 }
 
+/* Rank 0's file, as bytes for all: other machines need not see it. */
+static enum ph_status open_shared(struct trainer *t, struct checkpoint *c, uint8_t **bytes, const char *path,
+                                  struct ph_err *err)
+{
+    struct file_map map = {0};
+    bool first = ranks_index(t->ranks) == 0;
+    if (first) {
+        enum ph_status status = file_map_open(&map, path, err);
+        if (status != PH_OK)
+            return status;
+    }
+    uint64_t len = map.len;
+    ranks_broadcast(t->ranks, &len, sizeof len);
+    *bytes = mem_alloc(len ? len : 1);
+    if (*bytes && first)
+        memcpy(*bytes, map.data, len);
+    file_map_release(&map);
+    if (!*bytes)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory to read %s", path);
+    ranks_broadcast(t->ranks, *bytes, len);
+    return checkpoint_open_memory(c, *bytes, len, path, err);
+}
+
 enum ph_status trainer_load(struct trainer *t, const char *path, bool adapt, struct ph_err *err)
 {
-    struct checkpoint c;
-    enum ph_status status = checkpoint_open(&c, path, err);
-    if (status != PH_OK)
-        return status;
-    status = load(t, &c, path, adapt, err);
+    struct checkpoint c = {0};
+    uint8_t *bytes = NULL;
+    enum ph_status status =
+        ranks_count(t->ranks) == 1 ? checkpoint_open(&c, path, err) : open_shared(t, &c, &bytes, path, err);
+    if (status == PH_OK)
+        status = load(t, &c, path, adapt, err);
     checkpoint_release(&c);
+    mem_free(bytes);
     return status;
 }

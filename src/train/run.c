@@ -38,15 +38,23 @@ static uint64_t now_ns(void)
     return clock_monotonic_ns(clock_system());
 }
 
+static bool is_first(const struct run *run)
+{
+    return ranks_index(run->trainer->ranks) == 0;
+}
+
 static void note(const struct run *run, const char *text)
 {
-    if (run->hooks->note)
+    if (run->hooks->note && is_first(run))
         run->hooks->note(run->hooks->ud, text);
 }
 
+/* Whichever rank was asked, all stop after the same step. */
 static bool asked_to_stop(const struct run *run)
 {
-    return run->hooks->stop && run->hooks->stop(run->hooks->ud);
+    double asked = run->hooks->stop && run->hooks->stop(run->hooks->ud);
+    ranks_sum_doubles(run->trainer->ranks, &asked, 1);
+    return asked > 0;
 }
 
 /* ---- Paths */
@@ -122,12 +130,15 @@ static enum ph_status newest(struct run *run, unsigned *slot, struct ph_err *err
 
 static enum ph_status resume(struct run *run, struct ph_err *err)
 {
-    unsigned slot;
+    unsigned slot = SLOTS;
     char text[NOTE_BYTES_MAX];
     run->saved_step = UINT64_MAX;
-    enum ph_status status = newest(run, &slot, err);
-    if (status != PH_OK || slot == SLOTS)
+    enum ph_status status = is_first(run) ? newest(run, &slot, err) : PH_OK;
+    if (status != PH_OK)
         return status;
+    ranks_broadcast(run->trainer->ranks, &slot, sizeof slot);
+    if (slot >= SLOTS)
+        return PH_OK;
     status = trainer_load(run->trainer, run->slots[slot], run->params->adapt, err);
     if (status != PH_OK)
         return status;
@@ -140,7 +151,10 @@ static enum ph_status resume(struct run *run, struct ph_err *err)
 
 static enum ph_status save(struct run *run, struct ph_err *err)
 {
-    enum ph_status status = trainer_save(run->trainer, run->slots[run->next_slot], err);
+    enum ph_status status = PH_OK;
+    trainer_level(run->trainer);
+    if (is_first(run))
+        status = trainer_save(run->trainer, run->slots[run->next_slot], err);
     run->saved_ns = now_ns();
     if (status != PH_OK)
         return status;
@@ -154,13 +168,20 @@ static bool is_due(uint64_t every, uint64_t step)
     return every > 0 && step % every == 0;
 }
 
+/* Rank 0's clock counts. */
+static bool is_late(struct run *run)
+{
+    double minutes = (double)(now_ns() - run->saved_ns) / NS_PER_S / 60;
+    bool late = run->params->checkpoint_minutes > 0 && minutes >= run->params->checkpoint_minutes;
+    ranks_broadcast(run->trainer->ranks, &late, sizeof late);
+    return late;
+}
+
 static void save_if_due(struct run *run)
 {
     struct ph_err err;
     char text[NOTE_BYTES_MAX];
-    double minutes = (double)(now_ns() - run->saved_ns) / NS_PER_S / 60;
-    bool late = run->params->checkpoint_minutes > 0 && minutes >= run->params->checkpoint_minutes;
-    if (!late && !is_due(run->params->checkpoint_every, trainer_step_at(run->trainer)))
+    if (!is_late(run) && !is_due(run->params->checkpoint_every, trainer_step_at(run->trainer)))
         return;
     if (save(run, &err) != PH_OK) {
         snprintf(text, sizeof text, "%s; training goes on, and the checkpoint is tried again later",
@@ -193,6 +214,8 @@ static void keep_time(struct run *run, struct run_report *report, uint64_t start
 
 static void tell(struct run *run, const struct run_report *report)
 {
+    if (!is_first(run))
+        return;
     if (!curve_add(&run->curve, report) && !run->curve_failed) {
         run->curve_failed = true;
         note(run, "loss.csv could not be written (is the disk full?); training goes on without its rows");
@@ -263,12 +286,15 @@ static enum ph_status train(struct run *run, struct ph_err *err)
     if (status != PH_OK)
         return status;
     run->result->begun_at = trainer_step_at(run->trainer);
-    status = curve_open(&run->curve, run->curve_path, run->result->begun_at, err);
+    if (is_first(run))
+        status = curve_open(&run->curve, run->curve_path, run->result->begun_at, err);
     if (status == PH_OK)
         status = all_steps(run, err);
     run->result->ended_at = trainer_step_at(run->trainer);
     if (status == PH_OK && !run->result->stopped)
         status = trainer_validate(run->trainer, true, &run->result->validation, err);
+    if (!is_first(run))
+        return status;
     if (status == PH_OK && !run->result->stopped)
         status = export(run, err);
     curve_close(&run->curve);
@@ -282,7 +308,7 @@ enum ph_status trainer_run(struct trainer *trainer, const struct run_params *par
     struct run run = {.trainer = trainer, .params = params, .hooks = hooks, .result = result, .lock = -1};
     *result = (struct run_result){0};
     enum ph_status status = name_files(&run, err);
-    if (status == PH_OK)
+    if (status == PH_OK && is_first(&run))
         status = claim_directory(&run, err);
     if (status == PH_OK)
         status = train(&run, err);

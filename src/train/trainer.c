@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "train/trainer_int.h"
 
 #define WARMUP_STEPS_MAX 100u
@@ -73,6 +74,9 @@ static enum ph_status check_params(const struct trainer_params *p, struct ph_err
 {
     if (p->batch == 0 || p->accumulate == 0 || p->time == 0)
         return ph_fail(err, PH_ERR_ARG, "batch, accumulate and time must be at least 1");
+    if (p->batch % ranks_count(p->ranks) != 0)
+        return ph_fail(err, PH_ERR_ARG, "a batch of %zu can't be shared evenly by %u processes", p->batch,
+                       ranks_count(p->ranks));
     if (p->accumulate > UINT32_MAX / p->batch || p->batch * p->accumulate > UINT32_MAX / p->time)
         return ph_fail(err, PH_ERR_LIMIT, "a step of %zu x %zu windows of %zu tokens is too large",
                        p->accumulate, p->batch, p->time);
@@ -125,6 +129,13 @@ static enum ph_status check_tokenizer(const struct trainer *t, struct ph_err *er
     return status;
 }
 
+/* What one of the processes on this machine may take. */
+static uint64_t memory_budget(const struct trainer_params *p)
+{
+    uint64_t most = process_memory_available() / 100 * TRAIN_MEMORY_PERCENT;
+    return p->memory ? p->memory : most / ranks_here(p->ranks);
+}
+
 static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
 {
     struct trainer_params *p = &t->params;
@@ -132,9 +143,9 @@ static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
     enum ph_status status = PH_OK;
     p->model.recompute = p->recompute == RECOMPUTE_ALWAYS;
     if (p->recompute == RECOMPUTE_AUTO)
-        status = decoder_fit(&p->model, t->pool, p->batch, p->time, p->memory, err);
+        status = decoder_fit(&p->model, t->pool, t->share, p->time, memory_budget(p), err);
     if (status == PH_OK)
-        status = decoder_create(&t->decoder, t->pool, &p->model, p->batch, p->time, err);
+        status = decoder_create(&t->decoder, t->pool, &p->model, t->share, p->time, err);
     if (status != PH_OK)
         return status;
     t->params.model = *decoder_config(t->decoder);
@@ -157,6 +168,34 @@ static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
     return PH_OK;
 }
 
+/* All ranks do the same work on the same data, from rank 0's weights: their own might differ by their machines'
+ * libraries. */
+static enum ph_status agree(struct trainer *t, struct ph_err *err)
+{
+    struct buf own, first;
+    enum ph_status status;
+    if (ranks_count(t->ranks) == 1)
+        return PH_OK;
+    buf_init(&own, SETTINGS_BYTES_MAX);
+    buf_init(&first, SETTINGS_BYTES_MAX);
+    settings_write(&own, t);
+    buf_append(&first, own.data, own.len);
+    uint64_t len = own.len;
+    ranks_broadcast(t->ranks, &len, sizeof len);
+    status = buf_status(&first);
+    if (status == PH_OK && len != own.len)
+        status = ph_fail(err, PH_ERR_ARG, "this process was started with other settings than the first");
+    if (status == PH_OK) {
+        ranks_broadcast(t->ranks, first.data, first.len);
+        status = settings_compare(first.data, first.len, t, "the first process", false, err);
+    }
+    buf_release(&own);
+    buf_release(&first);
+    ranks_broadcast(t->ranks, &t->params.steps, sizeof t->params.steps);
+    trainer_level(t);
+    return status;
+}
+
 static enum ph_status prepare(struct trainer *t, struct ph_err *err)
 {
     struct trainer_params *p = &t->params;
@@ -173,16 +212,17 @@ static enum ph_status prepare(struct trainer *t, struct ph_err *err)
     status = mix_open(&t->mix, p, p->model.vocab, t->vocab_hash, err);
     if (status != PH_OK)
         return status;
+    t->share = p->batch / ranks_count(p->ranks);
     t->chose_warmup = p->warmup == UINT64_MAX;
     choose_length(p, t->mix.windows);
     status = take_memory(t, err);
     if (status == PH_OK)
         status = window_set_open(&t->validation, &t->mix, p->time, p->validation_windows, err);
     if (status == PH_OK && p->init)
-        return import_weights(t->gguf, t->decoder, err);
-    if (status == PH_OK)
+        status = import_weights(t->gguf, t->decoder, err);
+    else if (status == PH_OK)
         decoder_init_weights(t->decoder, p->seed);
-    return status;
+    return status == PH_OK ? agree(t, err) : status;
 }
 
 enum ph_status trainer_create(struct trainer **out, struct pool *pool, const struct trainer_params *params,
@@ -194,6 +234,7 @@ enum ph_status trainer_create(struct trainer **out, struct pool *pool, const str
         return ph_fail(err, PH_ERR_NOMEM, "no memory for a trainer");
     t->params = *params;
     t->pool = pool;
+    t->ranks = params->ranks;
     t->from_init = params->init != NULL;
     enum ph_status status = prepare(t, err);
     t->params.sources = NULL; /* the caller's */
@@ -271,6 +312,14 @@ double trainer_epoch(const struct trainer *t)
     return (double)mix_given(&t->mix) / (double)t->mix.windows;
 }
 
+void trainer_level(struct trainer *t)
+{
+    size_t bytes = decoder_len(t->decoder) * sizeof(float);
+    ranks_broadcast(t->ranks, decoder_weights(t->decoder), bytes);
+    ranks_broadcast(t->ranks, t->adamw.m, bytes);
+    ranks_broadcast(t->ranks, t->adamw.v, bytes);
+}
+
 /* ---- Steps */
 
 static double rate_at(const struct trainer *t, uint64_t step)
@@ -318,20 +367,24 @@ static void split_windows(const int32_t *windows, const uint8_t *flags, size_t r
     }
 }
 
+/* This rank's part of each micro-batch, then the sum over all. */
 static double accumulate(struct trainer *t)
 {
     const struct trainer_params *p = &t->params;
-    size_t rows = p->batch * p->time;
+    size_t own = ranks_index(t->ranks) * t->share * p->time;
     double loss = 0;
     decoder_clear_gradients(t->decoder);
     for (size_t i = 0; i < p->accumulate; i++) {
-        const struct decoder_batch batch = {.batch = p->batch,
+        size_t at = i * p->batch * p->time + own;
+        const struct decoder_batch batch = {.batch = t->share,
                                             .time = p->time,
-                                            .tokens = t->inputs + i * rows,
-                                            .targets = t->targets + i * rows,
-                                            .weights = t->weights + i * rows};
+                                            .tokens = t->inputs + at,
+                                            .targets = t->targets + at,
+                                            .weights = t->weights + at};
         loss += decoder_accumulate(t->decoder, &batch);
     }
+    ranks_sum(t->ranks, decoder_gradients(t->decoder), decoder_len(t->decoder));
+    ranks_sum_doubles(t->ranks, &loss, 1);
     return loss;
 }
 
@@ -377,16 +430,27 @@ static void add_rows(const struct trainer *t, const float *losses, const int32_t
     }
 }
 
+static void sum_validation(const struct trainer *t, struct trainer_validation *out, uint64_t *bytes)
+{
+    double sums[3] = {out->loss, (double)out->tokens, (double)*bytes};
+    ranks_sum_doubles(t->ranks, sums, 3);
+    out->loss = sums[0];
+    out->tokens = (uint64_t)sums[1];
+    *bytes = (uint64_t)sums[2];
+}
+
 static enum ph_status validate_on(struct trainer *t, const struct window_set *set,
                                   struct trainer_validation *out, struct ph_err *err)
 {
-    size_t time = t->params.time, most = t->params.batch;
+    size_t time = t->params.time, most = t->share, turn = 0;
     uint64_t bytes = 0;
     float *losses = mem_calloc(most * time, sizeof *losses);
     if (!losses)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for the losses of %zu rows", most * time);
     for (size_t at = 0, rows; at < set->count; at += rows) {
         rows = set->count - at < most ? set->count - at : most;
+        if (turn++ % ranks_count(t->ranks) != ranks_index(t->ranks))
+            continue;
         split_windows(set->tokens + at * (time + 1), set->targets + at * time, rows, time, t->inputs,
                       t->targets);
         loss_weights_token_mean(t->targets, rows * time, t->weights);
@@ -396,6 +460,7 @@ static enum ph_status validate_on(struct trainer *t, const struct window_set *se
         add_rows(t, losses, t->targets, rows * time, out, &bytes);
     }
     mem_free(losses);
+    sum_validation(t, out, &bytes);
     out->windows = set->count;
     out->bits_per_byte = bytes ? out->loss / log(2) / (double)bytes : 0;
     out->loss = out->tokens ? out->loss / (double)out->tokens : 0;

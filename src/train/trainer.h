@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "model/model.h"
 #include "train/layers.h"
+#include "train/ranks.h"
 
 /* ---- Settings ---- */
 
@@ -34,6 +35,8 @@ struct trainer_params {
     const char *tokenizer;       /* GGUF with the vocabulary of the token files; NULL: that of `init` */
     const char *init;            /* GGUF of the llama architecture to begin from; NULL: random weights */
     struct decoder_config model; /* vocab is the tokenizer's; tied is `init`'s */
+    struct ranks *ranks; /* each takes its share of every batch; NULL: alone. Steps, validation, load and save
+                          * are then collective */
     enum trainer_recompute recompute;
     uint64_t memory;          /* bytes that a run may take; 0: most of what is available */
     size_t batch, accumulate; /* windows a micro-batch, micro-batches a step */

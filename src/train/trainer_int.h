@@ -46,6 +46,8 @@ void window_set_release(struct window_set *set);
 struct trainer {
     struct trainer_params params; /* resolved; strings and sources are not kept */
     struct pool *pool;
+    struct ranks *ranks;
+    size_t share;      /* windows of each batch that are this rank's */
     struct gguf *gguf; /* tokenizer, and with `init` the model's keys */
     bool from_init, chose_warmup;
     uint64_t vocab_hash;
@@ -62,7 +64,11 @@ struct trainer {
     uint32_t *piece_bytes; /* [vocab] of text that each token spells */
 };
 
+/* Collective: all go on with rank 0's weights and moments. Where machines are alike they have them already. */
+void trainer_level(struct trainer *trainer);
+
 /* ---- Settings as text: "key=value" lines, in a fixed order, for checkpoints to compare */
+#define SETTINGS_BYTES_MAX ((size_t)1 << 16)
 void settings_write(struct buf *out, const struct trainer *trainer);
 /* What was left to the trainer to choose by the run's length stays as it was chosen first. */
 void settings_adopt(const char *old, size_t len, struct trainer *trainer);
