@@ -1,9 +1,9 @@
 /* Ranks over MPI.
  *
  * A sum is taken in pieces: each rank gets one part of the piece from all (all-to-all), adds the parts up in
- * the order of the ranks, and gives the result to all (all-gather). That is what a ring moves, 2 (n - 1) / n of
- * the array each way; but MPI_Allreduce may add in any order it likes, and this is one order, in one place, so
- * that all ranks go on with the same bits and a run can be repeated.
+ * the order of the ranks, and gives the result to all (all-gather). That is what a ring moves, 2 (n - 1) / n
+ * of the array each way; but MPI_Allreduce may add in any order it likes, and this is one order in one place,
+ * so that all ranks go on with the same bits and a run can be repeated.
  *
  * MPI's own errors end all ranks with MPI's message (its default). */
 #include <mpi.h>

@@ -6,6 +6,9 @@
 
 #include "train/trainer_int.h"
 
+/* So that SIZE stands for both. */
+_Static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes are 64 bits");
+
 enum kind { SIZE, NUMBER, FLOAT, SWITCH, SCHEDULE };
 
 static const struct setting {
@@ -54,8 +57,7 @@ static void write_value(struct buf *out, const struct setting *s, const struct t
 {
     const char *at = (const char *)params + s->offset;
     switch (s->kind) {
-    case SIZE: /* size_t and uint64_t are one on the machines we know */
-        _Static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes are 64 bits");
+    case SIZE:
         buf_printf(out, "%" PRIu64, *(const uint64_t *)(const void *)at);
         break;
     case NUMBER:

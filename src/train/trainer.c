@@ -168,8 +168,8 @@ static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
     return PH_OK;
 }
 
-/* All ranks do the same work on the same data, from rank 0's weights: their own might differ by their machines'
- * libraries. */
+/* All ranks do the same work on the same data, from rank 0's weights: their own might differ by their
+ * machines' libraries. */
 static enum ph_status agree(struct trainer *t, struct ph_err *err)
 {
     struct buf own, first;

@@ -64,7 +64,7 @@ struct trainer {
     uint32_t *piece_bytes; /* [vocab] of text that each token spells */
 };
 
-/* Collective: all go on with rank 0's weights and moments. Where machines are alike they have them already. */
+/* Collective: all go on with rank 0's weights and moments. Those of like machines are the same already. */
 void trainer_level(struct trainer *trainer);
 
 /* ---- Settings as text: "key=value" lines, in a fixed order, for checkpoints to compare */
