@@ -32,7 +32,8 @@ static const struct cli_option options[] = {
 static const struct cli_usage usage = {
     "train ngram", "--data F.tokens... [options]",
     "Trains an interpolated modified Kneser-Ney model on the training documents of token files and\n"
-    "measures it on the held-out ones: what a language model must beat. Documents are joined end to end.",
+    "measures it on the held-out ones: what a language model must beat. Documents are joined end to end.\n"
+    "Where not every token counts in a model's loss, compare it with what is said of those in loss.",
     options};
 
 struct job {
@@ -159,7 +160,8 @@ static double bits_per_byte(const struct ngram_loss *loss)
 
 static void json_loss(const char *name, const struct ngram_loss *loss)
 {
-    printf("\"%s\":{\"tokens\":%llu,\"text_bytes\":%.0f,\"loss\":%.6f,\"ppl\":%.4f,\"bits_per_byte\":%.6f}",
+    printf("\"%s\":{\"tokens\":%llu,\"text_bytes\":%.0f,\"loss\":%.6f,\"perplexity\":%.4f,\"bits_per_byte\":%"
+           ".6f}",
            name, (unsigned long long)loss->tokens, loss->bytes, mean_nats(loss), exp(mean_nats(loss)),
            bits_per_byte(loss));
 }
@@ -174,10 +176,18 @@ static void report_json(const struct job *job, const struct ngram_stats *s)
         printf("%s[%.6f,%.6f,%.6f]", k ? "," : "", s->discounts[k][0], s->discounts[k][1],
                s->discounts[k][2]);
     printf("],");
-    json_loss("held_out", &job->score.all);
+    json_loss("validation", &job->score.all);
     putchar(',');
-    json_loss("targets", &job->score.targets);
-    printf(",\"memory_bytes\":%llu,\"train_seconds\":%.3f,\"score_seconds\":%.3f}\n",
+    json_loss("validation_targets", &job->score.targets);
+    printf(",\"files\":[");
+    for (size_t i = 0; i < job->args.data.count; i++) {
+        printf(i ? ",{" : "{");
+        json_loss("validation", &job->scores[i].all);
+        putchar(',');
+        json_loss("validation_targets", &job->scores[i].targets);
+        putchar('}');
+    }
+    printf("],\"memory_bytes\":%llu,\"train_seconds\":%.3f,\"score_seconds\":%.3f}\n",
            (unsigned long long)s->bytes_peak, (double)job->train_ns * 1e-9, (double)job->score_ns * 1e-9);
 }
 

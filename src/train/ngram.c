@@ -25,6 +25,7 @@
 #include "base/mem.h"
 
 #define PROGRESS_TOKENS 65536
+#define LEVEL_PASSES 3
 #define SCALE_COUNTS 4 /* counts of counts that discounts come from */
 
 /* What follows a context. */
@@ -89,6 +90,9 @@ struct counting {
     uint32_t *numbers; /* [count + 1] N2 */
     uint32_t *spare;   /* [count + 1] */
     uint32_t *bucket;  /* [n_vocab + 1] */
+    void (*progress)(void *ud, uint64_t done, uint64_t total);
+    void *ud;
+    uint64_t passes; /* over the stream, done */
 };
 
 /* From level k: the positions where k + 1 tokens are left, sorted by them, in `spare`. */
@@ -147,15 +151,25 @@ static void fill_level(struct counting *c, size_t k)
         level->child[context] = (uint32_t)next->count;
 }
 
+static void pass_done(struct counting *c)
+{
+    c->passes++;
+    if (c->progress)
+        c->progress(c->ud, c->passes, LEVEL_PASSES * c->model->stats.order);
+}
+
 static bool count_level(struct counting *c, size_t k)
 {
     struct level *level = &c->model->levels[k];
     sort_positions(c, k);
+    pass_done(c);
     size_t grams = number_grams(c, k);
+    pass_done(c);
     level->child = take(c->model, level->count + 1, sizeof *level->child);
     if (!level->child || !take_level(c->model, &c->model->levels[k + 1], grams))
         return false;
     fill_level(c, k);
+    pass_done(c);
     uint32_t *list = c->spare;
     c->spare = c->numbers;
     c->numbers = c->sorted;
@@ -273,13 +287,10 @@ enum ph_status ngram_create(struct ngram **out, const int32_t *tokens, size_t co
     m->n_vocab = n_vocab;
     m->stats.order = order;
     m->stats.tokens = count;
-    struct counting c = {.model = m, .tokens = tokens, .count = count};
+    struct counting c = {.model = m, .tokens = tokens, .count = count, .progress = progress, .ud = ud};
     bool ok = begin_counting(&c);
-    for (size_t k = 0; ok && k < order; k++) {
+    for (size_t k = 0; ok && k < order; k++)
         ok = count_level(&c, k);
-        if (progress)
-            progress(ud, k + 1, order);
-    }
     end_counting(&c);
     if (!ok || !smooth(m)) {
         uint64_t bytes = m->stats.bytes_peak;

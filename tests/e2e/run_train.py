@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """pharos train tokenizer, data and ngram, as a user runs them: files in a folder of their own, summaries, exit codes."""
 import json
+import math
 import os
 import random
 import subprocess
@@ -98,8 +99,14 @@ def an_ngram_model_is_measured():
         for order in ("1", "2", "4"):
             done = json.loads(pharos("train", "ngram", "--data", tokens + "0.2", "--order", order, "--time", "32",
                                      "--tokenizer", vocabulary, "--json"))
-            assert len(done["ngrams"]) == int(order) and done["held_out"]["tokens"] % 32 == 0, done
-            loss[order] = done["held_out"]["loss"]
+            assert len(done["ngrams"]) == int(order), done
+            loss[order] = done["validation"]["loss"]
+        trained = json.loads(pharos("train", "lm", "--data", tokens + "0.2", "--tokenizer", vocabulary, "--out",
+                                    os.path.join(folder, "run"), "--d", "64", "--layers", "1", "--time", "32",
+                                    "--steps", "1", "--json"))["validation"]
+        spelt = trained["loss"] * trained["tokens"] / math.log(2) / trained["bits_per_byte"]
+        assert trained["tokens"] == done["validation"]["tokens"] > 0, (trained, done)
+        assert abs(spelt / done["validation"]["text_bytes"] - 1) < 1e-5, (trained, done)
         # words are drawn evenly of 17 (one twice): whoever knows their tokens knows all there is to know
         assert loss["1"] > loss["2"] > 0.9 * loss["4"] > 0 and 2.2 < loss["4"] < 3.3, loss
         assert "bits per byte" in pharos("train", "ngram", "--data", tokens + "0.2")
