@@ -195,6 +195,22 @@ static void a_small_case_by_hand(void **state)
     ngram_free(model);
 }
 
+/* 4 tokens come once, 1 twice, 5 three times, 1 four times: the estimate of D(2) is 2 - 3 (2/3) 5 = -8. */
+static void an_estimate_below_zero_is_no_discount(void **state)
+{
+    (void)state;
+    static const int32_t tokens[] = {0, 1, 2, 3, 4, 4, 5, 5, 5,  6,  6,  6, 7,
+                                     7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10, 10};
+    struct ngram *model = make_model(tokens, sizeof tokens / sizeof *tokens, 12, 1);
+    struct ngram_stats stats;
+    ngram_stats(model, &stats);
+    for (size_t c = 0; c < NGRAM_DISCOUNTS; c++)
+        assert_true(stats.discounts[0][c] == 0.5 * (double)(c + 1));
+    assert_true(fabs(ngram_probability(model, NULL, 0, 4) - (1 + 12.0 / 12) / 25) <
+                CLOSE); /* frees 4/2 + 1 + 6 3/2 */
+    ngram_free(model);
+}
+
 static void wrong_input_is_refused(void **state)
 {
     (void)state;
@@ -231,7 +247,7 @@ static struct corpus *make_corpus(uint64_t seed, uint64_t vocab_hash)
     char path[256];
     int32_t ids[DOC_TOKENS];
     uint8_t targets[DOC_TOKENS];
-    struct corpus *corpus;
+    struct corpus *corpus = NULL;
     struct corpus_writer *w;
     struct ph_err err;
     const struct corpus_params params = {
@@ -344,6 +360,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(probabilities_follow_the_formula),
         cmocka_unit_test(a_small_case_by_hand),
+        cmocka_unit_test(an_estimate_below_zero_is_no_discount),
         cmocka_unit_test(wrong_input_is_refused),
         cmocka_unit_test(training_joins_the_files),
         cmocka_unit_test(the_score_is_that_of_every_predicted_token),
