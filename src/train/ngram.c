@@ -369,11 +369,12 @@ static size_t find_child(const struct ngram *m, size_t k, size_t context, uint32
     return low < end && words[low] == word ? low : NO_GRAM;
 }
 
-static size_t find_context(const struct ngram *m, const int32_t *tokens, size_t count)
+/* The n-gram that tokens[first..end) are. */
+static size_t find_context(const struct ngram *m, const int32_t *tokens, size_t first, size_t end)
 {
     size_t context = 0;
-    for (size_t k = 0; k < count && context != NO_GRAM; k++)
-        context = find_child(m, k, context, (uint32_t)tokens[k]);
+    for (size_t i = first; i < end && context != NO_GRAM; i++)
+        context = find_child(m, i - first, context, (uint32_t)tokens[i]);
     return context;
 }
 
@@ -399,7 +400,7 @@ double ngram_probability(const struct ngram *ngram, const int32_t *history, size
 {
     double p = 1 / (double)ngram->n_vocab;
     for (size_t k = 0; k < ngram->stats.order && k <= len; k++) {
-        size_t context = find_context(ngram, history + (len - k), k);
+        size_t context = find_context(ngram, history, len - k, len);
         if (context == NO_GRAM || ngram->levels[k].sums[context].total == 0)
             break; /* so no longer one was seen */
         p = interpolate(ngram, k, context, (uint32_t)token, p);

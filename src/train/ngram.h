@@ -8,7 +8,7 @@
  * where c(h.) sums c(hw) over all w; n1, n2 and n3 say how many w have a count of 1, of 2, of 3 and more; h'
  * is h without its first token; D(0) = 0 and D(c) = D(3) for c > 3. A context that was not seen leaves all to
  * the shorter one; below the single token lies 1 / (size of the vocabulary). Discounts are estimated for each
- * length from its counts of counts.
+ * length from its counts of counts; where these are too few to tell, they are 1/2, 1 and 3/2.
  *
  * Text is one stream of tokens: documents joined end to end, as a language model trained on windows sees
  * them, so a history may reach across an end of text. What lies before the stream counts as one more token,
