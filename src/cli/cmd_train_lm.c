@@ -61,7 +61,7 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--rope-base", "X", CLI_NUMBER, struct args, rope_base, "base of rotary positions (10000)"),
      .min = 1, .max = 1e12},
     {CLI_OPTION("--untied", NULL, CLI_SWITCH, struct args, untied, "output weights of their own")},
-    {CLI_OPTION("--time", "N", CLI_COUNT, struct args, time, "tokens a window (256)"), .min = 1,
+    {CLI_OPTION("--time", "N", CLI_COUNT, struct args, time, "tokens a window (256)"), .min = 0,
      .max = MODEL_CONTEXT_MAX},
     {CLI_OPTION("--batch", "N", CLI_COUNT, struct args, batch, "windows at once (16)"), .min = 1,
      .max = 65536},

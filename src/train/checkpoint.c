@@ -164,24 +164,32 @@ static enum ph_status write_file(struct stage *s, struct trainer *t, const struc
     return s->status;
 }
 
-/* Weights that are not finite must not take a good checkpoint's place. */
-static enum ph_status check_finite(struct trainer *t, struct ph_err *err)
+/* Weights of which no loss comes must not take a good checkpoint's place. Finite ones may be too large to
+ * multiply, so one window goes through the model as well. */
+static enum ph_status check_sound(struct trainer *t, struct ph_err *err)
 {
     const float *w = decoder_weights(t->decoder);
-    for (size_t i = 0; i < decoder_len(t->decoder); i++)
-        if (!isfinite(w[i]))
-            return ph_fail(err, PH_ERR_LIMIT,
-                           "step %" PRIu64 ": a weight is not a finite number, so no checkpoint is written; "
-                           "go on from the last one with a lower rate (and --adapt)",
-                           t->adamw.step);
-    return PH_OK;
+    const struct decoder_batch batch = {.batch = 1,
+                                        .time = t->params.time,
+                                        .tokens = t->inputs,
+                                        .targets = t->targets,
+                                        .weights = t->weights};
+    bool sound = true;
+    for (size_t i = 0; sound && i < decoder_len(t->decoder); i++)
+        sound = isfinite(w[i]);
+    if (sound && isfinite(decoder_evaluate(t->decoder, &batch, NULL)))
+        return PH_OK;
+    return ph_fail(err, PH_ERR_LIMIT,
+                   "step %" PRIu64 ": the weights have come apart, so no checkpoint is written; go on from "
+                   "the last one with a lower rate (and --adapt)",
+                   t->adamw.step);
 }
 
 enum ph_status trainer_save(struct trainer *t, const char *path, struct ph_err *err)
 {
     struct stage s = {.sum = CORPUS_HASH_BEGIN, .err = err};
     struct buf settings;
-    enum ph_status status = check_finite(t, err);
+    enum ph_status status = check_sound(t, err);
     if (status != PH_OK)
         return status;
     buf_init(&settings, SETTINGS_BYTES_MAX);

@@ -49,6 +49,7 @@ static const struct setting {
     ROW("seed", SIZE, seed, false),
 #undef ROW
 };
+_Static_assert(sizeof(size_t) == sizeof(uint64_t), "a SIZE is either");
 #define SETTING_COUNT (sizeof settings / sizeof *settings)
 
 static const char *const schedule_names[] = {"cosine", "wsd", "wsd-sqrt"};

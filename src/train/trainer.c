@@ -14,6 +14,7 @@
 #define WARMUP_STEPS_MAX 100u
 #define FF_MULTIPLE ((size_t)32)
 #define HEAD_DIM_WANTED ((size_t)64)
+#define TIME_WANTED ((size_t)256)
 
 /* ---- Settings */
 
@@ -22,7 +23,6 @@ void trainer_params_default(struct trainer_params *params)
     *params = (struct trainer_params){.model = {.tied = true},
                                       .batch = 16,
                                       .accumulate = 1,
-                                      .time = 256,
                                       .rate = 1e-3,
                                       .floor = -1,
                                       .warmup = UINT64_MAX,
@@ -72,12 +72,13 @@ static void choose_length(struct trainer_params *p, uint64_t windows)
 
 static enum ph_status check_params(const struct trainer_params *p, struct ph_err *err)
 {
-    if (p->batch == 0 || p->accumulate == 0 || p->time == 0)
-        return ph_fail(err, PH_ERR_ARG, "batch, accumulate and time must be at least 1");
+    if (p->batch == 0 || p->accumulate == 0)
+        return ph_fail(err, PH_ERR_ARG, "batch and accumulate must be at least 1");
     if (p->batch % ranks_count(p->ranks) != 0)
         return ph_fail(err, PH_ERR_ARG, "a batch of %zu can't be shared evenly by %u processes", p->batch,
                        ranks_count(p->ranks));
-    if (p->accumulate > UINT32_MAX / p->batch || p->batch * p->accumulate > UINT32_MAX / p->time)
+    if (p->accumulate > UINT32_MAX / p->batch ||
+        (p->time > 0 && p->batch * p->accumulate > UINT32_MAX / p->time))
         return ph_fail(err, PH_ERR_LIMIT, "a step of %zu x %zu windows of %zu tokens is too large",
                        p->accumulate, p->batch, p->time);
     if (!(p->rate >= 0) || !(p->floor <= p->rate))
@@ -208,6 +209,7 @@ static enum ph_status prepare(struct trainer *t, struct ph_err *err)
         status = import_config(t->gguf, &p->model, err);
     if (status != PH_OK)
         return status;
+    choose(&p->time, p->model.context > 0 && p->model.context < TIME_WANTED ? p->model.context : TIME_WANTED);
     choose_sizes(&p->model, p->time);
     status = mix_open(&t->mix, p, p->model.vocab, t->vocab_hash, err);
     if (status != PH_OK)

@@ -40,7 +40,7 @@ struct trainer_params {
     enum trainer_recompute recompute;
     uint64_t memory;          /* bytes that a run may take; 0: most of what is available */
     size_t batch, accumulate; /* windows a micro-batch, micro-batches a step */
-    size_t time;              /* tokens a window predicts */
+    size_t time;              /* tokens a window predicts; 0: 256, or the context where that is shorter */
     uint64_t steps;           /* in all; 0: `tokens`, or one epoch */
     uint64_t tokens;
     double rate, floor; /* of learning, peak and end; floor below 0: a tenth, or 0 where not cosine */
@@ -98,7 +98,7 @@ PH_MUST_USE enum ph_status trainer_validate(struct trainer *trainer, bool all, s
 
 /* ---- Checkpoints ---- */
 
-/* Writes a checkpoint file, atomically. PH_ERR_LIMIT: a weight is not finite. */
+/* Writes a checkpoint file, atomically. PH_ERR_LIMIT: the weights are spoilt, no loss comes of them. */
 PH_MUST_USE enum ph_status trainer_save(struct trainer *trainer, const char *path, struct ph_err *err);
 /* Goes on from a checkpoint. Settings that would make the run another one must agree: PH_ERR_ARG names the
  * first that does not. With `adapt` they may differ, but for the model's sizes and its vocabulary; data that
