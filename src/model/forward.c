@@ -49,6 +49,14 @@ static void project_low_rank(struct lane *lane, struct runner *r, size_t layer, 
     }
 }
 
+/* The caller's lane tells its watcher, who may look until this lane joins the product. */
+static void show_input(const struct lane *lane, const struct runner *r, const struct matrix *w, size_t expert,
+                       const struct act *x)
+{
+    if (r->watch.see && lane->index == 0)
+        r->watch.see(r->watch.ud, w->data, expert, x->x, x->n, x->d);
+}
+
 void forward_project(struct lane *lane, struct runner *r, size_t layer, const struct projection *projections,
                      size_t count, struct act *x)
 {
@@ -56,6 +64,7 @@ void forward_project(struct lane *lane, struct runner *r, size_t layer, const st
     for (size_t i = 0; i < count; i++) {
         const struct projection *p = &projections[i];
         struct matrix w = r->model->layers[layer].weight[p->slot];
+        show_input(lane, r, &w, p->expert, x);
         w.data = (const uint8_t *)w.data + p->expert * matrix_bytes(&w);
         matmuls[i] = (struct matmul){w, p->y, p->y_stride};
     }
@@ -584,6 +593,7 @@ static void emit(struct lane *lane, struct runner *r, size_t n)
     float *y = n == 1 ? r->rows[r->wanted[0]].logits : r->ws.logits;
     struct act xn;
     act_init(&xn, r->ws.xn, n, m->hp.n_embd, r->ws.act);
+    show_input(lane, r, &m->weight[G_OUTPUT], 0, &xn);
     tensor_matmul(lane, &m->weight[G_OUTPUT], &xn, y, n_vocab, r->phase);
     for (size_t i = 0; i < r->lora_count; i++) {
         const struct lora_pair *pair = &r->loras[i].lora->global[G_OUTPUT];

@@ -118,6 +118,7 @@ struct runner {
     struct lora_use *loras;
     size_t lora_count;
     size_t low_row_len; /* floats of ws.low a row has */
+    struct product_watch watch;
     size_t rows_max, outputs_max;
     size_t page_scratch_bytes; /* of a lane's scratch, for page pointers; the rest serves attention */
     struct workspace ws;

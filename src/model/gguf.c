@@ -645,3 +645,21 @@ uint64_t gguf_file_bytes(const struct gguf *gguf)
 {
     return gguf->map.len;
 }
+
+enum ph_status gguf_tensor_replace(struct gguf *gguf, const char *name, enum tensor_type type,
+                                   const void *data, struct ph_err *err)
+{
+    const struct tensor_format *format = tensor_format((uint32_t)type);
+    uint32_t slot = *index_slot(&gguf->tensor_index, &gguf->tensors->name, sizeof *gguf->tensors, name);
+    if (!slot)
+        return ph_fail(err, PH_ERR_ARG, "%s: there is no tensor '%.200s'", gguf->path, name);
+    struct gguf_tensor *tensor = &gguf->tensors[slot - 1];
+    uint64_t bytes;
+    if (!format || !gguf_tensor_bytes(format, tensor->n_dims, tensor->dims, &bytes))
+        return ph_fail(err, PH_ERR_ARG, "%s: tensor '%.200s' does not fit the format asked for", gguf->path,
+                       name);
+    tensor->type = type;
+    tensor->bytes = (size_t)bytes;
+    tensor->data = data;
+    return PH_OK;
+}

@@ -490,14 +490,24 @@ static enum ph_status read_network(struct model *model, struct ph_err *err)
 
 enum ph_status model_open(struct model **out, const char *path, bool vocab_only, struct ph_err *err)
 {
+    struct gguf *gguf;
+    *out = NULL;
+    enum ph_status status = gguf_open(&gguf, path, err);
+    return status == PH_OK ? model_open_gguf(out, gguf, vocab_only, err) : status;
+}
+
+enum ph_status model_open_gguf(struct model **out, struct gguf *gguf, bool vocab_only, struct ph_err *err)
+{
     *out = NULL;
     struct model *model = mem_calloc(1, sizeof *model);
-    if (!model)
-        return ph_fail(err, PH_ERR_NOMEM, "%s: no memory", path);
+    if (!model) {
+        enum ph_status failed = ph_fail(err, PH_ERR_NOMEM, "%s: no memory", gguf_path(gguf));
+        gguf_free(gguf);
+        return failed;
+    }
     arena_init(&model->arena, MODEL_ARENA_BYTES_MAX);
-    enum ph_status status = gguf_open(&model->gguf, path, err);
-    if (status == PH_OK)
-        status = vocab_create(&model->vocab, model->gguf, err);
+    model->gguf = gguf;
+    enum ph_status status = vocab_create(&model->vocab, model->gguf, err);
     if (status == PH_OK)
         status = fill_info(model, err);
     if (status == PH_OK && !vocab_only)

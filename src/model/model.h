@@ -83,6 +83,10 @@ const struct gguf_tensor *gguf_tensor_at(const struct gguf *gguf, size_t index);
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *gguf, const char *name); /* NULL: absent */
 const char *gguf_path(const struct gguf *gguf);
 uint64_t gguf_file_bytes(const struct gguf *gguf);
+/* From now on the tensor is these bytes, in another format but of the same shape; they must outlive gguf.
+ * PH_ERR_ARG: no such tensor, or its rows are no whole number of the format's blocks. */
+PH_MUST_USE enum ph_status gguf_tensor_replace(struct gguf *gguf, const char *name, enum tensor_type type,
+                                               const void *data, struct ph_err *err);
 
 /* Writing: header and tensor descriptions first, then each tensor's bytes in order of description. */
 struct gguf_writer;
@@ -119,24 +123,67 @@ const struct mixture *mixture_at(size_t index); /* NULL: no more */
 /* `part` is a tensor's name without "blk.N." and ".weight". */
 enum tensor_type mixture_type(const struct mixture *mixture, const char *part, size_t layer, size_t layers);
 
+/* The same for a tensor of a file: its own format where it is to stay (norms, routers), and where its rows
+ * do not fit the blocks the next larger format that they fit. */
+enum tensor_type mixture_tensor_type(const struct mixture *mixture, const struct gguf *gguf,
+                                     const struct gguf_tensor *tensor);
+/* Whether quantising touches the tensor at all. */
+bool quantize_is_matrix(const struct gguf_tensor *tensor);
+enum tensor_type quantize_fitting(enum tensor_type type, uint64_t cols);
+
+/* Which inputs of a matrix matter: the mean square of each over a text. (llama.cpp's importance matrix) */
+struct importance;
+
+/* `gguf` must outlive it. */
+PH_MUST_USE enum ph_status importance_create(struct importance **out, const struct gguf *gguf,
+                                             struct ph_err *err);
+/* Reads llama.cpp's files, GGUF and the older .dat. */
+PH_MUST_USE enum ph_status importance_open(struct importance **out, const char *path, struct ph_err *err);
+void importance_free(struct importance *importance);
+/* Adds rows x [n][d] that `weights`, a tensor's data (its matrix `expert`), is multiplied with; see
+ * struct product_watch. Other addresses are ignored. */
+void importance_add(void *importance, const void *weights, size_t expert, const float *x, size_t n, size_t d);
+/* What the text was, for those who read the file. */
+void importance_describe(struct importance *importance, const char *dataset, size_t chunks, size_t chunk_len);
+PH_MUST_USE enum ph_status importance_write(const struct importance *importance, const char *path,
+                                            struct ph_err *err);
+size_t importance_count(const struct importance *importance); /* tensors known of */
+/* Weights for tensor_quantize_weighted: out [matrices][cols], the mean squares, all alike where an expert
+ * saw nothing. false: nothing of use is known of the tensor. */
+bool importance_weights(const struct importance *importance, const struct gguf_tensor *tensor, float *out);
+
+/* A tensor in another format. */
+struct tensor_conversion {
+    const struct gguf *gguf; /* for messages */
+    const struct gguf_tensor *tensor;
+    enum tensor_type type;
+    const float *weights; /* [matrices][cols], see importance_weights; NULL: none */
+};
+/* Rows [first, first + rows) of all its rows to out. PH_ERR_FORMAT: a number that is not finite. */
+PH_MUST_USE enum ph_status tensor_convert(const struct tensor_conversion *conversion, struct pool *pool,
+                                          size_t first, size_t rows, void *out, struct ph_err *err);
+
 struct quantize_job {
     const char *in, *out;
     const struct mixture *mixture;
+    /* instead of the mixture's formats, which then only name the file's type; NULL: the mixture's */
+    enum tensor_type (*choose)(void *ud, const struct gguf_tensor *tensor);
+    const struct importance *importance;                       /* NULL: none */
     bool again;                                                /* take a file that is quantised already */
     unsigned threads;                                          /* 0: one a CPU */
-    void (*progress)(void *ud, uint64_t done, uint64_t total); /* bytes of `in`; may be NULL */
+    bool (*progress)(void *ud, uint64_t done, uint64_t total); /* bytes of `in`; may be NULL; false: stop */
     void *ud;
 };
 
 struct quantize_result {
-    size_t converted, kept;             /* tensors */
+    size_t converted, kept, weighted;   /* tensors; weighted: of the converted */
     uint64_t bytes_read, bytes_written; /* of tensor data */
 };
 
-/* Writes `out` with every matrix in its mixture's format (a larger one where rows do not fit its blocks) and
- * everything else as it is. `out` appears only when it is whole and may be `in`. PH_ERR_ARG: quantised
- * already; PH_ERR_FORMAT: not a GGUF file, or a weight that is not finite. Blocks; allocates a few
- * megabytes. */
+/* Writes `out` with every matrix in its mixture's format (a larger one where rows do not fit its blocks)
+ * and everything else as it is. `out` appears only when it is whole and may be `in`. PH_ERR_ARG: quantised
+ * already; PH_ERR_FORMAT: not a GGUF file, or a weight that is not finite; PH_ERR_CANCELLED: progress said
+ * so. Blocks; allocates a few megabytes. */
 PH_MUST_USE enum ph_status gguf_quantize(const struct quantize_job *job, struct quantize_result *result,
                                          struct ph_err *err);
 
@@ -247,6 +294,9 @@ struct model_info {
  * vocabulary-only file opens with `vocab_only`. */
 PH_MUST_USE enum ph_status model_open(struct model **out, const char *path, bool vocab_only,
                                       struct ph_err *err);
+/* The same of an open file, which is the model's from now on (also after a failure). */
+PH_MUST_USE enum ph_status model_open_gguf(struct model **out, struct gguf *gguf, bool vocab_only,
+                                           struct ph_err *err);
 void model_free(struct model *model);
 const struct model_info *model_info(const struct model *model);
 const struct vocab *model_vocab(const struct model *model);
@@ -264,6 +314,13 @@ void lora_free(struct lora *lora);
 struct runner;
 struct kv_seq; /* one sequence's pages */
 
+/* Sees what matrices are multiplied with: rows x [n][d] and a tensor's data (its matrix `expert`), on the
+ * caller's thread, before the product. Only to be read. */
+struct product_watch {
+    void (*see)(void *ud, const void *weights, size_t expert, const float *x, size_t n, size_t d);
+    void *ud;
+};
+
 struct runner_params {
     unsigned threads;         /* 0: one a CPU */
     const char *kernels;      /* NULL: best; see kernels_select */
@@ -276,6 +333,7 @@ struct runner_params {
     const struct lora *const *loras; /* applied to every row, with their scales */
     const float *lora_scales;
     size_t lora_count;
+    struct product_watch watch; /* see NULL: nobody looks */
 };
 
 PH_MUST_USE enum ph_status runner_create(struct runner **out, const struct model *model,
@@ -307,6 +365,43 @@ struct runner_row {
  * step (T1). Token ids are checked: PH_ERR_ARG. */
 PH_MUST_USE enum ph_status runner_step(struct runner *runner, const struct runner_row *rows, size_t count,
                                        enum phase phase, struct ph_err *err);
+
+/* ---- A text in windows, as perplexity reads it ---- Each window is read from an empty cache behind a BOS,
+ * so that all of its tokens are predicted, from BOS and what precedes them in the window. */
+struct windows;
+
+struct window_rows {
+    const float *logits;    /* [rows][n_vocab] */
+    const int32_t *targets; /* [rows] the tokens that came */
+    size_t rows, n_vocab;
+    size_t first; /* tokens of the text before these */
+};
+
+/* `len`: tokens a window, BOS included, at least 2. rows_max and outputs_max of the runner bound a step;
+ * logits of a step take at most 64 MiB. PH_ERR_UNSUPPORTED: the vocabulary has no token to begin with. */
+PH_MUST_USE enum ph_status windows_create(struct windows **out, const struct model *model,
+                                          struct runner *runner, struct kv_seq *seq, size_t len,
+                                          size_t rows_max, struct ph_err *err);
+void windows_free(struct windows *windows);
+/* Reads tokens [len - 1] behind `head` (-1: BOS); shows the logits of each step. Token `first` of the text is
+ * tokens[0]. */
+PH_MUST_USE enum ph_status windows_read(struct windows *windows, int32_t head, const int32_t *tokens,
+                                        size_t first, void (*see)(void *ud, const struct window_rows *rows),
+                                        void *ud, struct ph_err *err);
+
+/* An importance matrix of the tokens of a text, read in windows; what does not fill one is left out. */
+struct importance_job {
+    const struct model *model; /* outlives what comes out */
+    const char *dataset;       /* the text's name */
+    const int32_t *tokens;
+    size_t count, window;
+    unsigned threads;                                          /* 0: one a CPU */
+    const char *kernels;                                       /* NULL: best */
+    bool (*progress)(void *ud, uint64_t done, uint64_t total); /* tokens; may be NULL; false: stop */
+    void *ud;
+};
+PH_MUST_USE enum ph_status importance_collect(struct importance **out, const struct importance_job *job,
+                                              struct ph_err *err);
 
 /* ---- Sampling ---- */
 struct logit_bias {

@@ -1,6 +1,6 @@
-/* Quantising a file: every matrix becomes the format that a mixture names for its place, everything else is
- * copied. Rows go through memory a few megabytes at a time and are shared out over lanes, so a model of any
- * size needs little; the output takes its place only when it is whole.
+/* Quantising a file: every matrix becomes the format that a mixture (or the caller) names for its place,
+ * everything else is copied. Rows go through memory a few megabytes at a time and are shared out over
+ * lanes, so a model of any size needs little; the output takes its place only when it is whole.
  *
  * Mixtures are llama.cpp's (its llama-quantize), as data: which places get more bits than the rest. Where a
  * row is no multiple of a format's block, the next larger format with blocks of 32 takes over, else F16. */
@@ -66,7 +66,7 @@ enum tensor_type mixture_type(const struct mixture *mixture, const char *part, s
 }
 
 /* Formats with blocks of 256, and what serves rows they do not fit. */
-static enum tensor_type fitting(enum tensor_type type, uint64_t cols)
+enum tensor_type quantize_fitting(enum tensor_type type, uint64_t cols)
 {
     static const enum tensor_type narrower[][2] = {
         {TENSOR_Q2_K, TENSOR_IQ4_NL}, {TENSOR_Q3_K, TENSOR_IQ4_NL}, {TENSOR_IQ4_XS, TENSOR_IQ4_NL},
@@ -78,30 +78,30 @@ static enum tensor_type fitting(enum tensor_type type, uint64_t cols)
     return cols % tensor_format((uint32_t)type)->block_len == 0 ? type : TENSOR_F16;
 }
 
-/* Small and delicate: norms, routers, position tables, convolutions. */
-static bool is_kept(const struct gguf_tensor *t)
+/* Not what is small and delicate: norms, routers, position tables, convolutions. */
+bool quantize_is_matrix(const struct gguf_tensor *t)
 {
     static const char *const kept[] = {"_norm.",        "ffn_gate_inp.", "rope_",
                                        "position_embd", "token_types",   "ssm_"};
     size_t len = strlen(t->name);
-    if (t->n_dims < 2 || len < 7 || strcmp(t->name + len - 7, ".weight") != 0)
-        return true;
+    if (t->bytes == 0 || t->n_dims < 2 || len < 7 || strcmp(t->name + len - 7, ".weight") != 0)
+        return false;
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (strstr(t->name, kept[i]))
-            return true;
-    return false;
+            return false;
+    return true;
 }
 
 /* "blk.12.ffn_down_exps.weight" is part "ffn_down_exps" of layer 12. */
-static enum tensor_type new_type(const struct gguf *gguf, const struct gguf_tensor *t,
-                                 const struct mixture *mixture)
+enum tensor_type mixture_tensor_type(const struct mixture *mixture, const struct gguf *gguf,
+                                     const struct gguf_tensor *t)
 {
     char part[64], arch_key[96];
     size_t layer = 0;
     const char *at = t->name;
     struct gguf_string arch;
     uint64_t layers = 0;
-    if (is_kept(t) || t->bytes == 0)
+    if (!quantize_is_matrix(t))
         return t->type;
     if (gguf_get_string(gguf, "general.architecture", &arch) && arch.len < 64) {
         snprintf(arch_key, sizeof arch_key, "%.*s.block_count", (int)arch.len, arch.text);
@@ -113,35 +113,58 @@ static enum tensor_type new_type(const struct gguf *gguf, const struct gguf_tens
     at += *at == '.';
     snprintf(part, sizeof part, "%.*s", (int)strcspn(at, "."), at);
     bool is_output = strcmp(part, "token_embd") == 0 && !gguf_tensor_find(gguf, "output.weight");
-    return fitting(mixture_type(mixture, is_output ? "output" : part, layer, (size_t)layers), t->dims[0]);
+    return quantize_fitting(mixture_type(mixture, is_output ? "output" : part, layer, (size_t)layers),
+                            t->dims[0]);
 }
 
-/* ---- The work */
+/* ---- Converting rows */
 
 struct chunk {
-    const struct gguf_tensor *tensor;
-    enum tensor_type type;
-    size_t first, rows; /* of the tensor */
-    float *floats;
-    uint8_t *blocks;
+    const struct tensor_conversion *conversion;
+    size_t first, rows;
+    float *rows_of_lanes; /* [lanes][cols] */
+    uint8_t *out;
     atomic_bool bad; /* a number that is not finite */
 };
 
-static void quantize_rows(struct lane *lane, void *ud)
+static void convert_rows(struct lane *lane, void *ud)
 {
     struct chunk *c = ud;
-    size_t cols = (size_t)c->tensor->dims[0], row, end;
-    size_t from_bytes = tensor_row_bytes(c->tensor->type, cols), to_bytes = tensor_row_bytes(c->type, cols);
-    while (lane_take(lane, c->rows, 1, &row, &end)) {
-        float *x = c->floats + row * cols;
-        tensor_dequantize(c->tensor->type, (const uint8_t *)c->tensor->data + (c->first + row) * from_bytes,
-                          x, cols);
-        for (size_t i = 0; i < cols; i++)
-            if (!isfinite(x[i]))
+    const struct gguf_tensor *t = c->conversion->tensor;
+    enum tensor_type type = c->conversion->type;
+    size_t cols = (size_t)t->dims[0], matrix_rows = (size_t)t->dims[1], i, end;
+    size_t from_bytes = tensor_row_bytes(t->type, cols), to_bytes = tensor_row_bytes(type, cols);
+    float *x = c->rows_of_lanes + lane->index * cols;
+    const float *weights = c->conversion->weights;
+    while (lane_take(lane, c->rows, 1, &i, &end)) {
+        size_t row = c->first + i;
+        tensor_dequantize(t->type, (const uint8_t *)t->data + row * from_bytes, x, cols);
+        for (size_t j = 0; j < cols; j++)
+            if (!isfinite(x[j]))
                 atomic_store_explicit(&c->bad, true, memory_order_relaxed);
-        tensor_quantize(c->type, x, c->blocks + row * to_bytes, cols);
+        tensor_quantize_weighted(type, x, weights ? weights + row / matrix_rows * cols : NULL,
+                                 c->out + i * to_bytes, cols);
     }
 }
+
+enum ph_status tensor_convert(const struct tensor_conversion *conversion, struct pool *pool, size_t first,
+                              size_t rows, void *out, struct ph_err *err)
+{
+    const struct gguf_tensor *t = conversion->tensor;
+    struct chunk c = {.conversion = conversion, .first = first, .rows = rows, .out = out};
+    c.rows_of_lanes = mem_calloc(pool_lanes(pool), (size_t)t->dims[0] * sizeof *c.rows_of_lanes);
+    if (!c.rows_of_lanes)
+        return ph_fail(err, PH_ERR_NOMEM, "%s: no memory for rows of '%s'", gguf_path(conversion->gguf),
+                       t->name);
+    pool_run(pool, convert_rows, &c);
+    mem_free(c.rows_of_lanes);
+    return atomic_load(&c.bad)
+               ? ph_fail(err, PH_ERR_FORMAT, "%s: tensor '%s' holds a number that is not finite",
+                         gguf_path(conversion->gguf), t->name)
+               : PH_OK;
+}
+
+/* ---- The work */
 
 struct work {
     const struct quantize_job *job;
@@ -151,30 +174,48 @@ struct work {
     struct quantize_result *result;
 };
 
+static enum tensor_type new_type(const struct work *w, const struct gguf_tensor *t)
+{
+    return w->job->choose ? w->job->choose(w->job->ud, t) : mixture_tensor_type(w->job->mixture, w->gguf, t);
+}
+
+static enum ph_status convert_chunks(struct work *w, const struct tensor_conversion *c, size_t each,
+                                     uint8_t *blocks, struct ph_err *err)
+{
+    const struct gguf_tensor *t = c->tensor;
+    size_t cols = (size_t)t->dims[0], rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]), now;
+    enum ph_status status = PH_OK;
+    for (size_t first = 0; status == PH_OK && first < rows; first += now) {
+        now = rows - first < each ? rows - first : each;
+        status = tensor_convert(c, w->pool, first, now, blocks, err);
+        gguf_writer_data(w->writer, blocks, now * tensor_row_bytes(c->type, cols));
+        w->result->bytes_read += now * tensor_row_bytes(t->type, cols);
+        if (status == PH_OK && w->job->progress &&
+            !w->job->progress(w->job->ud, w->result->bytes_read, gguf_file_bytes(w->gguf)))
+            status = ph_fail(err, PH_ERR_CANCELLED, "%s: stopped, nothing is written", w->job->out);
+    }
+    return status;
+}
+
 static enum ph_status convert(struct work *w, const struct gguf_tensor *t, enum tensor_type type,
                               struct ph_err *err)
 {
-    size_t cols = (size_t)t->dims[0], rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]);
-    size_t most = CHUNK_FLOATS / cols + 1, each = rows < most ? rows : most;
-    struct chunk c = {.tensor = t, .type = type};
+    size_t cols = (size_t)t->dims[0], matrices = (size_t)(t->dims[2] * t->dims[3]);
+    size_t rows = (size_t)t->dims[1] * matrices, most = CHUNK_FLOATS / cols + 1;
+    size_t each = rows < most ? rows : most;
+    struct tensor_conversion c = {.gguf = w->gguf, .tensor = t, .type = type};
+    uint8_t *blocks = mem_alloc(each * tensor_row_bytes(type, cols));
+    float *weights = w->job->importance ? mem_calloc(matrices * cols, sizeof *weights) : NULL;
     enum ph_status status = PH_OK;
-    c.floats = mem_alloc(each * cols * sizeof *c.floats);
-    c.blocks = mem_alloc(each * tensor_row_bytes(type, cols));
-    if (!c.floats || !c.blocks)
+    if (!blocks || (w->job->importance && !weights))
         status = ph_fail(err, PH_ERR_NOMEM, "%s: no memory for %zu rows of '%s'", w->job->in, each, t->name);
-    for (; status == PH_OK && c.first < rows; c.first += c.rows) {
-        c.rows = rows - c.first < each ? rows - c.first : each;
-        pool_run(w->pool, quantize_rows, &c);
-        if (atomic_load(&c.bad))
-            status = ph_fail(err, PH_ERR_FORMAT, "%s: tensor '%s' holds a number that is not finite",
-                             w->job->in, t->name);
-        gguf_writer_data(w->writer, c.blocks, c.rows * tensor_row_bytes(type, cols));
-        w->result->bytes_read += c.rows * tensor_row_bytes(t->type, cols);
-        if (w->job->progress)
-            w->job->progress(w->job->ud, w->result->bytes_read, gguf_file_bytes(w->gguf));
-    }
-    mem_free(c.floats);
-    mem_free(c.blocks);
+    else if (weights && importance_weights(w->job->importance, t, weights))
+        c.weights = weights;
+    if (status == PH_OK)
+        status = convert_chunks(w, &c, each, blocks, err);
+    w->result->weighted += c.weights != NULL;
+    mem_free(blocks);
+    mem_free(weights);
     return status;
 }
 
@@ -197,7 +238,7 @@ static enum ph_status describe(struct work *w, struct ph_err *err)
 {
     for (size_t i = 0; i < gguf_tensor_count(w->gguf); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(w->gguf, i);
-        enum tensor_type type = new_type(w->gguf, t, w->job->mixture);
+        enum tensor_type type = new_type(w, t);
         if (type != t->type && !is_float(t->type) && !w->job->again)
             return ph_fail(
                 err, PH_ERR_ARG,
@@ -218,7 +259,7 @@ static enum ph_status write_all(struct work *w, struct ph_err *err)
     enum ph_status status = describe(w, err);
     for (size_t i = 0; status == PH_OK && i < gguf_tensor_count(w->gguf); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(w->gguf, i);
-        enum tensor_type type = new_type(w->gguf, t, w->job->mixture);
+        enum tensor_type type = new_type(w, t);
         if (type != t->type) {
             status = convert(w, t, type, err);
         } else {

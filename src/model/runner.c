@@ -168,6 +168,7 @@ static enum ph_status take_params(struct runner *r, const struct runner_params *
     if (r->kv.context_len > MODEL_CONTEXT_MAX)
         return ph_fail(err, PH_ERR_LIMIT, "a context of %zu tokens is more than %u", r->kv.context_len,
                        MODEL_CONTEXT_MAX);
+    r->watch = params->watch;
     r->kernels = kernels_select(params->kernels);
     if (!r->kernels)
         return ph_fail(err, PH_ERR_UNSUPPORTED, "kernels \"%s\" are unknown or cannot run on this CPU",

@@ -167,6 +167,11 @@ uint64_t corpus_identity(const struct corpus *corpus);
 /* Identifies the tokenizer in a GGUF file: its kind, pre-tokenizer, tokens, types, scores and merges. */
 uint64_t corpus_vocab_hash(const struct gguf *gguf);
 
+/* Appends the documents of a part joined end to end. PH_ERR_ARG: the part is empty, or the file was made with
+ * another vocabulary than gguf's. */
+PH_MUST_USE enum ph_status corpus_join(const char *path, const struct gguf *gguf, enum corpus_part part,
+                                       struct token_list *out, struct ph_err *err);
+
 struct corpus_writer;
 PH_MUST_USE enum ph_status corpus_writer_open(struct corpus_writer **out, const char *path,
                                               const struct corpus_params *params, struct ph_err *err);
