@@ -102,6 +102,7 @@ int cmd_train(int argc, char **argv);
 int cmd_train_tokenizer(int argc, char **argv);
 int cmd_train_data(int argc, char **argv);
 int cmd_train_lm(int argc, char **argv);
+int cmd_train_prune(int argc, char **argv);
 int cmd_train_ngram(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);

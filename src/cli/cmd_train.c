@@ -4,6 +4,7 @@ static const struct cli_command commands[] = {
     {"tokenizer", "learn a vocabulary from text", cmd_train_tokenizer},
     {"data", "texts and conversations to a token file", cmd_train_data},
     {"lm", "a language model, from token files to GGUF", cmd_train_lm},
+    {"prune", "a smaller model of what matters in one", cmd_train_prune},
     {"ngram", "an n-gram model, the baseline of language models", cmd_train_ngram},
     {NULL, NULL, NULL},
 };

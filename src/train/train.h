@@ -5,6 +5,7 @@
 #include "train/corpus.h"
 #include "train/layers.h"
 #include "train/ngram.h"
+#include "train/prune.h"
 #include "train/ranks.h"
 #include "train/trainer.h"
 

@@ -96,6 +96,19 @@ struct trainer_validation {
 PH_MUST_USE enum ph_status trainer_validate(struct trainer *trainer, bool all, struct trainer_validation *out,
                                             struct ph_err *err);
 
+/* ---- Pruning: see prune.h ---- */
+
+struct prune_params {
+    size_t heads, ff; /* that stay in each layer; 0: `keep` of them */
+    double keep;      /* share, above 0, at most 1 */
+    uint64_t windows; /* of the data, whose gradients decide */
+};
+
+/* The trainer goes on with a smaller model and fresh moments. */
+PH_MUST_USE enum ph_status trainer_prune(struct trainer *trainer, const struct prune_params *params,
+                                         void (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
+                                         struct ph_err *err);
+
 /* ---- Checkpoints ---- */
 
 /* Writes a checkpoint file, atomically. PH_ERR_LIMIT: the weights are spoilt, no loss comes of them. */

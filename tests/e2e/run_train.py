@@ -137,6 +137,34 @@ def engine_and_trainer_measure_the_same():
         pharos("perplexity", "--model", model, "--data", tokens, "--text", text, code=1)
 
 
+def what_matters_stays():
+    with tempfile.TemporaryDirectory() as folder:
+        text = write(os.path.join(folder, "text.txt"), "---\n".join(prose(seed, 60) for seed in range(150)))
+        vocabulary, tokens, model, pruned = (os.path.join(folder, name)
+                                             for name in ("v.gguf", "t.tokens", "m.gguf", "p.gguf"))
+        pharos("train", "tokenizer", text, "--out", vocabulary, "--vocab", "300")
+        pharos("train", "data", text, "--separator", "---", "--model", vocabulary, "--out", tokens, "--held-out", "0.1")
+        pharos("train", "lm", "--data", tokens, "--tokenizer", vocabulary, "--out", model, "--d", "48", "--layers", "2",
+               "--heads", "6", "--kv-heads", "3", "--ff", "128", "--batch", "8", "--time", "64", "--steps", "60",
+               "--rate", "0.005")
+        told = json.loads(pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, "--heads", "4",
+                                 "--ff", "64", "--recover", "40", "--rate", "0.002", "--batch", "8", "--time", "64",
+                                 "--windows", "32", "--json"))
+        before, after, recovered = (told[name] for name in ("before", "pruned", "recovered"))
+        assert before["heads"] == 6 and after["heads"] == recovered["heads"] == 4 and recovered["ff"] == 64, told
+        fewer = 2 * (2 * (16 + 8) * 48 + 3 * 64 * 48)  # q, k, v, o of 2 heads and their keys; 64 columns; 2 layers
+        assert before["parameters"] - after["parameters"] == fewer, told
+        assert after["bytes"] == recovered["bytes"] < before["bytes"] and told["steps"] == 40, told
+        assert before["held_out_tokens"] == recovered["held_out_tokens"] > 0, told
+        assert recovered["loss"] < after["loss"], told
+        assert recovered["loss"] < before["loss"] + 0.2 < 3, told  # an untrained one would be at 5.7
+        served = json.loads(pharos("perplexity", "--model", pruned, "--data", tokens, "--context", "64", "--json"))
+        assert abs(served["nll"] - recovered["loss"]) < 1e-3, (served, recovered)  # the engine runs it
+        pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, code=2)
+        assert "multiple" in pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, "--time", "64",
+                                    "--heads", "3", code=1)
+
+
 def wrong_input_is_named():
     with tempfile.TemporaryDirectory() as folder:
         lines = write(os.path.join(folder, "bad.jsonl"), '{"text": "fine"}\n{"text": 7}\n')
