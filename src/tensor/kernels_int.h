@@ -227,6 +227,20 @@ struct vector_kernels {
     void (*gelu)(float *x, size_t len);
     void (*softcap)(float *x, size_t len, float cap);
     void (*rope)(float *x, const float *cos_sin, size_t pairs, bool neox);
+    float (*softmax_loss)(float *logits, size_t len, size_t target, float weight);
+    void (*norm_row)(const struct norm_row *n, const float *x, float *y, float stats[2]);
+    void (*norm_row_backward)(const struct norm_row *n, const float *x, const float stats[2], const float *dy,
+                              float *dx, bool add);
+    void (*norm_columns)(const float *x, const float *stats, const float *dy, size_t rows, size_t stride,
+                         size_t len, float *dw, float *dbias);
+    void (*swiglu)(const float *gate, const float *up, float *y, size_t len);
+    void (*swiglu_backward)(const float *gate, const float *up, const float *dy, float *dgate, float *dup,
+                            size_t len);
+    void (*silu_backward)(const float *x, const float *dy, float *dx, size_t len);
+    void (*gelu_exact)(const float *x, float *y, size_t len);
+    void (*gelu_backward)(const float *x, const float *dy, float *dx, size_t len);
+    void (*rotate)(float *x, const float *cos_sin, size_t pairs, bool neox, bool back);
+    double (*sum_squares)(const float *x, size_t len);
     void (*attend)(const struct attn *attn, const float *q, size_t group, float *out, void *scratch);
     void (*attend_rows)(const struct attn *attn, size_t window, const float *q, size_t q_stride, size_t rows,
                         size_t group, float *out, size_t out_stride, void *scratch);

@@ -227,6 +227,41 @@ void tensor_softcap(const struct kernels *k, float *x, size_t len, float cap); /
  * (2i, 2i + 1). */
 void tensor_rope(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox);
 
+/* ---- Vector operations of training (not collective); outputs may be inputs ---- */
+/* -log softmax(logits)[target]; the logits become its gradient times `weight`. */
+float tensor_softmax_loss(const struct kernels *k, float *logits, size_t len, size_t target, float weight);
+
+/* A row of RMSNorm, or of LayerNorm where centred: y = (x - mean) * inverse * w + bias. stats = mean (0 in
+ * RMSNorm) and inverse. */
+struct norm_row {
+    size_t len;
+    float eps;
+    bool centred;
+    const float *w, *bias; /* bias may be NULL */
+};
+
+void tensor_norm_row(const struct kernels *k, const struct norm_row *n, const float *x, float *y,
+                     float stats[2]);
+/* dx = or, with `add`, += the gradient. */
+void tensor_norm_row_backward(const struct kernels *k, const struct norm_row *n, const float *x,
+                              const float stats[2], const float *dy, float *dx, bool add);
+/* dw [len] += sum over rows of dy (x - mean) inverse, dbias += sum of dy, in the order of the rows; either
+ * may be NULL. Rows of x and dy are `stride` apart, stats [rows][2]. */
+void tensor_norm_columns(const struct kernels *k, const float *x, const float *stats, const float *dy,
+                         size_t rows, size_t stride, size_t len, float *dw, float *dbias);
+
+void tensor_swiglu(const struct kernels *k, const float *gate, const float *up, float *y, size_t len);
+void tensor_swiglu_backward(const struct kernels *k, const float *gate, const float *up, const float *dy,
+                            float *dgate, float *dup, size_t len);
+void tensor_silu_backward(const struct kernels *k, const float *x, const float *dy, float *dx, size_t len);
+/* GELU in its tanh form, without tensor_gelu's rounding. */
+void tensor_gelu_exact(const struct kernels *k, const float *x, float *y, size_t len);
+void tensor_gelu_backward(const struct kernels *k, const float *x, const float *dy, float *dx, size_t len);
+/* tensor_rope, or with `back` its inverse. */
+void tensor_rotate(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox,
+                   bool back);
+double tensor_sum_squares(const struct kernels *k, const float *x, size_t len); /* in double */
+
 /* ---- Attention over a paged KV cache (not collective) ---- */
 /* One KV head, one group of query heads that share it, one query position. Keys and values lie in pages of
  * `page_len` positions: page p holds k [page_len][head_dim_k] then is found at k_pages[p] (v likewise,

@@ -83,6 +83,66 @@ void tensor_rope(const struct kernels *k, float *x, const float *cos_sin, size_t
     k->vector->rope(x, cos_sin, pairs, neox);
 }
 
+float tensor_softmax_loss(const struct kernels *k, float *logits, size_t len, size_t target, float weight)
+{
+    return k->vector->softmax_loss(logits, len, target, weight);
+}
+
+void tensor_norm_row(const struct kernels *k, const struct norm_row *n, const float *x, float *y,
+                     float stats[2])
+{
+    k->vector->norm_row(n, x, y, stats);
+}
+
+void tensor_norm_row_backward(const struct kernels *k, const struct norm_row *n, const float *x,
+                              const float stats[2], const float *dy, float *dx, bool add)
+{
+    k->vector->norm_row_backward(n, x, stats, dy, dx, add);
+}
+
+void tensor_norm_columns(const struct kernels *k, const float *x, const float *stats, const float *dy,
+                         size_t rows, size_t stride, size_t len, float *dw, float *dbias)
+{
+    k->vector->norm_columns(x, stats, dy, rows, stride, len, dw, dbias);
+}
+
+void tensor_swiglu(const struct kernels *k, const float *gate, const float *up, float *y, size_t len)
+{
+    k->vector->swiglu(gate, up, y, len);
+}
+
+void tensor_swiglu_backward(const struct kernels *k, const float *gate, const float *up, const float *dy,
+                            float *dgate, float *dup, size_t len)
+{
+    k->vector->swiglu_backward(gate, up, dy, dgate, dup, len);
+}
+
+void tensor_silu_backward(const struct kernels *k, const float *x, const float *dy, float *dx, size_t len)
+{
+    k->vector->silu_backward(x, dy, dx, len);
+}
+
+void tensor_gelu_exact(const struct kernels *k, const float *x, float *y, size_t len)
+{
+    k->vector->gelu_exact(x, y, len);
+}
+
+void tensor_gelu_backward(const struct kernels *k, const float *x, const float *dy, float *dx, size_t len)
+{
+    k->vector->gelu_backward(x, dy, dx, len);
+}
+
+void tensor_rotate(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox,
+                   bool back)
+{
+    k->vector->rotate(x, cos_sin, pairs, neox, back);
+}
+
+double tensor_sum_squares(const struct kernels *k, const float *x, size_t len)
+{
+    return k->vector->sum_squares(x, len);
+}
+
 void tensor_attend(const struct kernels *k, const struct attn *attn, const float *q, size_t group, float *out,
                    void *scratch)
 {

@@ -19,3 +19,62 @@ static inline void vector_store_f16(uint16_t *p, vf v)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
+
+static inline __m256i lanes_under(size_t len)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)len), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline vf load_part(const float *p, size_t len)
+{
+    return _mm256_maskload_ps(p, lanes_under(len));
+}
+
+static inline void store_part(float *p, vf v, size_t len)
+{
+    _mm256_maskstore_ps(p, lanes_under(len), v);
+}
+
+static inline vf max_of(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+static inline vf min_of(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+
+static inline float fold_sum(vf v)
+{
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+static inline float fold_max(vf v)
+{
+    __m128 top = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+    return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+}
+
+static inline vf times_power(vf v, vi k)
+{
+    return plain_times_power(v, k);
+}
+
+static inline vf vector_swap(vf v)
+{
+    return _mm256_permute_ps(v, 0xb1);
+}
+
+static inline vf vector_even(vf v)
+{
+    return _mm256_moveldup_ps(v);
+}
+
+static inline vf vector_odd(vf v)
+{
+    return _mm256_movehdup_ps(v);
+}

@@ -6,9 +6,13 @@
  *   vector_fma(a, b, c)   a * b + c, fused where the set can
  *   vector_load_f16(p)    VECTOR_LEN halves to floats
  *   vector_store_f16(p, v)
+ *   vector_swap(v)        neighbours changed: 1 0 3 2 ..
+ *   vector_even(v), vector_odd(v)   0 0 2 2 .., 1 1 3 3 ..
+ *   load_part, store_part, max_of, min_of, fold_sum, fold_max, times_power
+ *                         as the plain_* below, which it may name
  *
  * Sums run in several accumulators that are folded in a fixed order, so a result depends on the length and
- * the values only. A tail shorter than a vector is worked on in a zero-padded copy. */
+ * the values only. A tail shorter than a vector is worked on with zeros for what is not there. */
 #include <math.h>
 #include <string.h>
 
@@ -23,6 +27,16 @@ typedef float vf_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_a
 static inline vf vector_fma(vf a, vf b, vf c);
 static inline vf vector_load_f16(const uint16_t *p);
 static inline void vector_store_f16(uint16_t *p, vf v);
+static inline vf vector_swap(vf v);
+static inline vf vector_even(vf v);
+static inline vf vector_odd(vf v);
+static inline vf load_part(const float *p, size_t len);
+static inline void store_part(float *p, vf v, size_t len);
+static inline vf max_of(vf a, vf b);
+static inline vf min_of(vf a, vf b);
+static inline float fold_sum(vf v);
+static inline float fold_max(vf v);
+static inline vf times_power(vf v, vi k);
 
 static inline vf load(const float *p)
 {
@@ -32,20 +46,6 @@ static inline vf load(const float *p)
 static inline void store(float *p, vf v)
 {
     *(vf_any *)(void *)p = v;
-}
-
-static inline vf load_part(const float *p, size_t len)
-{
-    float full[VECTOR_LEN] = {0};
-    memcpy(full, p, len * sizeof *p);
-    return load(full);
-}
-
-static inline void store_part(float *p, vf v, size_t len)
-{
-    float full[VECTOR_LEN];
-    store(full, v);
-    memcpy(p, full, len * sizeof *p);
 }
 
 static inline vf splat(float v)
@@ -58,17 +58,33 @@ static inline vf select(vi mask, vf yes, vf no)
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
 
-static inline vf max_of(vf a, vf b)
+/* ---- What a set may do better, in plain C; the same bits either way ---- */
+
+static inline vf plain_load_part(const float *p, size_t len)
+{
+    float full[VECTOR_LEN] = {0};
+    memcpy(full, p, len * sizeof *p);
+    return load(full);
+}
+
+static inline void plain_store_part(float *p, vf v, size_t len)
+{
+    float full[VECTOR_LEN];
+    store(full, v);
+    memcpy(p, full, len * sizeof *p);
+}
+
+static inline vf plain_max(vf a, vf b)
 {
     return select(a > b, a, b);
 }
 
-static inline vf min_of(vf a, vf b)
+static inline vf plain_min(vf a, vf b)
 {
     return select(a < b, a, b);
 }
 
-static inline float fold_sum(vf v)
+static inline float plain_fold_sum(vf v)
 {
     float part[VECTOR_LEN];
     store(part, v);
@@ -78,7 +94,7 @@ static inline float fold_sum(vf v)
     return part[0];
 }
 
-static inline float fold_max(vf v)
+static inline float plain_fold_max(vf v)
 {
     float part[VECTOR_LEN];
     store(part, v);
@@ -86,6 +102,13 @@ static inline float fold_max(vf v)
         for (size_t i = 0; i < half; i++)
             part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
     return part[0];
+}
+
+/* v * 2^k in two steps, so that the ends of the range become 0 and infinity by themselves */
+static inline vf plain_times_power(vf v, vi k)
+{
+    vi half = k >> 1;
+    return v * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);
 }
 
 /* ---- exp: 2^k * e^r with |r| <= ln 2 / 2, e^r by its Taylor polynomial of degree 7 (error 4e-9) ---- */
@@ -108,8 +131,7 @@ static inline vf exp_of(vf x)
     p = vector_fma(p, r, splat(0.5f));
     p = vector_fma(p, r, splat(1.0f));
     p = vector_fma(p, r, splat(1.0f));
-    vi half = k >> 1; /* in two steps, so that the ends of the range become 0 and infinity by themselves */
-    return p * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);
+    return times_power(p, k);
 }
 
 static inline vf silu_of(vf x)
@@ -630,6 +652,7 @@ static void vector_attend(const struct attn *a, const float *q, size_t group, fl
 }
 
 #include "tensor/attend_body.h"
+#include "tensor/learn_body.h"
 
 const struct vector_kernels VECTOR_TABLE = {
     .dot = vector_dot,
@@ -647,6 +670,17 @@ const struct vector_kernels VECTOR_TABLE = {
     .gelu = vector_gelu,
     .softcap = vector_softcap,
     .rope = vector_rope,
+    .softmax_loss = learn_softmax_loss,
+    .norm_row = learn_norm_row,
+    .norm_row_backward = learn_norm_row_backward,
+    .norm_columns = learn_norm_columns,
+    .swiglu = learn_swiglu,
+    .swiglu_backward = learn_swiglu_backward,
+    .silu_backward = learn_silu_backward,
+    .gelu_exact = learn_gelu,
+    .gelu_backward = learn_gelu_backward,
+    .rotate = learn_rotate,
+    .sum_squares = learn_sum_squares,
     .attend = vector_attend,
     .attend_rows = vector_attend_rows,
     .to_f16 = vector_to_f16,

@@ -19,3 +19,53 @@ static inline void vector_store_f16(uint16_t *p, vf v)
     for (size_t i = 0; i < VECTOR_LEN; i++)
         p[i] = tensor_f32_to_f16(v[i]);
 }
+
+static inline vf load_part(const float *p, size_t len)
+{
+    return plain_load_part(p, len);
+}
+
+static inline void store_part(float *p, vf v, size_t len)
+{
+    plain_store_part(p, v, len);
+}
+
+static inline vf max_of(vf a, vf b)
+{
+    return plain_max(a, b);
+}
+
+static inline vf min_of(vf a, vf b)
+{
+    return plain_min(a, b);
+}
+
+static inline float fold_sum(vf v)
+{
+    return plain_fold_sum(v);
+}
+
+static inline float fold_max(vf v)
+{
+    return plain_fold_max(v);
+}
+
+static inline vf times_power(vf v, vi k)
+{
+    return plain_times_power(v, k);
+}
+
+static inline vf vector_swap(vf v)
+{
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2);
+}
+
+static inline vf vector_even(vf v)
+{
+    return __builtin_shufflevector(v, v, 0, 0, 2, 2);
+}
+
+static inline vf vector_odd(vf v)
+{
+    return __builtin_shufflevector(v, v, 1, 1, 3, 3);
+}

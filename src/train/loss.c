@@ -1,9 +1,7 @@
 /* The output layer fused with its loss, weights of rows, ranking losses.
  *
  * Output. For a chunk of rows: logits = x w^T; each row's softmax in place; minus the target's one, times the
- * row's weight, is the logits' gradient, from which dx and dw follow by two products. The log of the sum of
- * exponentials is read off the greatest logit: it is max - log(softmax at max), where softmax at max is never
- * below 1 / vocab. */
+ * row's weight, is the logits' gradient, from which dx and dw follow by two products. */
 #include <math.h>
 
 #include "train/train_int.h"
@@ -16,21 +14,6 @@ size_t output_scratch_bytes(size_t vocab, size_t d, size_t rows)
            align_bytes(least(rows, CHUNK_ROWS) * vocab * sizeof(float));
 }
 
-/* Returns the row's loss and turns its logits into their gradient. */
-static float row_loss(const struct kernels *kernels, float *logits, size_t vocab, size_t target, float weight)
-{
-    size_t top = 0;
-    float wanted = logits[target], greatest;
-    for (size_t i = 1; i < vocab; i++)
-        top = logits[i] > logits[top] ? i : top;
-    greatest = logits[top];
-    tensor_softmax(kernels, logits, vocab);
-    float loss = greatest - wanted - logf(logits[top]);
-    logits[target] -= 1;
-    tensor_scale(kernels, logits, weight, vocab);
-    return loss;
-}
-
 static void losses_of_rows(struct lane *lane, float *logits, size_t vocab, const int32_t *targets,
                            const float *weights, size_t rows, float *losses)
 {
@@ -40,7 +23,7 @@ static void losses_of_rows(struct lane *lane, float *logits, size_t vocab, const
             float *row = logits + r * vocab;
             losses[r] = 0;
             if (weights[r] != 0)
-                losses[r] = row_loss(lane->kernels, row, vocab, (size_t)targets[r], weights[r]);
+                losses[r] = tensor_softmax_loss(lane->kernels, row, vocab, (size_t)targets[r], weights[r]);
             for (size_t i = 0; weights[r] == 0 && i < vocab; i++)
                 row[i] = 0;
         }

@@ -48,9 +48,8 @@ double gradient_norm(struct lane *lane, const float *g, size_t len, void *scratc
     size_t pieces = (len + NORM_PIECE - 1) / NORM_PIECE, first, end;
     double *sums = scratch, total = 0;
     while (lane_take(lane, pieces, 1, &first, &end)) {
-        sums[first] = 0;
-        for (size_t i = first * NORM_PIECE; i < least(len, end * NORM_PIECE); i++)
-            sums[first] += (double)g[i] * (double)g[i];
+        size_t from = first * NORM_PIECE;
+        sums[first] = tensor_sum_squares(lane->kernels, g + from, least(NORM_PIECE, len - from));
     }
     lane_barrier(lane);
     for (size_t p = 0; p < pieces; p++)

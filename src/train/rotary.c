@@ -15,33 +15,23 @@ void rotary_table(float *table, size_t time, size_t head_dim, double base)
     }
 }
 
-static void rotate(const struct rotary *r, const float *angles, float way, float *head)
-{
-    size_t pairs = r->head_dim / 2, step = r->neox ? 1 : 2, apart = r->neox ? pairs : 1;
-    for (size_t i = 0; i < pairs; i++) {
-        float *a = head + i * step, *b = a + apart, c = angles[2 * i], s = way * angles[2 * i + 1];
-        float x = *a, y = *b;
-        *a = x * c - y * s;
-        *b = x * s + y * c;
-    }
-}
-
-static void rotate_rows(struct lane *lane, const struct rotary *r, float way, float *x, size_t rows)
+static void rotate_rows(struct lane *lane, const struct rotary *r, bool back, float *x, size_t rows)
 {
     size_t first, end, width = r->heads * r->head_dim;
     while (lane_take(lane, rows, rows_at_once(width), &first, &end))
         for (size_t row = first; row < end; row++)
             for (size_t h = 0; h < r->heads; h++)
-                rotate(r, r->table + row % r->time * r->head_dim, way, x + row * width + h * r->head_dim);
+                tensor_rotate(lane->kernels, x + row * width + h * r->head_dim,
+                              r->table + row % r->time * r->head_dim, r->head_dim / 2, r->neox, back);
     lane_barrier(lane);
 }
 
 void rotary_forward(struct lane *lane, const struct rotary *r, float *x, size_t rows)
 {
-    rotate_rows(lane, r, 1, x, rows);
+    rotate_rows(lane, r, false, x, rows);
 }
 
 void rotary_backward(struct lane *lane, const struct rotary *r, float *dx, size_t rows)
 {
-    rotate_rows(lane, r, -1, dx, rows);
+    rotate_rows(lane, r, true, dx, rows);
 }

@@ -344,11 +344,11 @@ static void reference_output(const struct layer_case *c, double *const *x, doubl
         .out_len = (b) * (t) * (h) * (hd), .batch = (b), .time = (t), .heads = (h), .kv_heads = (kv), \
         .head_dim = (hd), .flag = (causal)                                                            \
     }
-#define ROTARY_CASE(label, neox)                                                                   \
+#define ROTARY_CASE(label, hd, neox)                                                               \
     {                                                                                              \
         .name = label, .run = run_rotary, .reference = reference_of_rotary, .arrays = 1,           \
-        .len = {BATCH * 7 * 18}, .out_len = BATCH * 7 * 18, .batch = BATCH, .time = 7, .heads = 3, \
-        .head_dim = 6, .flag = (neox)                                                              \
+        .len = {BATCH * 7 * 3 * (hd)}, .out_len = BATCH * 7 * 3 * (hd), .batch = BATCH, .time = 7, \
+        .heads = 3, .head_dim = (hd), .flag = (neox)                                               \
     }
 #define NORM_CASE(label, rows, d, is_centred, bits)                                                     \
     {                                                                                                   \
@@ -399,8 +399,9 @@ static const struct layer_case cases[] = {
     NORM_CASE("RMSNorm, input added to", 3, 33, false, 3),
     NORM_CASE("LayerNorm", 14, 19, true, 6),
     NORM_CASE("LayerNorm, one row, input added to", 1, 18, true, 7),
-    ROTARY_CASE("rotary, interleaved", false),
-    ROTARY_CASE("rotary, NeoX", true),
+    ROTARY_CASE("rotary, interleaved", 6, false),
+    ROTARY_CASE("rotary, interleaved, wide heads", 44, false),
+    ROTARY_CASE("rotary, NeoX", 6, true),
     ATTENTION_CASE("causal attention", 2, 7, 3, 3, 6, true),
     ATTENTION_CASE("causal attention, heads shared", 2, 7, 3, 1, 6, true),
     ATTENTION_CASE("causal attention of one position", 2, 1, 4, 2, 5, true),
@@ -503,7 +504,7 @@ static void run_trial_on(struct trial *t, const struct layer_case *c, unsigned l
     }
     fill_random(99, 1, t->dy, NULL, c->out_len);
     fill_tokens(t->tokens, ROWS_MAX);
-    rotary_table(t->table, 7, 6, 100);
+    rotary_table(t->table, 7, c->run == run_rotary ? c->head_dim : 2, 100);
     t->scratch = mem_alloc_aligned(64, 1 << 20);
     assert_int_equal(pool_create(&pool, lanes, 0, kernels_select(set), NULL), PH_OK);
     pool_run(pool, c->run, t);
