@@ -12,6 +12,9 @@ void process_keep_on_bad_writes(void);
 /* Whether the reader of standard output has gone, as in `pharos complete ... | head -1`. */
 bool process_stdout_is_deaf(void);
 
+/* How many columns the terminal behind a descriptor has; 0: it is none, or does not say. */
+unsigned process_terminal_columns(int fd);
+
 /* From now on SIGINT and SIGTERM are remembered instead of ending the process; the second one ends it. */
 void process_catch_stop(void);
 bool process_stop_asked(void);

@@ -19,13 +19,14 @@
 #define REDRAW_NS 200000000u
 #define NS_PER_S 1e9
 #define PATH_BYTES_MAX 4096
+#define LINE_BYTES_MAX 512
 #define WHOLE 9007199254740992.0
 
 struct args {
     const char *config, *tokenizer, *init, *out, *name, *type;
     struct cli_list data;
     size_t d, layers, heads, kv_heads, head_dim, ff, context, batch, accumulate, time, steps, tokens, warmup,
-        seed, validation_windows, validate_every, checkpoint_every, cool_now, threads, memory;
+        seed, validation_windows, validate_every, checkpoint_every, export_every, cool_now, threads, memory;
     double rope_base, rate, floor, cooldown, decay, beta1, beta2, eps, clip, checkpoint_minutes, log_seconds;
     int schedule, recompute;
     bool untied, muon, bf16, adapt, json;
@@ -120,6 +121,9 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--checkpoint-minutes", "X", CLI_NUMBER, struct args, checkpoint_minutes,
                 "minutes between checkpoints, 0: by steps only (5)"),
      .min = 0, .max = 1e6},
+    {CLI_OPTION("--export-every", "N", CLI_COUNT, struct args, export_every,
+                "steps between model files on the way, 0: at the end only (0)"),
+     .min = 0, .max = WHOLE},
     {CLI_OPTION("--log-seconds", "X", CLI_NUMBER, struct args, log_seconds,
                 "seconds between lines where stderr is no terminal (10)"),
      .min = 0, .max = 1e6},
@@ -154,6 +158,8 @@ struct job {
     char dir[PATH_BYTES_MAX], name[PATH_BYTES_MAX];
     double peak;                          /* FLOP/s of the products' kind */
     struct trainer_validation validation; /* the last one */
+    double losses;                        /* of the steps since the last line that stays */
+    uint64_t loss_count;
     bool terminal, drawn;
     uint64_t shown_ns;
 };
@@ -277,6 +283,7 @@ static enum ph_status name_outputs(struct job *job, struct ph_err *err)
                                    .name = a->name ? a->name : job->name,
                                    .validate_every = a->validate_every,
                                    .checkpoint_every = a->checkpoint_every,
+                                   .export_every = a->export_every,
                                    .checkpoint_minutes = a->checkpoint_minutes,
                                    .cool_now = a->cool_now,
                                    .adapt = a->adapt};
@@ -304,49 +311,64 @@ static bool on_stop(void *ud)
     return process_stop_asked();
 }
 
-static void print_duration(double seconds)
+static void put_duration(struct buf *out, double seconds)
 {
     if (seconds < 100)
-        fprintf(stderr, "%.0f s", seconds);
+        buf_printf(out, "%.0f s", seconds);
     else if (seconds < 6000)
-        fprintf(stderr, "%.0f min", seconds / 60);
+        buf_printf(out, "%.0f min", seconds / 60);
     else
-        fprintf(stderr, "%.0f h %02.0f min", floor(seconds / 3600), floor(fmod(seconds, 3600) / 60));
+        buf_printf(out, "%.0f h %02.0f min", floor(seconds / 3600), floor(fmod(seconds, 3600) / 60));
 }
 
-static void print_line(struct job *job, const struct run_report *r)
+/* What matters most comes first: a narrow terminal cuts the end. */
+static void put_line(struct job *job, const struct run_report *r, struct buf *out)
 {
     uint64_t end = trainer_step_end(job->trainer);
-    fprintf(stderr, "step %llu/%llu %.1f %%  loss %.4f", (unsigned long long)r->step.step,
-            (unsigned long long)end, 100 * (double)r->step.step / (double)end, r->step.loss);
+    buf_printf(out, "step %llu/%llu %.1f %%  loss %.4f", (unsigned long long)r->step.step,
+               (unsigned long long)end, 100 * (double)r->step.step / (double)end,
+               job->losses / (double)job->loss_count);
     if (job->validation.windows)
-        fprintf(stderr, "  held out %.4f, %.4f bit/byte", job->validation.loss,
-                job->validation.bits_per_byte);
-    fprintf(stderr, "  rate %.3g  norm %.3g  %.0f tok/s", r->step.rate, r->step.norm, r->tokens_per_s);
+        buf_printf(out, "  held out %.4f, %.4f bit/byte", job->validation.loss,
+                   job->validation.bits_per_byte);
+    buf_puts(out, "  ");
+    put_duration(out, r->left_s);
+    buf_printf(out, " left  %.0f tok/s", r->tokens_per_s);
     if (job->peak > 0)
-        fprintf(stderr, ", %.0f %% of peak",
-                100 * r->tokens_per_s * trainer_flops_per_token(job->trainer) / job->peak);
-    fputs("  ", stderr);
-    print_duration(r->left_s);
-    fputs(" left", stderr);
+        buf_printf(out, ", %.0f %% of peak",
+                   100 * r->tokens_per_s * trainer_flops_per_token(job->trainer) / job->peak);
+    buf_printf(out, "  rate %.3g  norm %.3g", r->step.rate, r->step.norm);
 }
 
+/* On a terminal one line is drawn over and over, but lines of validations stay. A line's loss is the mean of
+ * the steps since the last one. */
 static void on_step(void *ud, const struct run_report *r)
 {
     struct job *job = ud;
     uint64_t now = uv_hrtime();
     bool last = r->step.step == trainer_step_end(job->trainer);
     double wait_ns = job->terminal ? REDRAW_NS : job->args.log_seconds * NS_PER_S;
+    job->losses += r->step.loss;
+    job->loss_count++;
     if (r->validation)
         job->validation = *r->validation;
     if (!last && !r->validation && job->shown_ns && (double)(now - job->shown_ns) < wait_ns)
         return;
-    job->shown_ns = now;
+    struct buf line;
+    buf_init(&line, LINE_BYTES_MAX);
+    put_line(job, r, &line);
     wipe(job);
-    print_line(job, r);
-    job->drawn = job->terminal && !r->validation && !last; /* lines of validations stay */
-    fputs(job->drawn ? "" : "\n", stderr);
+    job->drawn = job->terminal && !r->validation && !last;
+    unsigned columns = process_terminal_columns(STDERR_FILENO);
+    int most = job->drawn && columns > 1 ? (int)columns - 1 : LINE_BYTES_MAX;
+    fprintf(stderr, "%.*s%s", most, line.data ? line.data : "", job->drawn ? "" : "\n");
     fflush(stderr);
+    buf_release(&line);
+    if (!job->drawn) {
+        job->losses = 0;
+        job->loss_count = 0;
+    }
+    job->shown_ns = now;
 }
 
 static void introduce(struct job *job)

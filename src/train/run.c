@@ -190,6 +190,30 @@ static void save_if_due(struct run *run)
     }
 }
 
+/* ---- The model file */
+
+static enum ph_status write_model(struct run *run, struct ph_err *err)
+{
+    const struct mixture *type = run->params->type;
+    struct quantize_result ignored;
+    enum ph_status status = trainer_export(run->trainer, run->model_path, run->params->name, err);
+    if (status != PH_OK || !type || type->main == TENSOR_F32)
+        return status;
+    const struct quantize_job job = {.in = run->model_path,
+                                     .out = run->model_path,
+                                     .mixture = type,
+                                     .threads = pool_lanes(run->trainer->pool)};
+    return gguf_quantize(&job, &ignored, err);
+}
+
+static void write_model_if_due(struct run *run)
+{
+    struct ph_err err;
+    if (is_first(run) && is_due(run->params->export_every, trainer_step_at(run->trainer)) &&
+        write_model(run, &err) != PH_OK)
+        note(run, err.message);
+}
+
 /* ---- Steps */
 
 static void draw(struct run *run)
@@ -257,8 +281,10 @@ static enum ph_status all_steps(struct run *run, struct ph_err *err)
             break;
         }
         status = one_step(run, err);
-        if (status == PH_OK)
+        if (status == PH_OK) {
             save_if_due(run);
+            write_model_if_due(run);
+        }
     }
     if (status == PH_OK && run->saved_step != trainer_step_at(run->trainer))
         status = save(run, err);
@@ -266,17 +292,6 @@ static enum ph_status all_steps(struct run *run, struct ph_err *err)
 }
 
 /* ---- The end */
-
-static enum ph_status export(struct run *run, struct ph_err *err) {
-    const struct mixture *type = run->params->type; struct quantize_result ignored;
-    enum ph_status status = trainer_export(run->trainer, run->model_path, run->params->name, err);
-    if (status != PH_OK || !type || type->main == TENSOR_F32) return status;
-    const struct quantize_job job = {.in = run->model_path,
-                                     .out = run->model_path,
-                                     .mixture = type,
-                                     .threads = pool_lanes(run->trainer->pool)};
-    return gguf_quantize(&job, &ignored, err);
-}
 
 static enum ph_status train(struct run *run, struct ph_err *err)
 {
@@ -292,11 +307,13 @@ static enum ph_status train(struct run *run, struct ph_err *err)
         status = all_steps(run, err);
     run->result->ended_at = trainer_step_at(run->trainer);
     if (status == PH_OK && !run->result->stopped)
+        note(run, "measuring on everything that is held out");
+    if (status == PH_OK && !run->result->stopped)
         status = trainer_validate(run->trainer, true, &run->result->validation, err);
     if (!is_first(run))
         return status;
     if (status == PH_OK && !run->result->stopped)
-        status = export(run, err);
+        status = write_model(run, err);
     curve_close(&run->curve);
     draw(run);
     return status;

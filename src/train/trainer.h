@@ -133,6 +133,7 @@ struct run_params {
     const char *name;                          /* general.name */
     const struct mixture *type;                /* NULL or F32: as trained */
     uint64_t validate_every, checkpoint_every; /* steps; 0: at the end only */
+    uint64_t export_every;                     /* model files on the way; 0: at the end only */
     double checkpoint_minutes;                 /* 0: by steps only */
     uint64_t cool_now;                         /* steps to cool down over, from here on; 0: as planned */
     bool adapt;                                /* see trainer_load */
