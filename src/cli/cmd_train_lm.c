@@ -113,7 +113,7 @@ static const struct cli_option options[] = {
                 "steps between validations (250)"),
      .min = 0, .max = WHOLE},
     {CLI_OPTION("--validation-windows", "N", CLI_COUNT, struct args, validation_windows,
-                "held-out windows of each (64)"),
+                "held-out windows of each; 0: none, nor all of them at the end (64)"),
      .min = 0, .max = 1 << 20},
     {CLI_OPTION("--checkpoint-every", "N", CLI_COUNT, struct args, checkpoint_every,
                 "steps between checkpoints, 0: by time only (0)"),
@@ -432,7 +432,7 @@ static void report_text(const struct job *job, double seconds)
         printf("held out   loss %.4f, perplexity %.3f, %.4f bits a byte, on all %llu tokens\n",
                r->validation.loss, exp(r->validation.loss), r->validation.bits_per_byte,
                (unsigned long long)r->validation.tokens);
-    else
+    else if (job->args.validation_windows > 0)
         printf("held out   nothing is; pharos train data --held-out keeps a share for validation\n");
     if (job->run.model)
         printf("model      %s\n", job->run.model);

@@ -306,10 +306,10 @@ static enum ph_status train(struct run *run, struct ph_err *err)
     if (status == PH_OK)
         status = all_steps(run, err);
     run->result->ended_at = trainer_step_at(run->trainer);
-    if (status == PH_OK && !run->result->stopped)
+    if (status == PH_OK && !run->result->stopped && trainer_params(run->trainer)->validation_windows > 0) {
         note(run, "measuring on everything that is held out");
-    if (status == PH_OK && !run->result->stopped)
         status = trainer_validate(run->trainer, true, &run->result->validation, err);
+    }
     if (!is_first(run))
         return status;
     if (status == PH_OK && !run->result->stopped)

@@ -41,12 +41,21 @@ static void choose(size_t *size, size_t wanted)
         *size = wanted;
 }
 
+/* Heads of about 64, an even number of elements each. */
+static size_t heads_for(size_t d)
+{
+    size_t heads = d > HEAD_DIM_WANTED ? d / HEAD_DIM_WANTED : 1;
+    while (heads > 1 && (d % heads != 0 || d / heads % 2 != 0))
+        heads--;
+    return heads;
+}
+
 /* 256 wide, 6 layers, heads of 64, a SwiGLU of 8/3 the width, a context of one window. */
 static void choose_sizes(struct decoder_config *c, size_t time)
 {
     choose(&c->d, 256);
     choose(&c->layers, 6);
-    choose(&c->heads, c->d > HEAD_DIM_WANTED ? c->d / HEAD_DIM_WANTED : 1);
+    choose(&c->heads, heads_for(c->d));
     choose(&c->kv_heads, c->heads);
     choose(&c->ff, (c->d * 8 / 3 + FF_MULTIPLE - 1) / FF_MULTIPLE * FF_MULTIPLE);
     choose(&c->context, time);

@@ -274,6 +274,49 @@ static void a_killed_writer_leaves_a_whole_file(void **state)
     free(version);
 }
 
+static void directories_are_made_once_and_strays_go(void **state)
+{
+    const struct fixture *f = *state;
+    char dir[160], path[200];
+    struct ph_err err;
+    snprintf(dir, sizeof dir, "%s/new", f->dir);
+    assert_int_equal(file_make_dir(dir, &err), PH_OK);
+    assert_int_equal(file_make_dir(dir, &err), PH_OK);
+    snprintf(path, sizeof path, "%s/.pharos-tmp-1", dir);
+    assert_int_equal(file_write_atomic(path, "x", 1, 0644, &err), PH_OK);
+    snprintf(path, sizeof path, "%s/kept", dir);
+    assert_int_equal(file_write_atomic(path, "x", 1, 0644, &err), PH_OK);
+    file_remove_strays(dir);
+    assert_int_equal(file_make_dir(path, &err), PH_ERR_ARG);
+    assert_non_null(strstr(err.message, "no directory"));
+    assert_int_equal(empty_dir(dir), 1);
+    rmdir(dir);
+    snprintf(dir, sizeof dir, "%s/no/way", f->dir);
+    assert_int_equal(file_make_dir(dir, &err), PH_ERR_NOTFOUND);
+    file_remove_strays(dir); /* nothing there, nothing to do */
+}
+
+static void a_lock_is_one_process_s(void **state)
+{
+    const struct fixture *f = *state;
+    int lock, other, code;
+    struct ph_err err;
+    assert_int_equal(file_lock(f->path, &lock, &err), PH_OK);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(file_lock(f->path, &other, &err) == PH_ERR_BUSY && other == -1 ? 0 : 1);
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(code, 0);
+    file_unlock(lock);
+    child = fork();
+    if (child == 0)
+        _exit(file_lock(f->path, &other, &err) == PH_OK ? 0 : 1);
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(code, 0);
+    file_unlock(-1);
+    assert_int_equal(file_lock("/no/such/place/lock", &lock, &err), PH_ERR_NOTFOUND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +328,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_failed_write_leaves_the_old_content_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_that_cannot_begin_or_end_says_why, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_a_whole_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(directories_are_made_once_and_strays_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lock_is_one_process_s, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -342,6 +342,37 @@ static void what_can_not_be_trained_is_said(void **state)
     t->sources[0].path = t->data[0];
 }
 
+static void sizes_left_out_are_chosen(void **state)
+{
+    struct training *t = *state;
+    const size_t rows[][3] = {{2, 1, 32}, {64, 1, 192}, {100, 1, 288}, {288, 4, 768}, {320, 5, 864}};
+    struct pool *pool = training_pool(1);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct trainer_params p = training_params(t);
+        p.model = (struct decoder_config){.d = rows[i][0], .layers = 1};
+        struct trainer *trainer = training_start(&p, pool);
+        const struct trainer_params *chosen = trainer_params(trainer);
+        assert_int_equal(chosen->model.heads, rows[i][1]);
+        assert_int_equal(chosen->model.kv_heads, rows[i][1]);
+        assert_int_equal(chosen->model.head_dim, rows[i][0] / rows[i][1]);
+        assert_int_equal(chosen->model.ff, rows[i][2]);
+        assert_int_equal(chosen->model.context, p.time);
+        assert_int_equal(chosen->warmup, 3);
+        assert_near(chosen->floor, 0.001, 1e-12);
+        trainer_free(trainer);
+    }
+    struct trainer_params p = training_params(t);
+    p.steps = 0;
+    struct trainer *trainer = training_start(&p, pool);
+    assert_int_equal(trainer_params(trainer)->steps, trainer->mix.windows / 4); /* one epoch */
+    trainer_free(trainer);
+    p.tokens = 481;
+    trainer = training_start(&p, pool);
+    assert_int_equal(trainer_params(trainer)->steps, 11); /* of 48 tokens */
+    trainer_free(trainer);
+    pool_free(pool);
+}
+
 /* ---- Validation */
 
 /* One window after the other, the loss and the bits of every predicted token's text. */
@@ -445,6 +476,7 @@ int main(void)
         cmocka_unit_test(losing_the_numbers_is_said),
         cmocka_unit_test(windows_come_by_shares),
         cmocka_unit_test(what_can_not_be_trained_is_said),
+        cmocka_unit_test(sizes_left_out_are_chosen),
         cmocka_unit_test(validation_is_the_mean_over_held_out_tokens),
         cmocka_unit_test(a_model_file_goes_on_as_its_trainer),
     };
