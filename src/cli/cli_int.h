@@ -101,6 +101,7 @@ int cmd_quantize(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_train_tokenizer(int argc, char **argv);
 int cmd_train_data(int argc, char **argv);
+int cmd_train_lab(int argc, char **argv);
 int cmd_train_lm(int argc, char **argv);
 int cmd_train_prune(int argc, char **argv);
 int cmd_train_ngram(int argc, char **argv);

@@ -3,6 +3,7 @@
 #define PHAROS_TRAIN_TRAIN_H
 
 #include "train/corpus.h"
+#include "train/lab.h"
 #include "train/layers.h"
 #include "train/ngram.h"
 #include "train/prune.h"
