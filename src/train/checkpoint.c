@@ -194,6 +194,7 @@ enum ph_status trainer_save(struct trainer *t, const char *path, struct ph_err *
         return status;
     buf_init(&settings, SETTINGS_BYTES_MAX);
     settings_write(&settings, t);
+    settings_write_begun(&settings, t);
     s.bytes = mem_alloc(STAGE_BYTES);
     if (buf_status(&settings) != PH_OK || !s.bytes)
         status = ph_fail(err, PH_ERR_NOMEM, "no memory to write %s", path);
@@ -311,17 +312,29 @@ static const uint8_t *get_array(const struct decoder *decoder, const uint8_t *fr
     return from;
 }
 
+/* Each data file goes on where it was. In a new mixture shares count from here on; a file that is new, or all
+ * of them when windows or their order are others, begin at their beginning. */
 static enum ph_status seek(struct trainer *t, const struct checkpoint *c, const char *path,
                            struct ph_err *err)
 {
-    if (c->source_count != t->mix.count)
-        return bad(path, AT_SOURCES, "the number of data files is not that of the settings", err);
+    bool same_mix = settings_same_mix(c->settings, c->settings_len, t);
+    uint64_t taken = 0;
+    if (!settings_same_windows(c->settings, c->settings_len, t))
+        return PH_OK;
     for (size_t i = 0; i < t->mix.count; i++) {
-        const uint8_t *at = c->positions + i * CHECKPOINT_POSITION_BYTES;
+        struct mix_source *s = &t->mix.sources[i];
+        size_t from = settings_find_source(c->settings, c->settings_len, s->identity, taken);
+        if (from >= c->source_count && same_mix)
+            return bad(path, AT_SOURCES, "the number of data files is not that of the settings", err);
+        if (from >= c->source_count)
+            continue;
+        const uint8_t *at = c->positions + from * CHECKPOINT_POSITION_BYTES;
         struct batcher_position position = {get_u64(at), get_u64(at + 8), get_u64(at + 16)};
-        enum ph_status status = batcher_seek(t->mix.sources[i].batcher, position, err);
+        enum ph_status status = batcher_seek(s->batcher, position, err);
         if (status != PH_OK)
             return status;
+        taken |= (uint64_t)1 << from;
+        s->begun = same_mix ? settings_begun(c->settings, c->settings_len, from) : mix_source_given(s);
     }
     return PH_OK;
 }
@@ -335,7 +348,7 @@ static enum ph_status load(struct trainer *t, const struct checkpoint *c, const 
         return status;
     if (c->float_count != float_count(t->decoder))
         return bad(path, AT_FLOATS, "the number of weights is not that of the settings", err);
-    if (settings_same_data(c->settings, c->settings_len, t) && (status = seek(t, c, path, err)) != PH_OK)
+    if ((status = seek(t, c, path, err)) != PH_OK)
         return status;
     const uint8_t *at = get_array(t->decoder, c->floats, decoder_weights(t->decoder));
     at = get_array(t->decoder, at, t->adamw.m);

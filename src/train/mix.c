@@ -83,7 +83,7 @@ void mix_release(struct mix *mix)
 
 /* ---- Windows to train on */
 
-static uint64_t given_by(const struct mix_source *s)
+uint64_t mix_source_given(const struct mix_source *s)
 {
     struct batcher_position at = batcher_position(s->batcher);
     return at.epoch * batcher_windows(s->batcher) + at.index;
@@ -93,16 +93,21 @@ uint64_t mix_given(const struct mix *mix)
 {
     uint64_t given = 0;
     for (size_t i = 0; i < mix->count; i++)
-        given += given_by(&mix->sources[i]);
+        given += mix_source_given(&mix->sources[i]);
     return given;
 }
 
 static struct batcher *furthest_behind(const struct mix *mix)
 {
-    double total = (double)mix_given(mix) + 1, most = -1;
+    uint64_t given[TRAINER_SOURCES_MAX], total = 1;
+    double most = 0;
     size_t chosen = 0;
     for (size_t i = 0; i < mix->count; i++) {
-        double behind = mix->sources[i].share * total - (double)given_by(&mix->sources[i]);
+        given[i] = mix_source_given(&mix->sources[i]) - mix->sources[i].begun;
+        total += given[i];
+    }
+    for (size_t i = 0; i < mix->count; i++) {
+        double behind = mix->sources[i].share * (double)total - (double)given[i];
         if (i == 0 || behind > most) {
             most = behind;
             chosen = i;

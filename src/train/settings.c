@@ -1,6 +1,7 @@
 /* What a run's course depends on, as text: what a checkpoint keeps, and what going on from it compares.
  * Lengths of the run are not among it (nor lanes, L3): a longer cosine bends from here on, as one asked. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,30 +197,79 @@ enum ph_status settings_compare(const char *old, size_t len, const struct traine
     return status;
 }
 
-void settings_adopt(const char *old, size_t len, struct trainer *trainer)
-{
-    const struct line wanted = {.text = "warmup=", .key_len = 6};
-    struct line found;
-    if (trainer->chose_warmup && find_line(old, len, &wanted, &found))
-        trainer->params.warmup = strtoull(found.text + 7, NULL, 10);
-}
+/* ---- Data */
 
-/* Whether positions in the data mean the same: files, windows and their order. */
-bool settings_same_data(const char *old, size_t len, const struct trainer *trainer)
+static bool same_lines(const char *old, size_t len, const struct trainer *trainer,
+                       bool (*matters)(const struct line *line))
 {
     struct buf now;
     struct line mine, other;
     size_t cursor = 0;
     buf_init(&now, TEXT_BYTES_MAX);
     settings_write(&now, trainer);
-    bool same = buf_status(&now) == PH_OK && count_data(old, len) == trainer->mix.count;
-    while (same && next_line(now.data, now.len, &cursor, &mine)) {
-        bool matters =
-            is_data(&mine) || strncmp(mine.text, "time=", 5) == 0 || strncmp(mine.text, "seed=", 5) == 0;
-        if (matters)
+    bool same = buf_status(&now) == PH_OK;
+    while (same && next_line(now.data, now.len, &cursor, &mine))
+        if (matters(&mine))
             same = find_line(old, len, &mine, &other) && mine.len == other.len &&
                    memcmp(mine.text, other.text, mine.len) == 0;
-    }
     buf_release(&now);
     return same;
+}
+
+static bool is_window(const struct line *line)
+{
+    return line->len > 5 && (memcmp(line->text, "time=", 5) == 0 || memcmp(line->text, "seed=", 5) == 0);
+}
+
+bool settings_same_windows(const char *old, size_t len, const struct trainer *trainer)
+{
+    return same_lines(old, len, trainer, is_window);
+}
+
+bool settings_same_mix(const char *old, size_t len, const struct trainer *trainer)
+{
+    return count_data(old, len) == trainer->mix.count && same_lines(old, len, trainer, is_data);
+}
+
+/* The value of a line of this key, or NULL. */
+static const char *value_of(const char *text, size_t len, const char *key)
+{
+    const struct line wanted = {.text = key, .key_len = strlen(key)};
+    struct line found;
+    return find_line(text, len, &wanted, &found) && found.key_len < found.len ? found.text + found.key_len + 1
+                                                                              : NULL;
+}
+
+size_t settings_find_source(const char *old, size_t len, uint64_t identity, uint64_t taken)
+{
+    for (size_t i = 0; i < TRAINER_SOURCES_MAX; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "data[%zu]", i);
+        const char *value = value_of(old, len, key);
+        if (value && strtoull(value, NULL, 16) == identity && !(taken >> i & 1))
+            return i;
+    }
+    return SIZE_MAX;
+}
+
+uint64_t settings_begun(const char *old, size_t len, size_t source)
+{
+    char key[32];
+    snprintf(key, sizeof key, "begun[%zu]", source);
+    const char *value = value_of(old, len, key);
+    return value ? strtoull(value, NULL, 10) : 0;
+}
+
+void settings_write_begun(struct buf *out, const struct trainer *t)
+{
+    for (size_t i = 0; i < t->mix.count; i++)
+        if (t->mix.sources[i].begun > 0)
+            buf_printf(out, "begun[%zu]=%" PRIu64 "\n", i, t->mix.sources[i].begun);
+}
+
+void settings_adopt(const char *old, size_t len, struct trainer *trainer)
+{
+    const char *warmup = value_of(old, len, "warmup");
+    if (trainer->chose_warmup && warmup)
+        trainer->params.warmup = strtoull(warmup, NULL, 10);
 }

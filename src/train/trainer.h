@@ -114,8 +114,9 @@ PH_MUST_USE enum ph_status trainer_prune(struct trainer *trainer, const struct p
 /* Writes a checkpoint file, atomically. PH_ERR_LIMIT: the weights are spoilt, no loss comes of them. */
 PH_MUST_USE enum ph_status trainer_save(struct trainer *trainer, const char *path, struct ph_err *err);
 /* Goes on from a checkpoint. Settings that would make the run another one must agree: PH_ERR_ARG names the
- * first that does not. With `adapt` they may differ, but for the model's sizes and its vocabulary; data that
- * differ are begun anew. */
+ * first that does not. With `adapt` they may differ, but for the model's sizes and its vocabulary: each
+ * data file goes on where it was, and new shares hold from here on; with another time or seed all begin
+ * anew. */
 PH_MUST_USE enum ph_status trainer_load(struct trainer *trainer, const char *path, bool adapt,
                                         struct ph_err *err);
 

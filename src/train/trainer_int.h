@@ -9,13 +9,14 @@
 
 /* ---- Token files, mixed by fixed shares
  *
- * The next window comes from the file that is furthest behind its share of all windows given so far: the
- * choice follows from the positions alone. */
+ * The next window comes from the file that is furthest behind its share of all windows given since the
+ * mixture began: the choice follows from the positions alone. */
 struct mix_source {
     struct corpus *corpus;
     struct batcher *batcher;
     uint64_t identity;
-    double share; /* of all windows; together 1 */
+    double share;   /* of all windows; together 1 */
+    uint64_t begun; /* windows it had given before the mixture began: those of a run with other shares */
 };
 
 struct mix {
@@ -30,6 +31,7 @@ void mix_release(struct mix *mix);
 /* tokens [rows][time + 1], targets [rows][time] as batcher_next has them. */
 void mix_next(struct mix *mix, size_t rows, size_t time, int32_t *tokens, uint8_t *targets);
 uint64_t mix_given(const struct mix *mix); /* windows so far */
+uint64_t mix_source_given(const struct mix_source *source);
 
 /* Held-out windows, read once. */
 struct window_set {
@@ -70,13 +72,20 @@ void trainer_level(struct trainer *trainer);
 /* ---- Settings as text: "key=value" lines, in a fixed order, for checkpoints to compare */
 #define SETTINGS_BYTES_MAX ((size_t)1 << 16)
 void settings_write(struct buf *out, const struct trainer *trainer);
+/* Lines that checkpoints keep beside them, and that nothing compares. */
+void settings_write_begun(struct buf *out, const struct trainer *trainer);
 /* What was left to the trainer to choose by the run's length stays as it was chosen first. */
 void settings_adopt(const char *old, size_t len, struct trainer *trainer);
 /* PH_ERR_ARG names the first key that differs and both values. adapt: only where it must not. */
 PH_MUST_USE enum ph_status settings_compare(const char *old, size_t len, const struct trainer *trainer,
                                             const char *path, bool adapt, struct ph_err *err);
-/* Whether the lines about data are the same. */
-bool settings_same_data(const char *old, size_t len, const struct trainer *trainer);
+/* Whether windows and their order are the same; and whether files and their shares are, too. */
+bool settings_same_windows(const char *old, size_t len, const struct trainer *trainer);
+bool settings_same_mix(const char *old, size_t len, const struct trainer *trainer);
+/* The old run's data file of this identity whose bit in `taken` is not set, or SIZE_MAX; and how many windows
+ * it had given before that run's mixture began. */
+size_t settings_find_source(const char *old, size_t len, uint64_t identity, uint64_t taken);
+uint64_t settings_begun(const char *old, size_t len, size_t source);
 
 /* ---- Checkpoints as bytes (see checkpoint.c) */
 struct checkpoint {

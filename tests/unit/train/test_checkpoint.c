@@ -199,20 +199,52 @@ static void lengths_of_the_run_may_change(void **state)
     expect_load(p, &params, false, PH_OK, "");
 }
 
-static void other_data_are_begun_anew(void **state)
+static uint64_t given(const struct trainer *trainer, size_t source)
+{
+    return mix_source_given(&trainer->mix.sources[source]);
+}
+
+/* Files known go on where they were, and the new shares hold from there; other windows begin anew. */
+static void a_new_mixture_goes_on_in_each_file(void **state)
 {
     struct place *p = *state;
     struct trainer_params params = small(p);
-    saved_after(p, &params, 3);
+    struct trainer_source reversed[] = {p->training.sources[2], p->training.sources[1],
+                                        p->training.sources[0]};
+    saved_after(p, &params, 10); /* 40 windows of files 0 and 1 */
     struct trainer *trainer = training_start(&params, p->pool);
     assert_int_equal(trainer_load(trainer, p->path, true, NULL), PH_OK);
-    assert_int_equal(mix_given(&trainer->mix), 12);
+    uint64_t first = given(trainer, 0), second = given(trainer, 1);
+    assert_int_equal(first + second, 40);
     trainer_free(trainer);
+
+    reversed[0].weight = reversed[1].weight = 1;
+    reversed[2].weight = 2;
+    params.sources = reversed;
     params.source_count = 3;
     trainer = training_start(&params, p->pool);
     assert_int_equal(trainer_load(trainer, p->path, true, NULL), PH_OK);
+    assert_int_equal(trainer_step_at(trainer), 10);
+    for (uint64_t steps = 0; steps <= 5; steps++) {
+        assert_int_equal(given(trainer, 0), steps);
+        assert_int_equal(given(trainer, 1), second + steps);
+        assert_int_equal(given(trainer, 2), first + 2 * steps);
+        if (steps == 3)
+            assert_int_equal(trainer_save(trainer, p->path, NULL), PH_OK);
+        training_steps(trainer, 1, NULL);
+    }
+    struct trainer *again = training_start(&params, p->pool);
+    assert_int_equal(trainer_load(again, p->path, false, NULL), PH_OK);
+    assert_int_equal(given(again, 2), first + 6);
+    training_steps(again, 3, NULL);
+    assert_same_state(trainer, again);
+    trainer_free(again);
+    trainer_free(trainer);
+
+    params.seed = 5;
+    trainer = training_start(&params, p->pool);
+    assert_int_equal(trainer_load(trainer, p->path, true, NULL), PH_OK);
     assert_int_equal(mix_given(&trainer->mix), 0);
-    assert_int_equal(trainer_step_at(trainer), 3);
     trainer_free(trainer);
 }
 
@@ -236,7 +268,7 @@ int main(void)
         cmocka_unit_test(sections_beyond_the_file_are_refused),
         cmocka_unit_test(settings_that_differ_are_named),
         cmocka_unit_test(lengths_of_the_run_may_change),
-        cmocka_unit_test(other_data_are_begun_anew),
+        cmocka_unit_test(a_new_mixture_goes_on_in_each_file),
         cmocka_unit_test(what_is_no_checkpoint_is_said),
     };
     return cmocka_run_group_tests(tests, open_place, close_place);
