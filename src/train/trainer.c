@@ -178,32 +178,47 @@ static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
     return PH_OK;
 }
 
+/* PH_ERR_ARG unless rank 0's settings are this rank's own; `first` is room for them. */
+static enum ph_status compare_ranks(struct trainer *t, const struct buf *own, struct buf *first,
+                                    struct ph_err *err)
+{
+    size_t at = 0, line = 0;
+    uint64_t len = own->len;
+    ranks_broadcast(t->ranks, &len, sizeof len);
+    char *text = buf_reserve(first, len);
+    if (!text || buf_status(own) != PH_OK)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory to compare settings");
+    if (ranks_index(t->ranks) == 0)
+        memcpy(text, own->data, len);
+    ranks_broadcast(t->ranks, text, len);
+    text[len] = '\0'; /* there is room for it */
+    for (; at < len && at < own->len && text[at] == own->data[at]; at++)
+        line = text[at] == '\n' ? at + 1 : line;
+    if (at == len && at == own->len)
+        return PH_OK;
+    return ph_fail(err, PH_ERR_ARG, "this process has %.*s, the first one %.*s; start them all alike",
+                   (int)strcspn(own->data + line, "\n"), own->data + line, (int)strcspn(text + line, "\n"),
+                   text + line);
+}
+
 /* All ranks do the same work on the same data, from rank 0's weights: their own might differ by their
  * machines' libraries. */
 static enum ph_status agree(struct trainer *t, struct ph_err *err)
 {
     struct buf own, first;
-    enum ph_status status;
     if (ranks_count(t->ranks) == 1)
         return PH_OK;
     buf_init(&own, SETTINGS_BYTES_MAX);
     buf_init(&first, SETTINGS_BYTES_MAX);
     settings_write(&own, t);
-    buf_append(&first, own.data, own.len);
-    uint64_t len = own.len;
-    ranks_broadcast(t->ranks, &len, sizeof len);
-    status = buf_status(&first);
-    if (status == PH_OK && len != own.len)
-        status = ph_fail(err, PH_ERR_ARG, "this process was started with other settings than the first");
-    if (status == PH_OK) {
-        ranks_broadcast(t->ranks, first.data, first.len);
-        status = settings_compare(first.data, first.len, t, "the first process", false, err);
-    }
+    enum ph_status status = compare_ranks(t, &own, &first, err);
     buf_release(&own);
     buf_release(&first);
+    if (status != PH_OK)
+        return status;
     ranks_broadcast(t->ranks, &t->params.steps, sizeof t->params.steps);
     trainer_level(t);
-    return status;
+    return PH_OK;
 }
 
 static enum ph_status prepare(struct trainer *t, struct ph_err *err)

@@ -106,6 +106,12 @@ def what_cannot_be_is_said():
         assert "can't be shared evenly by 2" in said, said
         said = pharos(*command, "--out", os.path.join(folder, "b"), ranks=2, program=PHAROS, code=1)
         assert "WITH_MPI=1" in said, said
+        command += ["--out", os.path.join(folder, "c")]
+        for more, words in ((["--rate", "0.5"], "start them all alike"), (["--data", "nothing"], "nothing: No such file")):
+            done = subprocess.run(MPIRUN + ["-n", "1", PHAROS_MPI, *command, ":", "-n", "1", PHAROS_MPI, *command, *more],
+                                  capture_output=True, timeout=60, env=ENVIRONMENT)
+            said = done.stderr.decode()  # one process can't, so all end
+            assert done.returncode != 0 and "process 2 of 2: " in said and words in said, said
 
 
 for case in (several_are_one, one_lost_ends_all_and_all_resume, what_cannot_be_is_said):
