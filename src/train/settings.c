@@ -2,7 +2,6 @@
  * Lengths of the run are not among it (nor lanes, L3): a longer cosine bends from here on, as one asked. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "train/trainer_int.h"
@@ -231,22 +230,31 @@ bool settings_same_mix(const char *old, size_t len, const struct trainer *traine
     return count_data(old, len) == trainer->mix.count && same_lines(old, len, trainer, is_data);
 }
 
-/* The value of a line of this key, or NULL. */
-static const char *value_of(const char *text, size_t len, const char *key)
+/* The number in a line of this key: its digits up to what is none. The text has no end but its length. */
+static bool number_of(const char *text, size_t len, const char *key, unsigned base, uint64_t *out)
 {
+    static const char digits[] = "0123456789abcdef";
     const struct line wanted = {.text = key, .key_len = strlen(key)};
     struct line found;
-    return find_line(text, len, &wanted, &found) && found.key_len < found.len ? found.text + found.key_len + 1
-                                                                              : NULL;
+    if (!find_line(text, len, &wanted, &found))
+        return false;
+    *out = 0;
+    for (size_t i = found.key_len + 1; i < found.len; i++) {
+        const char *digit = memchr(digits, found.text[i], base);
+        if (!digit)
+            break;
+        *out = *out * base + (uint64_t)(digit - digits);
+    }
+    return true;
 }
 
 size_t settings_find_source(const char *old, size_t len, uint64_t identity, uint64_t taken)
 {
     for (size_t i = 0; i < TRAINER_SOURCES_MAX; i++) {
         char key[32];
+        uint64_t value;
         snprintf(key, sizeof key, "data[%zu]", i);
-        const char *value = value_of(old, len, key);
-        if (value && strtoull(value, NULL, 16) == identity && !(taken >> i & 1))
+        if (number_of(old, len, key, 16, &value) && value == identity && !(taken >> i & 1))
             return i;
     }
     return SIZE_MAX;
@@ -255,9 +263,9 @@ size_t settings_find_source(const char *old, size_t len, uint64_t identity, uint
 uint64_t settings_begun(const char *old, size_t len, size_t source)
 {
     char key[32];
+    uint64_t value;
     snprintf(key, sizeof key, "begun[%zu]", source);
-    const char *value = value_of(old, len, key);
-    return value ? strtoull(value, NULL, 10) : 0;
+    return number_of(old, len, key, 10, &value) ? value : 0;
 }
 
 void settings_write_begun(struct buf *out, const struct trainer *t)
@@ -269,7 +277,7 @@ void settings_write_begun(struct buf *out, const struct trainer *t)
 
 void settings_adopt(const char *old, size_t len, struct trainer *trainer)
 {
-    const char *warmup = value_of(old, len, "warmup");
-    if (trainer->chose_warmup && warmup)
-        trainer->params.warmup = strtoull(warmup, NULL, 10);
+    uint64_t warmup;
+    if (trainer->chose_warmup && number_of(old, len, "warmup", 10, &warmup))
+        trainer->params.warmup = warmup;
 }

@@ -17,6 +17,13 @@ static void look_at(const struct checkpoint *c)
     volatile uint64_t sum = 0;
     for (size_t i = 0; i < c->settings_len; i++)
         sum += (uint8_t)c->settings[i];
+    struct trainer trainer = {.chose_warmup = true}; /* no data files: its settings are only compared */
+    sum += settings_find_source(c->settings, c->settings_len, 0x1234, 2);
+    sum += settings_begun(c->settings, c->settings_len, 3);
+    settings_adopt(c->settings, c->settings_len, &trainer);
+    sum += settings_same_mix(c->settings, c->settings_len, &trainer);
+    sum += settings_same_windows(c->settings, c->settings_len, &trainer);
+    sum += settings_compare(c->settings, c->settings_len, &trainer, "fuzz", false, NULL);
     for (size_t i = 0; i < c->source_count * CHECKPOINT_POSITION_BYTES; i++)
         sum += c->positions[i];
     for (uint64_t i = 0; i < c->float_count * 3 * sizeof(float); i++)
