@@ -76,6 +76,28 @@ static void pack_b(struct lane *lane, const struct chunk *c)
     lane_barrier(lane);
 }
 
+/* c (+=) the rows of `a` times what is packed at b to b_depth. With `in_place` floats are read where they are
+ * if the kernel can, but for the rows of a part of a micro-tile. */
+static void multiply_strip(const struct product_kernel *kernel, const struct product_strip *a, bool in_place,
+                           void *panels, struct product_block *block)
+{
+    struct product_strip packed = *a;
+    block->a = panels;
+    block->rows = a->rows;
+    block->depth = a->depth;
+    if (in_place && kernel->in_place && !a->bf16) {
+        size_t whole = a->rows / kernel->tile_rows * kernel->tile_rows;
+        block->place = a->data;
+        block->row_step = a->across ? 1 : a->stride;
+        block->depth_step = a->across ? a->stride : 1;
+        packed.data += whole * block->row_step;
+        packed.rows -= whole;
+    }
+    if (packed.rows)
+        kernel->pack_a(&packed, panels);
+    kernel->multiply(block);
+}
+
 static void multiply_block(const struct chunk *c, void *panels, size_t row, size_t rows, size_t column,
                            size_t columns)
 {
@@ -90,16 +112,13 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
             .bf16 = p->bf16,
             .rows = rows,
             .depth = depth};
-        c->kernel->pack_a(&strip, panels);
-        c->kernel->multiply(&(struct product_block){.a = panels,
-                                                    .b = packed_b(c, column, from),
-                                                    .rows = rows,
-                                                    .columns = columns,
-                                                    .depth = depth,
-                                                    .b_depth = depth,
-                                                    .c = p->c + row * p->c_stride + c->column + column,
-                                                    .c_stride = p->c_stride,
-                                                    .add = p->accumulate || at > 0});
+        struct product_block block = {.b = packed_b(c, column, from),
+                                      .columns = columns,
+                                      .b_depth = depth,
+                                      .c = p->c + row * p->c_stride + c->column + column,
+                                      .c_stride = p->c_stride,
+                                      .add = p->accumulate || at > 0};
+        multiply_strip(c->kernel, &strip, !p->a_transposed, panels, &block);
         from += c->kernel->depth;
     } while (from < c->depth);
 }
@@ -154,12 +173,6 @@ static struct product_strip strip_of(const struct operand *o, bool bf16)
                                   .depth = o->depth};
 }
 
-void tensor_pack_left(const struct kernels *k, const struct operand *o, bool bf16, void *packed)
-{
-    struct product_strip strip = strip_of(o, bf16);
-    k->product[bf16]->pack_a(&strip, packed);
-}
-
 void tensor_pack_right(const struct kernels *k, const struct operand *o, bool bf16, void *packed)
 {
     struct product_strip strip = strip_of(o, bf16);
@@ -168,14 +181,13 @@ void tensor_pack_right(const struct kernels *k, const struct operand *o, bool bf
 
 void tensor_multiply_packed(const struct kernels *k, const struct packed_product *p)
 {
-    assert(p->depth <= p->right_depth);
-    k->product[p->bf16]->multiply(&(struct product_block){.a = p->left,
-                                                          .b = p->right,
-                                                          .rows = p->rows,
-                                                          .columns = p->columns,
-                                                          .depth = p->depth,
-                                                          .b_depth = p->right_depth,
-                                                          .c = p->c,
-                                                          .c_stride = p->c_stride,
-                                                          .add = p->accumulate});
+    struct product_strip strip = strip_of(&p->left, p->bf16);
+    assert(p->left.depth <= p->right_depth);
+    multiply_strip(k->product[p->bf16], &strip, true, p->workspace,
+                   &(struct product_block){.b = p->right,
+                                           .columns = p->columns,
+                                           .b_depth = p->right_depth,
+                                           .c = p->c,
+                                           .c_stride = p->c_stride,
+                                           .add = p->accumulate});
 }

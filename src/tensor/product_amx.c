@@ -157,4 +157,4 @@ static void pack_b(const struct product_strip *strip, void *panels)
     squares_pack(strip, SIDE, STEP, panels);
 }
 
-const struct product_kernel product_amx = {SIDE, SIDE, STEP, 512, 2, 256, pack_a, pack_b, multiply};
+const struct product_kernel product_amx = {SIDE, SIDE, STEP, 512, 2, 256, false, pack_a, pack_b, multiply};

@@ -16,10 +16,13 @@ struct product_strip {
     size_t rows, depth;
 };
 
-/* c [rows][columns] = (+= with `add`) packed a [rows][depth] times packed b [depth][columns], where b was
- * packed to the depth of b_depth >= depth. */
+/* c [rows][columns] = (+= with `add`) a [rows][depth] times packed b [depth][columns], where b was packed to
+ * the depth of b_depth >= depth. a is packed; or, where the kernel reads floats in place, its whole
+ * micro-tiles begin at `place`, steps of floats apart, and `a` has the rest of the rows, packed. */
 struct product_block {
     const void *a, *b;
+    const float *place; /* NULL: all of a is packed */
+    size_t row_step, depth_step;
     size_t rows, columns, depth, b_depth;
     float *c;
     size_t c_stride;
@@ -34,6 +37,7 @@ struct product_block {
 struct product_kernel {
     uint32_t tile_rows, tile_columns, depth_step, depth, element_bytes;
     uint32_t block_rows; /* that make reading packed b from the last-level cache cheap enough */
+    bool in_place;       /* reads floats of a where they are */
     void (*pack_a)(const struct product_strip *strip, void *panels);
     void (*pack_b)(const struct product_strip *strip, void *panels);
     void (*multiply)(const struct product_block *block);

@@ -172,28 +172,28 @@ struct product {
 size_t tensor_product_workspace_bytes(size_t m, size_t n, size_t k);
 void tensor_product(struct lane *lane, const struct product *p);
 
-/* The same inside one lane (not collective), for operands that are packed once and used several times: a
- * left one holds rows of the result, a right one its columns. */
+/* The same inside one lane (not collective), with a right operand that is packed once and used several times.
+ * A left operand holds rows of the result, a right one its columns. */
 struct operand {
     const float *data;
     size_t rows, depth, stride; /* a right operand's rows are the result's columns */
     bool across;                /* stored [depth][rows], else [rows][depth] */
 };
 
-size_t tensor_packed_bytes(size_t rows, size_t depth); /* 64-byte aligned; grows with both */
-void tensor_pack_left(const struct kernels *k, const struct operand *o, bool bf16, void *packed);
+size_t tensor_packed_bytes(size_t rows, size_t depth); /* grows with both */
 void tensor_pack_right(const struct kernels *k, const struct operand *o, bool bf16, void *packed);
 
-/* c [rows][columns] = left right, or += with `accumulate`: the first rows and columns of the operands, and
- * the first `depth` of the right one, to which the left one was packed. Sums run over all the depth in
- * order. */
+/* c [left.rows][columns] = left right, or += with `accumulate`: the first columns of the right operand, and
+ * the first left.depth of its depth. Sums run over all the depth in order. */
 struct packed_product {
-    const void *left, *right;
-    size_t rows, columns, depth;
+    struct operand left;
+    const void *right;
+    size_t columns;
     size_t right_depth; /* to which the right one was packed */
     bool accumulate, bf16;
     float *c;
     size_t c_stride;
+    void *workspace; /* tensor_packed_bytes(left.rows, left.depth), 64-byte aligned as packed operands are */
 };
 
 void tensor_multiply_packed(const struct kernels *k, const struct packed_product *p);

@@ -28,7 +28,7 @@ struct group {
     const struct lane *lane;
     const struct attention *a;
     const float *q, *k, *v;
-    size_t q_stride, kv_stride;
+    size_t q_stride, kv_stride, out_stride;
     float scale;
     struct scratch scratch;
 };
@@ -36,7 +36,7 @@ struct group {
 /* A tile of one head: queries [first, first + count), which see the keys before `seen` together. */
 struct tile {
     size_t first, count, seen;
-    size_t at; /* of the first query's head in q, out and their gradients */
+    size_t at, out_at; /* of the first query's head in q and dq, in out and dout */
 };
 
 static uint8_t *part(struct scratch *s, uint8_t *base, size_t bytes)
@@ -71,7 +71,8 @@ size_t attention_scratch_bytes(const struct attention *a, unsigned lanes)
 static struct group group_of(const struct lane *lane, const struct attention *a, const float *q,
                              const float *k, const float *v, void *scratch, size_t index)
 {
-    size_t q_stride = a->heads * a->head_dim, kv_stride = a->kv_heads * a->head_dim;
+    size_t q_stride = a->q_stride ? a->q_stride : a->heads * a->head_dim;
+    size_t kv_stride = a->kv_stride ? a->kv_stride : a->kv_heads * a->head_dim;
     size_t sequence = index / a->kv_heads, kv_head = index % a->kv_heads, shared = a->heads / a->kv_heads;
     uint8_t *mine = (uint8_t *)scratch + scratch_of(a, NULL).bytes * lane->index;
     return (struct group){.lane = lane,
@@ -81,8 +82,16 @@ static struct group group_of(const struct lane *lane, const struct attention *a,
                           .v = v + sequence * a->time * kv_stride + kv_head * a->head_dim,
                           .q_stride = q_stride,
                           .kv_stride = kv_stride,
+                          .out_stride = a->heads * a->head_dim,
                           .scale = (float)(1 / sqrt((double)a->head_dim)),
                           .scratch = scratch_of(a, mine)};
+}
+
+/* Where a group begins in out and dout. */
+static size_t out_place(const struct attention *a, size_t index)
+{
+    size_t sequence = index / a->kv_heads, shared = a->heads / a->kv_heads;
+    return (sequence * a->time * a->heads + index % a->kv_heads * shared) * a->head_dim;
 }
 
 /* Tiles of all the group's heads in order; false: no more. Begin with a tile of zeros. */
@@ -99,6 +108,7 @@ static bool next_tile(const struct group *g, size_t *head, struct tile *t)
     t->count = least(TILE, g->a->time - first);
     t->seen = g->a->causal ? first + t->count : g->a->time;
     t->at = first * g->q_stride + *head * g->a->head_dim;
+    t->out_at = first * g->out_stride + *head * g->a->head_dim;
     return true;
 }
 
@@ -114,30 +124,24 @@ static struct operand columns_of(const float *data, size_t rows, size_t depth, s
     return (struct operand){.data = data, .rows = rows, .depth = depth, .stride = stride, .across = true};
 }
 
-static void pack_left(const struct group *g, struct operand o)
-{
-    tensor_pack_left(g->lane->kernels, &o, g->a->bf16, g->scratch.left);
-}
-
 static void pack_right(const struct group *g, struct operand o, void *to)
 {
     tensor_pack_right(g->lane->kernels, &o, g->a->bf16, to);
 }
 
-/* c = (+=) the packed left operand times a packed right one. */
-static void multiply(const struct group *g, size_t rows, size_t columns, size_t depth, const void *right,
+/* c = (+=) a left operand times a packed right one. */
+static void multiply(const struct group *g, struct operand left, const void *right, size_t columns,
                      size_t right_depth, float *c, size_t c_stride, bool add)
 {
-    tensor_multiply_packed(g->lane->kernels, &(struct packed_product){.left = g->scratch.left,
+    tensor_multiply_packed(g->lane->kernels, &(struct packed_product){.left = left,
                                                                       .right = right,
-                                                                      .rows = rows,
                                                                       .columns = columns,
-                                                                      .depth = depth,
                                                                       .right_depth = right_depth,
                                                                       .accumulate = add,
                                                                       .bf16 = g->a->bf16,
                                                                       .c = c,
-                                                                      .c_stride = c_stride});
+                                                                      .c_stride = c_stride,
+                                                                      .workspace = g->scratch.left});
 }
 
 /* ---- Forward ---- */
@@ -146,9 +150,8 @@ static void multiply(const struct group *g, size_t rows, size_t columns, size_t 
 static void weigh(const struct group *g, const struct tile *t)
 {
     const struct attention *a = g->a;
-    pack_left(g, rows_of(g->q + t->at, t->count, a->head_dim, g->q_stride));
-    multiply(g, t->count, t->seen, a->head_dim, g->scratch.keys, a->head_dim, g->scratch.scores, t->seen,
-             false);
+    multiply(g, rows_of(g->q + t->at, t->count, a->head_dim, g->q_stride), g->scratch.keys, t->seen,
+             a->head_dim, g->scratch.scores, t->seen, false);
     for (size_t i = 0; i < t->count; i++) {
         float *row = g->scratch.scores + i * t->seen;
         size_t seen = a->causal ? t->first + i + 1 : t->seen;
@@ -166,9 +169,8 @@ static void forward_group(const struct group *g, float *out)
     pack_right(g, columns_of(g->v, a->head_dim, a->time, g->kv_stride), g->scratch.values_across);
     while (next_tile(g, &head, &t)) {
         weigh(g, &t);
-        pack_left(g, rows_of(g->scratch.scores, t.count, t.seen, t.seen));
-        multiply(g, t.count, a->head_dim, t.seen, g->scratch.values_across, a->time, out + t.at, g->q_stride,
-                 false);
+        multiply(g, rows_of(g->scratch.scores, t.count, t.seen, t.seen), g->scratch.values_across,
+                 a->head_dim, a->time, out + t.out_at, g->out_stride, false);
     }
 }
 
@@ -178,7 +180,7 @@ void attention_forward(struct lane *lane, const struct attention *a, const float
     size_t first, end;
     while (lane_take(lane, a->batch * a->kv_heads, 1, &first, &end)) {
         struct group g = group_of(lane, a, q, k, v, scratch, first);
-        forward_group(&g, out + (g.q - q));
+        forward_group(&g, out + out_place(a, first));
     }
     lane_barrier(lane);
 }
@@ -186,13 +188,13 @@ void attention_forward(struct lane *lane, const struct attention *a, const float
 /* ---- Backward ---- */
 
 /* dk or dv [seen] += scores^T x, where the tile's scores are P or dS and x is dout or q. */
-static void add_up(const struct group *g, const struct tile *t, const float *scores, const float *x,
+static void add_up(const struct group *g, const struct tile *t, const float *scores, struct operand x,
                    float *to)
 {
     const struct attention *a = g->a;
-    pack_left(g, columns_of(scores, t->seen, t->count, t->seen));
-    pack_right(g, columns_of(x, a->head_dim, t->count, g->q_stride), g->scratch.right);
-    multiply(g, t->seen, a->head_dim, t->count, g->scratch.right, t->count, to, g->kv_stride, true);
+    pack_right(g, x, g->scratch.right);
+    multiply(g, columns_of(scores, t->seen, t->count, t->seen), g->scratch.right, a->head_dim, t->count, to,
+             g->kv_stride, true);
 }
 
 static void backward_tile(const struct group *g, const struct tile *t, const float *dout, float *dq,
@@ -201,15 +203,15 @@ static void backward_tile(const struct group *g, const struct tile *t, const flo
     const struct attention *a = g->a;
     const struct scratch *s = &g->scratch;
     weigh(g, t);
-    add_up(g, t, s->scores, dout + t->at, dv);
-    pack_left(g, rows_of(dout + t->at, t->count, a->head_dim, g->q_stride));
-    multiply(g, t->count, t->seen, a->head_dim, s->values, a->head_dim, s->grads, t->seen, false);
+    add_up(g, t, s->scores, columns_of(dout + t->out_at, a->head_dim, t->count, g->out_stride), dv);
+    multiply(g, rows_of(dout + t->out_at, t->count, a->head_dim, g->out_stride), s->values, t->seen,
+             a->head_dim, s->grads, t->seen, false);
     for (size_t i = 0; i < t->count; i++)
         tensor_softmax_backward(g->lane->kernels, s->scores + i * t->seen, s->grads + i * t->seen, t->seen,
                                 g->scale);
-    add_up(g, t, s->grads, g->q + t->at, dk);
-    pack_left(g, rows_of(s->grads, t->count, t->seen, t->seen));
-    multiply(g, t->count, a->head_dim, t->seen, s->keys_across, a->time, dq + t->at, g->q_stride, false);
+    add_up(g, t, s->grads, columns_of(g->q + t->at, a->head_dim, t->count, g->q_stride), dk);
+    multiply(g, rows_of(s->grads, t->count, t->seen, t->seen), s->keys_across, a->head_dim, a->time,
+             dq + t->at, g->q_stride, false);
 }
 
 static void backward_group(const struct group *g, const float *dout, float *dq, float *dk, float *dv)
@@ -234,7 +236,7 @@ void attention_backward(struct lane *lane, const struct attention *a, const floa
     size_t first, end;
     while (lane_take(lane, a->batch * a->kv_heads, 1, &first, &end)) {
         struct group g = group_of(lane, a, q, k, v, scratch, first);
-        backward_group(&g, dout + (g.q - q), dq + (g.q - q), dk + (g.k - k), dv + (g.v - v));
+        backward_group(&g, dout + out_place(a, first), dq + (g.q - q), dk + (g.k - k), dv + (g.v - v));
     }
     lane_barrier(lane);
 }

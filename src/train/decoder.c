@@ -6,6 +6,13 @@
  * `keep` share one set of activations, and backward runs such a layer's forward again first; the last one's
  * to use the set are still there.
  *
+ * Queries, keys and values are one product, gate and up another: their matrices follow each other in the
+ * parameters, their results are parts of common rows, [q, k, v] and [gate, up].
+ *
+ * A batch is taken in pieces of whole sequences, forward and backward, whose activations the caches nearly
+ * hold. A piece has a multiple of SUM_ROWS positions: over so many rows a sum is taken apart anyway
+ * (products, norms), so that pieces, whose size depends on the lanes, change no bit (L3).
+ *
  * The gradient of the residual stream is one array that every branch adds to: `flow`. */
 #include <math.h>
 #include <stdio.h>
@@ -21,15 +28,16 @@ enum slot { ATTN_NORM, ATTN_Q, ATTN_K, ATTN_V, ATTN_OUT, FFN_NORM, FFN_GATE, FFN
 
 /* What a layer's backward needs of its forward. */
 struct activations {
-    float *normed, *stats, *q, *k, *v, *mixed;                 /* attention */
-    float *middle, *ff_normed, *ff_stats, *gate, *up, *hidden; /* feed-forward */
+    float *normed, *stats, *qkv, *mixed;                     /* attention */
+    float *middle, *ff_normed, *ff_stats, *gate_up, *hidden; /* feed-forward */
 };
 
 struct decoder {
     struct decoder_config config;
     struct pool *pool;
     unsigned lanes;
-    size_t batch, time; /* of the workspace */
+    size_t batch, time; /* the most of a call */
+    size_t piece;       /* sequences at a time: what the workspace is for */
     struct param *params;
     size_t param_count, len, bytes;
     void *block;
@@ -37,7 +45,7 @@ struct decoder {
     float **inputs;           /* [layers + 1], each [rows][d] */
     struct activations *kept; /* [layers], all the same where recomputed */
     float *final, *final_stats, *losses;
-    float *flow, *d_normed, *d_mixed, *d_q, *d_k, *d_v, *d_gate, *d_up;
+    float *flow, *d_normed, *d_mixed, *d_qkv, *d_hidden, *d_gate_up;
     void *scratch;
 };
 
@@ -53,13 +61,31 @@ static size_t kv_width(const struct decoder_config *c)
     return c->head_dim * c->kv_heads;
 }
 
+static size_t qkv_width(const struct decoder_config *c)
+{
+    return q_width(c) + 2 * kv_width(c);
+}
+
+static size_t qkv_stride(const struct decoder_config *c)
+{
+    return spread_row(qkv_width(c));
+}
+
+static size_t gate_up_stride(const struct decoder_config *c)
+{
+    return spread_row(2 * c->ff);
+}
+
 static const struct {
     const char *name;
     bool vector;
+    bool joined; /* the next one follows without a gap */
 } slots[SLOTS] = {
-    [ATTN_NORM] = {"attn_norm", true}, [ATTN_Q] = {"attn_q", false},        [ATTN_K] = {"attn_k", false},
-    [ATTN_V] = {"attn_v", false},      [ATTN_OUT] = {"attn_output", false}, [FFN_NORM] = {"ffn_norm", true},
-    [FFN_GATE] = {"ffn_gate", false},  [FFN_UP] = {"ffn_up", false},        [FFN_DOWN] = {"ffn_down", false},
+    [ATTN_NORM] = {"attn_norm", true, false},   [ATTN_Q] = {"attn_q", false, true},
+    [ATTN_K] = {"attn_k", false, true},         [ATTN_V] = {"attn_v", false, false},
+    [ATTN_OUT] = {"attn_output", false, false}, [FFN_NORM] = {"ffn_norm", true, false},
+    [FFN_GATE] = {"ffn_gate", false, true},     [FFN_UP] = {"ffn_up", false, false},
+    [FFN_DOWN] = {"ffn_down", false, false},
 };
 
 static void slot_shape(const struct decoder_config *c, enum slot slot, size_t *rows, size_t *cols)
@@ -72,7 +98,7 @@ static void slot_shape(const struct decoder_config *c, enum slot slot, size_t *r
     *cols = slot == ATTN_OUT ? q_width(c) : slot == FFN_DOWN ? c->ff : c->d;
 }
 
-static void add_param(struct decoder *t, const char *name, size_t rows, size_t cols)
+static void add_param(struct decoder *t, const char *name, size_t rows, size_t cols, bool joined)
 {
     struct param *p = &t->params[t->param_count++];
     *p = (struct param){.rows = rows,
@@ -81,7 +107,9 @@ static void add_param(struct decoder *t, const char *name, size_t rows, size_t c
                         .decay = rows > 1,
                         .hidden = strncmp(name, "blk.", 4) == 0 && rows > 1};
     memcpy(p->name, name, strlen(name) + 1);
-    t->len += align_bytes(rows * cols * sizeof(float)) / sizeof(float);
+    t->len += rows * cols;
+    if (!joined)
+        t->len = align_bytes(t->len * sizeof(float)) / sizeof(float);
 }
 
 /* Order: embedding, layers, final norm, output where it is not the embedding. */
@@ -89,18 +117,18 @@ static void lay_out_params(struct decoder *t)
 {
     const struct decoder_config *c = &t->config;
     char name[PARAM_NAME_MAX];
-    add_param(t, "token_embd.weight", c->vocab, c->d);
+    add_param(t, "token_embd.weight", c->vocab, c->d, false);
     for (size_t l = 0; l < c->layers; l++) {
         for (enum slot s = 0; s < SLOTS; s++) {
             size_t rows, cols;
             slot_shape(c, s, &rows, &cols);
             snprintf(name, sizeof name, "blk.%zu.%s.weight", l, slots[s].name);
-            add_param(t, name, rows, cols);
+            add_param(t, name, rows, cols, slots[s].joined);
         }
     }
-    add_param(t, "output_norm.weight", 1, c->d);
+    add_param(t, "output_norm.weight", 1, c->d, false);
     if (!c->tied)
-        add_param(t, "output.weight", c->vocab, c->d);
+        add_param(t, "output.weight", c->vocab, c->d, false);
 }
 
 static size_t slot_offset(const struct decoder *t, size_t layer, enum slot slot)
@@ -130,18 +158,15 @@ static float *carve_floats(struct carver *c, size_t count)
 static void carve_activations(struct carver *c, const struct decoder_config *config, size_t rows,
                               struct activations *a)
 {
-    size_t d = config->d, q = q_width(config), kv = kv_width(config), ff = config->ff;
+    size_t d = config->d, q = q_width(config), ff = config->ff;
     a->normed = carve_floats(c, rows * d);
     a->stats = carve_floats(c, rows * 2);
-    a->q = carve_floats(c, rows * q);
-    a->k = carve_floats(c, rows * kv);
-    a->v = carve_floats(c, rows * kv);
+    a->qkv = carve_floats(c, rows * qkv_stride(config));
     a->mixed = carve_floats(c, rows * q);
     a->middle = carve_floats(c, rows * d);
     a->ff_normed = carve_floats(c, rows * d);
     a->ff_stats = carve_floats(c, rows * 2);
-    a->gate = carve_floats(c, rows * ff);
-    a->up = carve_floats(c, rows * ff);
+    a->gate_up = carve_floats(c, rows * gate_up_stride(config));
     a->hidden = carve_floats(c, rows * ff);
 }
 
@@ -152,16 +177,41 @@ static struct attention attention_of(const struct decoder *t, size_t batch, size
                               .heads = t->config.heads,
                               .kv_heads = t->config.kv_heads,
                               .head_dim = t->config.head_dim,
+                              .q_stride = qkv_stride(&t->config),
+                              .kv_stride = qkv_stride(&t->config),
                               .causal = true,
                               .bf16 = t->config.bf16};
+}
+
+#define PIECE_ROWS_PER_LANE ((size_t)512)
+
+/* The fewest sequences with a multiple of SUM_ROWS positions together. */
+static size_t unit_of(size_t time)
+{
+    return SUM_ROWS / least(time & (~time + 1), SUM_ROWS); /* what divides both is a power of two */
+}
+
+/* As many units as so many lanes like. */
+static size_t piece_of(size_t batch, size_t time, unsigned lanes)
+{
+    size_t unit = unit_of(time), wanted = PIECE_ROWS_PER_LANE * lanes / (unit * time);
+    return least(batch, unit * most(wanted, 1));
+}
+
+/* How many sequences of a call go at a time: whole units, or else a number that does not depend on lanes. */
+static size_t sequences_at_once(const struct decoder *t, size_t time)
+{
+    size_t fit = t->piece * t->time, always = piece_of(t->batch, t->time, 1) * t->time, unit = unit_of(time);
+    return unit * time <= always ? fit / (unit * time) * unit : most(1, always / time);
 }
 
 static size_t step_scratch_bytes(const struct decoder *t)
 {
     const struct decoder_config *c = &t->config;
-    struct attention a = attention_of(t, t->batch, t->time);
-    size_t rows = t->batch * t->time;
-    size_t wide = most(most(c->d, c->ff), q_width(c)), products = linear_scratch_bytes(wide, wide, rows);
+    struct attention a = attention_of(t, t->piece, t->time);
+    size_t rows = t->piece * t->time;
+    size_t wide = most(most(c->d, 2 * c->ff), qkv_width(c));
+    size_t products = linear_scratch_bytes(wide, wide, rows);
     size_t others = most(attention_scratch_bytes(&a, t->lanes), gradient_norm_scratch_bytes(t->len));
     others = most(others, muon_scratch_bytes(t->params, t->param_count));
     return most(most(products, others), output_scratch_bytes(c->vocab, c->d, rows));
@@ -176,8 +226,7 @@ static size_t shared_layers(const struct decoder_config *c)
 static void carve_all(struct decoder *t, struct carver *c)
 {
     const struct decoder_config *config = &t->config;
-    size_t shared = shared_layers(config), rows = t->batch * t->time, d = config->d, q = q_width(config),
-           kv = kv_width(config);
+    size_t shared = shared_layers(config), rows = t->piece * t->time, d = config->d;
     t->w = carve_floats(c, t->len);
     t->dw = carve_floats(c, t->len);
     t->table = carve_floats(c, t->time * config->head_dim);
@@ -191,15 +240,13 @@ static void carve_all(struct decoder *t, struct carver *c)
     }
     t->final = carve_floats(c, rows * d);
     t->final_stats = carve_floats(c, rows * 2);
-    t->losses = carve_floats(c, rows);
-    t->flow = carve_floats(c, rows * d);
+    t->losses = carve_floats(c, t->batch * t->time);
+    t->flow = carve_floats(c, t->batch * t->time * d);
     t->d_normed = carve_floats(c, rows * d);
-    t->d_mixed = carve_floats(c, rows * q);
-    t->d_q = carve_floats(c, rows * q);
-    t->d_k = carve_floats(c, rows * kv);
-    t->d_v = carve_floats(c, rows * kv);
-    t->d_gate = carve_floats(c, rows * config->ff);
-    t->d_up = carve_floats(c, rows * config->ff);
+    t->d_mixed = carve_floats(c, rows * q_width(config));
+    t->d_qkv = carve_floats(c, rows * qkv_stride(config));
+    t->d_hidden = carve_floats(c, rows * config->ff);
+    t->d_gate_up = carve_floats(c, rows * gate_up_stride(config));
     t->scratch = carve(c, step_scratch_bytes(t));
 }
 
@@ -231,7 +278,8 @@ static enum ph_status check_config(const struct decoder_config *c, size_t batch,
     if (time > c->context)
         return ph_fail(err, PH_ERR_ARG, "sequences of %zu are longer than the context of %zu", time,
                        c->context);
-    size_t wide = most(most(c->d, c->ff), c->heads * c->head_dim); /* a shared-out loop counts in 32 bits */
+    size_t wide =
+        most(most(c->d, 2 * c->ff), 3 * c->heads * c->head_dim); /* a shared-out loop counts in 32 bits */
     if (batch * time >= UINT32_MAX / wide || wide >= UINT32_MAX / wide || c->vocab >= UINT32_MAX / c->d)
         return ph_fail(err, PH_ERR_LIMIT,
                        "%zu x %zu positions of %zu, or a matrix of these sizes, are more "
@@ -246,6 +294,7 @@ static bool plan(struct decoder *t, const struct pool *pool, const struct decode
 {
     struct carver counter = {0};
     *t = (struct decoder){.config = *config, .lanes = pool_lanes(pool), .batch = batch, .time = time};
+    t->piece = piece_of(batch, time, t->lanes);
     if (config->head_dim == 0)
         t->config.head_dim = config->d / config->heads;
     t->params = mem_calloc(3 + config->layers * SLOTS, sizeof *t->params);
@@ -419,18 +468,27 @@ void decoder_init_weights(struct decoder *t, uint64_t seed)
 
 struct pass {
     const struct decoder *t;
-    const struct decoder_batch *batch;
+    const struct decoder_batch *batch, *whole; /* the piece's, and the call's */
     size_t rows;
-    float *losses;
-    bool backward;
+    float *losses, *flow;
+    bool backward, last;
 };
 
+/* With those that are joined to it. */
 static struct linear linear_at(const struct decoder *t, size_t layer, enum slot slot)
 {
     size_t offset = slot_offset(t, layer, slot), in, out;
     slot_shape(&t->config, slot, &out, &in);
-    return (struct linear){
+    struct linear l = {
         .in = in, .out = out, .w = t->w + offset, .dw = t->dw + offset, .bf16 = t->config.bf16};
+    if (slot == ATTN_Q) {
+        l.out = qkv_width(&t->config);
+        l.y_stride = qkv_stride(&t->config);
+    } else if (slot == FFN_GATE) {
+        l.out = 2 * out;
+        l.y_stride = gate_up_stride(&t->config);
+    }
+    return l;
 }
 
 static struct norm norm_at(const struct decoder *t, size_t offset)
@@ -439,11 +497,14 @@ static struct norm norm_at(const struct decoder *t, size_t offset)
         .d = t->config.d, .eps = t->config.norm_eps, .w = t->w + offset, .dw = t->dw + offset};
 }
 
-static struct rotary rotary_of(const struct pass *p, size_t heads)
+/* Of queries and keys, which lie side by side. */
+static struct rotary rotary_of(const struct pass *p)
 {
+    const struct decoder_config *c = &p->t->config;
     return (struct rotary){.time = p->batch->time,
-                           .heads = heads,
-                           .head_dim = p->t->config.head_dim,
+                           .heads = c->heads + c->kv_heads,
+                           .head_dim = c->head_dim,
+                           .stride = qkv_stride(c),
                            .neox = p->t->config.rope_neox,
                            .table = p->t->table};
 }
@@ -456,10 +517,16 @@ static void project(struct lane *lane, const struct pass *p, size_t layer, enum 
 }
 
 static void project_back(struct lane *lane, const struct pass *p, size_t layer, enum slot slot,
-                         const float *x, const float *dy, float *dx, bool add)
+                         const float *x, const float *dy, float *dx)
 {
     struct linear l = linear_at(p->t, layer, slot);
-    linear_backward(lane, &l, x, dy, p->rows, dx, add, p->t->scratch);
+    linear_backward(lane, &l, x, dy, p->rows, dx, false, p->t->scratch);
+}
+
+static struct swiglu swiglu_of(const struct pass *p)
+{
+    size_t ff = p->t->config.ff;
+    return (struct swiglu){.rows = p->rows, .width = ff, .stride = gate_up_stride(&p->t->config)};
 }
 
 /* All of a layer that backward needs. */
@@ -470,21 +537,19 @@ static void layer_activations(struct lane *lane, const struct pass *p, size_t la
     const float *x = t->inputs[layer];
     struct norm before = norm_at(t, slot_offset(t, layer, ATTN_NORM));
     struct norm between = norm_at(t, slot_offset(t, layer, FFN_NORM));
-    struct rotary turn_q = rotary_of(p, t->config.heads), turn_k = rotary_of(p, t->config.kv_heads);
+    struct rotary turn = rotary_of(p);
     struct attention attention = attention_of(t, p->batch->batch, p->batch->time);
+    struct swiglu swiglu = swiglu_of(p);
+    const float *k = a->qkv + q_width(&t->config), *v = k + kv_width(&t->config);
     norm_forward(lane, &before, x, p->rows, a->normed, a->stats);
-    project(lane, p, layer, ATTN_Q, a->normed, a->q);
-    project(lane, p, layer, ATTN_K, a->normed, a->k);
-    project(lane, p, layer, ATTN_V, a->normed, a->v);
-    rotary_forward(lane, &turn_q, a->q, p->rows);
-    rotary_forward(lane, &turn_k, a->k, p->rows);
-    attention_forward(lane, &attention, a->q, a->k, a->v, a->mixed, t->scratch);
+    project(lane, p, layer, ATTN_Q, a->normed, a->qkv);
+    rotary_forward(lane, &turn, a->qkv, p->rows);
+    attention_forward(lane, &attention, a->qkv, k, v, a->mixed, t->scratch);
     project(lane, p, layer, ATTN_OUT, a->mixed, a->middle);
     residual_add(lane, a->middle, x, p->rows * t->config.d);
     norm_forward(lane, &between, a->middle, p->rows, a->ff_normed, a->ff_stats);
-    project(lane, p, layer, FFN_GATE, a->ff_normed, a->gate);
-    project(lane, p, layer, FFN_UP, a->ff_normed, a->up);
-    swiglu_forward(lane, a->gate, a->up, p->rows * t->config.ff, a->hidden);
+    project(lane, p, layer, FFN_GATE, a->ff_normed, a->gate_up);
+    swiglu_forward(lane, &swiglu, a->gate_up, a->gate_up + t->config.ff, a->hidden);
 }
 
 static void layer_forward(struct lane *lane, const struct pass *p, size_t layer)
@@ -502,23 +567,22 @@ static void layer_backward(struct lane *lane, const struct pass *p, size_t layer
     const struct activations *a = &t->kept[layer];
     struct norm before = norm_at(t, slot_offset(t, layer, ATTN_NORM));
     struct norm between = norm_at(t, slot_offset(t, layer, FFN_NORM));
-    struct rotary turn_q = rotary_of(p, t->config.heads), turn_k = rotary_of(p, t->config.kv_heads);
+    struct rotary turn = rotary_of(p);
     struct attention attention = attention_of(t, p->batch->batch, p->batch->time);
+    struct swiglu swiglu = swiglu_of(p);
+    size_t ff = t->config.ff, k = q_width(&t->config), v = k + kv_width(&t->config);
     if (layer + 1 < shared_layers(&t->config)) /* the last such layer's are still there */
         layer_activations(lane, p, layer);
-    project_back(lane, p, layer, FFN_DOWN, a->hidden, t->flow, t->d_up, false);
-    swiglu_backward(lane, a->gate, a->up, t->d_up, p->rows * t->config.ff, t->d_gate, t->d_up);
-    project_back(lane, p, layer, FFN_GATE, a->ff_normed, t->d_gate, t->d_normed, false);
-    project_back(lane, p, layer, FFN_UP, a->ff_normed, t->d_up, t->d_normed, true);
-    norm_backward(lane, &between, a->middle, a->ff_stats, t->d_normed, p->rows, t->flow, true);
-    project_back(lane, p, layer, ATTN_OUT, a->mixed, t->flow, t->d_mixed, false);
-    attention_backward(lane, &attention, a->q, a->k, a->v, t->d_mixed, t->d_q, t->d_k, t->d_v, t->scratch);
-    rotary_backward(lane, &turn_q, t->d_q, p->rows);
-    rotary_backward(lane, &turn_k, t->d_k, p->rows);
-    project_back(lane, p, layer, ATTN_Q, a->normed, t->d_q, t->d_normed, false);
-    project_back(lane, p, layer, ATTN_K, a->normed, t->d_k, t->d_normed, true);
-    project_back(lane, p, layer, ATTN_V, a->normed, t->d_v, t->d_normed, true);
-    norm_backward(lane, &before, t->inputs[layer], a->stats, t->d_normed, p->rows, t->flow, true);
+    project_back(lane, p, layer, FFN_DOWN, a->hidden, p->flow, t->d_hidden);
+    swiglu_backward(lane, &swiglu, a->gate_up, a->gate_up + ff, t->d_hidden, t->d_gate_up, t->d_gate_up + ff);
+    project_back(lane, p, layer, FFN_GATE, a->ff_normed, t->d_gate_up, t->d_normed);
+    norm_backward(lane, &between, a->middle, a->ff_stats, t->d_normed, p->rows, p->flow, true);
+    project_back(lane, p, layer, ATTN_OUT, a->mixed, p->flow, t->d_mixed);
+    attention_backward(lane, &attention, a->qkv, a->qkv + k, a->qkv + v, t->d_mixed, t->d_qkv, t->d_qkv + k,
+                       t->d_qkv + v, t->scratch);
+    rotary_backward(lane, &turn, t->d_qkv, p->rows);
+    project_back(lane, p, layer, ATTN_Q, a->normed, t->d_qkv, t->d_normed);
+    norm_backward(lane, &before, t->inputs[layer], a->stats, t->d_normed, p->rows, p->flow, true);
 }
 
 /* ---- The whole ---- */
@@ -542,24 +606,38 @@ static void run_pass(struct lane *lane, void *ud)
                 p->backward ? t->d_normed : NULL, t->scratch);
     if (!p->backward)
         return;
-    norm_backward(lane, &norm, t->inputs[c->layers], t->final_stats, t->d_normed, p->rows, t->flow, false);
+    norm_backward(lane, &norm, t->inputs[c->layers], t->final_stats, t->d_normed, p->rows, p->flow, false);
     for (size_t l = c->layers; l-- > 0;)
         layer_backward(lane, p, l);
-    embedding_backward(lane, &embedding, p->batch->tokens, t->flow, p->rows);
+    if (p->last) /* all at once: where tied, the output's gradient comes first, whatever the pieces */
+        embedding_backward(lane, &embedding, p->whole->tokens, t->flow, p->whole->batch * p->whole->time);
 }
 
 static double weighted_loss(struct decoder *t, const struct decoder_batch *batch, float *losses,
                             bool backward)
 {
-    struct pass pass = {.t = t,
-                        .batch = batch,
-                        .rows = batch->batch * batch->time,
-                        .losses = losses ? losses : t->losses,
-                        .backward = backward};
     double sum = 0;
-    pool_run(t->pool, run_pass, &pass);
-    for (size_t r = 0; r < pass.rows; r++)
-        sum += (double)batch->weights[r] * (double)pass.losses[r];
+    size_t sequences = sequences_at_once(t, batch->time);
+    losses = losses ? losses : t->losses;
+    for (size_t first = 0; first < batch->batch; first += sequences) {
+        size_t at = first * batch->time;
+        struct decoder_batch piece = {.batch = least(sequences, batch->batch - first),
+                                      .time = batch->time,
+                                      .tokens = batch->tokens + at,
+                                      .targets = batch->targets + at,
+                                      .weights = batch->weights + at};
+        struct pass pass = {.t = t,
+                            .batch = &piece,
+                            .whole = batch,
+                            .flow = t->flow + at * t->config.d,
+                            .last = first + piece.batch == batch->batch,
+                            .rows = piece.batch * piece.time,
+                            .losses = losses + at,
+                            .backward = backward};
+        pool_run(t->pool, run_pass, &pass);
+    }
+    for (size_t r = 0; r < batch->batch * batch->time; r++)
+        sum += (double)batch->weights[r] * (double)losses[r];
     return sum;
 }
 

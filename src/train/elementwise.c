@@ -3,21 +3,43 @@
 
 #include "train/train_int.h"
 
-void swiglu_forward(struct lane *lane, const float *gate, const float *up, size_t len, float *y)
+/* The runs of a row's part lie in no other row: a place in [0, rows * width) and how far it goes on. */
+struct stretch {
+    size_t dense, strided, len;
+};
+
+static struct stretch stretch_at(const struct swiglu *s, size_t at, size_t end)
+{
+    size_t row = at / s->width, column = at % s->width, stride = s->stride ? s->stride : s->width;
+    size_t len = stride == s->width ? end - at : least(end - at, s->width - column);
+    return (struct stretch){.dense = at, .strided = row * stride + column, .len = len};
+}
+
+void swiglu_forward(struct lane *lane, const struct swiglu *s, const float *gate, const float *up, float *y)
 {
     size_t first, end;
-    while (lane_take(lane, len, ELEMENTS_AT_ONCE, &first, &end))
-        tensor_swiglu(lane->kernels, gate + first, up + first, y + first, end - first);
+    while (lane_take(lane, s->rows * s->width, ELEMENTS_AT_ONCE, &first, &end)) {
+        while (first < end) {
+            struct stretch t = stretch_at(s, first, end);
+            tensor_swiglu(lane->kernels, gate + t.strided, up + t.strided, y + t.dense, t.len);
+            first += t.len;
+        }
+    }
     lane_barrier(lane);
 }
 
-void swiglu_backward(struct lane *lane, const float *gate, const float *up, const float *dy, size_t len,
-                     float *dgate, float *dup)
+void swiglu_backward(struct lane *lane, const struct swiglu *s, const float *gate, const float *up,
+                     const float *dy, float *dgate, float *dup)
 {
     size_t first, end;
-    while (lane_take(lane, len, ELEMENTS_AT_ONCE, &first, &end))
-        tensor_swiglu_backward(lane->kernels, gate + first, up + first, dy + first, dgate + first,
-                               dup + first, end - first);
+    while (lane_take(lane, s->rows * s->width, ELEMENTS_AT_ONCE, &first, &end)) {
+        while (first < end) {
+            struct stretch t = stretch_at(s, first, end);
+            tensor_swiglu_backward(lane->kernels, gate + t.strided, up + t.strided, dy + t.dense,
+                                   dgate + t.strided, dup + t.strided, t.len);
+            first += t.len;
+        }
+    }
     lane_barrier(lane);
 }
 

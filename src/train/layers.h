@@ -41,6 +41,7 @@ void embedding_backward(struct lane *lane, const struct embedding *e, const int3
 /* y [rows][out] = x [rows][in] w^T + bias. */
 struct linear {
     size_t in, out;
+    size_t y_stride;   /* floats from row to row of y and dy; 0: out */
     const float *w;    /* [out][in] */
     const float *bias; /* [out], or NULL */
     float *dw, *dbias;
@@ -73,6 +74,7 @@ void norm_backward(struct lane *lane, const struct norm *n, const float *x, cons
  * pairs (i, i + head_dim / 2); else (2i, 2i + 1). A rotation's gradient is the rotation back. */
 struct rotary {
     size_t time, heads, head_dim;
+    size_t stride; /* floats from row to row of x; 0: heads * head_dim */
     bool neox;
     const float *table; /* [time][head_dim / 2][2], cosine and sine, from rotary_table */
 };
@@ -83,10 +85,12 @@ void rotary_backward(struct lane *lane, const struct rotary *r, float *dx, size_
 
 /* Softmax attention; query head h reads key and value head h / (heads / kv_heads). causal: position t sees
  * 0..t, and what it can't see is not computed. Weights are computed again in backward instead of kept.
- * q, out [batch * time][heads][head_dim]; k, v [batch * time][kv_heads][head_dim]. */
+ * q, out [batch * time][heads][head_dim]; k, v [batch * time][kv_heads][head_dim]. Rows of q, k, v and of
+ * their gradients may be parts of longer ones. */
 struct attention {
     size_t batch, time, heads, kv_heads, head_dim;
-    bool causal, bf16; /* bf16: products of inputs and weights rounded to BF16, sums in F32 */
+    size_t q_stride, kv_stride; /* floats from row to row; 0: no longer than they are */
+    bool causal, bf16;          /* bf16: products of inputs and weights rounded to BF16, sums in F32 */
 };
 
 size_t attention_scratch_bytes(const struct attention *a, unsigned lanes);
@@ -183,11 +187,17 @@ void mamba_forward(struct lane *lane, const struct mamba *m, const float *u, flo
 void mamba_backward(struct lane *lane, const struct mamba *m, const float *u, const float *kept,
                     const float *dy, float *du, bool add, void *scratch);
 
-/* Elementwise. SwiGLU (Shazeer 2020): y = silu(gate) * up. backward: dgate may be gate, dup may be up or dy.
- * GELU in its tanh form (Hendrycks and Gimpel 2016), SiLU: dx may be dy. */
-void swiglu_forward(struct lane *lane, const float *gate, const float *up, size_t len, float *y);
-void swiglu_backward(struct lane *lane, const float *gate, const float *up, const float *dy, size_t len,
-                     float *dgate, float *dup);
+/* Elementwise. SwiGLU (Shazeer 2020): y [rows][width] = silu(gate) * up, where rows of gate and up and of
+ * their gradients may be parts of longer ones. backward: dgate may be gate, dup may be up, or dy where the
+ * strides agree. GELU in its tanh form (Hendrycks and Gimpel 2016), SiLU: dx may be dy. */
+struct swiglu {
+    size_t rows, width;
+    size_t stride; /* floats from row to row of gate and up; 0: width */
+};
+
+void swiglu_forward(struct lane *lane, const struct swiglu *s, const float *gate, const float *up, float *y);
+void swiglu_backward(struct lane *lane, const struct swiglu *s, const float *gate, const float *up,
+                     const float *dy, float *dgate, float *dup);
 void silu_forward(struct lane *lane, const float *x, size_t len, float *y);
 void silu_backward(struct lane *lane, const float *x, const float *dy, size_t len, float *dx);
 void gelu_forward(struct lane *lane, const float *x, size_t len, float *y);

@@ -37,12 +37,17 @@ size_t linear_scratch_bytes(size_t in, size_t out, size_t rows)
     return align_bytes(tensor_product_workspace_bytes(most(rows, out), widest, deepest));
 }
 
-static void add_bias(struct lane *lane, const float *bias, size_t rows, size_t out, float *y)
+static size_t stride_of(const struct linear *l)
+{
+    return l->y_stride ? l->y_stride : l->out;
+}
+
+static void add_bias(struct lane *lane, const struct linear *l, size_t rows, float *y)
 {
     size_t first, end;
-    while (lane_take(lane, rows, rows_at_once(out), &first, &end))
+    while (lane_take(lane, rows, rows_at_once(l->out), &first, &end))
         for (size_t r = first; r < end; r++)
-            tensor_add(lane->kernels, y + r * out, bias, out);
+            tensor_add(lane->kernels, y + r * stride_of(l), l->bias, l->out);
     lane_barrier(lane);
 }
 
@@ -57,13 +62,13 @@ void linear_forward(struct lane *lane, const struct linear *l, const float *x, s
                         .c = y,
                         .a_stride = l->in,
                         .b_stride = l->in,
-                        .c_stride = l->out,
+                        .c_stride = stride_of(l),
                         .b_transposed = true,
                         .bf16 = l->bf16,
                         .workspace = scratch};
     tensor_product(lane, &p);
     if (l->bias)
-        add_bias(lane, l->bias, rows, l->out, y);
+        add_bias(lane, l, rows, y);
 }
 
 static void backward_weights(struct lane *lane, const struct linear *l, const float *x, const float *dy,
@@ -75,7 +80,7 @@ static void backward_weights(struct lane *lane, const struct linear *l, const fl
                         .a = dy,
                         .b = x,
                         .c = l->dw,
-                        .a_stride = l->out,
+                        .a_stride = stride_of(l),
                         .b_stride = l->in,
                         .c_stride = l->in,
                         .a_transposed = true,
@@ -94,7 +99,7 @@ static void backward_input(struct lane *lane, const struct linear *l, const floa
                         .a = dy,
                         .b = l->w,
                         .c = dx,
-                        .a_stride = l->out,
+                        .a_stride = stride_of(l),
                         .b_stride = l->in,
                         .c_stride = l->in,
                         .accumulate = add,
@@ -113,6 +118,6 @@ void linear_backward(struct lane *lane, const struct linear *l, const float *x, 
         backward_input(lane, l, dy, rows, dx, add, scratch);
     while (l->dbias && lane_take(lane, l->out, COLUMNS_AT_ONCE, &first, &end))
         for (size_t r = 0; r < rows; r++)
-            tensor_add(lane->kernels, l->dbias + first, dy + r * l->out + first, end - first);
+            tensor_add(lane->kernels, l->dbias + first, dy + r * stride_of(l) + first, end - first);
     lane_barrier(lane);
 }

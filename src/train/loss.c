@@ -11,7 +11,7 @@
 size_t output_scratch_bytes(size_t vocab, size_t d, size_t rows)
 {
     return linear_scratch_bytes(d, vocab, CHUNK_ROWS) +
-           align_bytes(least(rows, CHUNK_ROWS) * vocab * sizeof(float));
+           align_bytes(least(rows, CHUNK_ROWS) * spread_row(vocab) * sizeof(float));
 }
 
 static void losses_of_rows(struct lane *lane, float *logits, size_t vocab, const int32_t *targets,
@@ -20,7 +20,7 @@ static void losses_of_rows(struct lane *lane, float *logits, size_t vocab, const
     size_t first, end;
     while (lane_take(lane, rows, rows_at_once(vocab), &first, &end)) {
         for (size_t r = first; r < end; r++) {
-            float *row = logits + r * vocab;
+            float *row = logits + r * spread_row(vocab);
             losses[r] = 0;
             if (weights[r] != 0)
                 losses[r] = tensor_softmax_loss(lane->kernels, row, vocab, (size_t)targets[r], weights[r]);
@@ -34,7 +34,12 @@ static void losses_of_rows(struct lane *lane, float *logits, size_t vocab, const
 void output_loss(struct lane *lane, const struct output *o, const float *x, const int32_t *targets,
                  const float *weights, size_t rows, float *losses, float *dx, void *scratch)
 {
-    struct linear l = {.in = o->d, .out = o->vocab, .w = o->w, .dw = o->dw, .bf16 = o->bf16};
+    struct linear l = {.in = o->d,
+                       .out = o->vocab,
+                       .y_stride = spread_row(o->vocab),
+                       .w = o->w,
+                       .dw = o->dw,
+                       .bf16 = o->bf16};
     float *logits = (float *)(void *)((uint8_t *)scratch + linear_scratch_bytes(o->d, o->vocab, CHUNK_ROWS));
     for (size_t from = 0; from < rows; from += CHUNK_ROWS) {
         size_t count = least(CHUNK_ROWS, rows - from);

@@ -186,7 +186,7 @@ void mamba_forward(struct lane *lane, const struct mamba *m, const float *u, flo
     linear_forward(lane, &p.dt, k.low, rows, k.delta, scratch);
     struct scan_inputs in = {.x = k.active, .delta = k.delta, .b = k.b, .c = k.c};
     scan_forward(lane, &p.scan, &in, k.scanned, k.states, scratch);
-    swiglu_forward(lane, k.z, k.scanned, wide, k.gated);
+    swiglu_forward(lane, &(struct swiglu){.rows = rows, .width = m->inner}, k.z, k.scanned, k.gated);
     linear_forward(lane, &p.out, k.gated, rows, y, scratch);
 }
 
@@ -202,7 +202,8 @@ void mamba_backward(struct lane *lane, const struct mamba *m, const float *u, co
     struct scan_inputs in = {.x = k.active, .delta = k.delta, .b = k.b, .c = k.c};
     struct scan_gradients out = {.dx = g.active, .ddelta = g.delta, .db = g.b, .dc = g.c};
     linear_backward(lane, &p.out, k.gated, dy, rows, g.gated, false, scratch);
-    swiglu_backward(lane, k.z, k.scanned, g.gated, wide, g.z, g.scanned);
+    swiglu_backward(lane, &(struct swiglu){.rows = rows, .width = m->inner}, k.z, k.scanned, g.gated, g.z,
+                    g.scanned);
     scan_backward(lane, &p.scan, &in, k.states, g.scanned, &out, scratch);
     linear_backward(lane, &p.dt, k.low, g.delta, rows, g.low, false, scratch);
     linear_backward(lane, &p.low, k.active, g.low, rows, g.active, true, scratch);

@@ -2,6 +2,8 @@
  * stats keep mean and inverse of each row. */
 #include "train/train_int.h"
 
+#define NORM_ROWS (SUM_ROWS / 4) /* sums over so many at a time */
+
 static struct norm_row row_of(const struct norm *n)
 {
     return (struct norm_row){.len = n->d, .eps = n->eps, .centred = n->centred, .w = n->w, .bias = n->bias};
@@ -24,8 +26,10 @@ void norm_backward(struct lane *lane, const struct norm *n, const float *x, cons
     size_t first, end;
     struct norm_row row = row_of(n);
     while ((n->dw || n->dbias) && lane_take(lane, n->d, COLUMNS_AT_ONCE, &first, &end))
-        tensor_norm_columns(lane->kernels, x + first, stats, dy + first, rows, n->d, end - first,
-                            n->dw ? n->dw + first : NULL, n->dbias ? n->dbias + first : NULL);
+        for (size_t r = 0; r < rows; r += NORM_ROWS)
+            tensor_norm_columns(lane->kernels, x + r * n->d + first, stats + 2 * r, dy + r * n->d + first,
+                                least(NORM_ROWS, rows - r), n->d, end - first, n->dw ? n->dw + first : NULL,
+                                n->dbias ? n->dbias + first : NULL);
     lane_barrier(lane); /* dx may be dy */
     while (dx && lane_take(lane, rows, rows_at_once(n->d), &first, &end))
         for (size_t r = first; r < end; r++)

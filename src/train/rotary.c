@@ -17,11 +17,11 @@ void rotary_table(float *table, size_t time, size_t head_dim, double base)
 
 static void rotate_rows(struct lane *lane, const struct rotary *r, bool back, float *x, size_t rows)
 {
-    size_t first, end, width = r->heads * r->head_dim;
+    size_t first, end, width = r->heads * r->head_dim, stride = r->stride ? r->stride : width;
     while (lane_take(lane, rows, rows_at_once(width), &first, &end))
         for (size_t row = first; row < end; row++)
             for (size_t h = 0; h < r->heads; h++)
-                tensor_rotate(lane->kernels, x + row * width + h * r->head_dim,
+                tensor_rotate(lane->kernels, x + row * stride + h * r->head_dim,
                               r->table + row % r->time * r->head_dim, r->head_dim / 2, r->neox, back);
     lane_barrier(lane);
 }

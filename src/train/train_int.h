@@ -6,6 +6,7 @@
 
 #define TRAIN_ALIGN ((size_t)64)
 #define COLUMNS_AT_ONCE ((size_t)16) /* one cache line of floats */
+#define SUM_ROWS ((size_t)512) /* a sum over rows is taken apart into sums over so many, or a part of it */
 #define ELEMENTS_AT_ONCE ((size_t)4096)
 
 static inline size_t align_bytes(size_t bytes)
@@ -21,6 +22,13 @@ static inline size_t least(size_t a, size_t b)
 static inline size_t most(size_t a, size_t b)
 {
     return a > b ? a : b;
+}
+
+/* The stride of rows of so many floats, an odd number of cache lines: a column of a matrix is then spread
+ * over all sets of a cache, where lines a power of two apart would fall into few. */
+static inline size_t spread_row(size_t width)
+{
+    return (width + 15) / 16 * 16 | 16;
 }
 
 /* Rows of `width` to take at once: enough work to be worth the asking. */

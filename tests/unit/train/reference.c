@@ -143,7 +143,12 @@ double reference_decoder(const struct decoder_config *c, const struct param *par
 {
     size_t rows = b->batch * b->time, d = c->d, len = rows * d;
     size_t hd = c->head_dim ? c->head_dim : d / c->heads, qd = hd * c->heads, kv = hd * c->kv_heads;
-    struct attention a = {b->batch, b->time, c->heads, c->kv_heads, hd, true, false};
+    struct attention a = {.batch = b->batch,
+                          .time = b->time,
+                          .heads = c->heads,
+                          .kv_heads = c->kv_heads,
+                          .head_dim = hd,
+                          .causal = true};
     double *x = mem_calloc(rows, (2 * d + 2 * qd + 2 * kv + 2 * c->ff + 1) * sizeof *x), *n = x + len;
     double *q = n + len, *k = q + rows * qd, *v = k + rows * kv, *mixed = v + rows * kv;
     double *gate = mixed + rows * qd, *up = gate + rows * c->ff;

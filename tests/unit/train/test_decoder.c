@@ -202,6 +202,48 @@ static void memory_decides_what_is_recomputed(void **state)
     pool_free(pool);
 }
 
+/* Large enough to be taken in pieces, of a size that depends on the lanes. */
+enum { LONG_BATCH = 24, LONG_TIME = 64, LONG_ROWS = LONG_BATCH * LONG_TIME };
+
+static double long_gradients(unsigned lanes, size_t time, bool bf16, float *out)
+{
+    static int32_t tokens[LONG_ROWS + 1];
+    static float weights[LONG_ROWS];
+    struct pool *pool;
+    struct decoder *decoder;
+    struct decoder_config config = tiny;
+    config.context = LONG_TIME;
+    config.bf16 = bf16;
+    for (size_t r = 0; r <= LONG_ROWS; r++)
+        tokens[r] = (int32_t)(r * r % 97 % VOCAB);
+    loss_weights_token_mean(tokens + 1, LONG_BATCH * time, weights);
+    assert_int_equal(pool_create(&pool, lanes, 0, kernels_select(NULL), NULL), PH_OK);
+    assert_int_equal(decoder_create(&decoder, pool, &config, LONG_BATCH, LONG_TIME, NULL), PH_OK);
+    fill_random(5, 0.5, decoder_weights(decoder), NULL, decoder_len(decoder));
+    decoder_clear_gradients(decoder);
+    struct decoder_batch batch = {LONG_BATCH, time, tokens, tokens + 1, weights};
+    double loss = decoder_accumulate(decoder, &batch);
+    memcpy(out, decoder_gradients(decoder), decoder_len(decoder) * sizeof *out);
+    decoder_free(decoder);
+    pool_free(pool);
+    return loss;
+}
+
+static void pieces_change_no_bit(void **state)
+{
+    static float one[1 << 14], other[1 << 14];
+    static const size_t times[] = {LONG_TIME, 48, 7};
+    (void)state;
+    for (size_t i = 0; i < 6; i++) {
+        size_t time = times[i / 2];
+        double loss = long_gradients(1, time, i % 2, one);
+        assert_true(loss == long_gradients(2, time, i % 2, other));
+        assert_memory_equal(one, other, sizeof one);
+        assert_true(loss == long_gradients(5, time, i % 2, other));
+        assert_memory_equal(one, other, sizeof one);
+    }
+}
+
 static void micro_batches_add_up_to_the_batch(void **state)
 {
     (void)state;
@@ -519,6 +561,7 @@ int main(void)
         cmocka_unit_test(gradients_hold_at_odd_shapes),
         cmocka_unit_test(lanes_and_recomputation_change_no_bit),
         cmocka_unit_test(memory_decides_what_is_recomputed),
+        cmocka_unit_test(pieces_change_no_bit),
         cmocka_unit_test(micro_batches_add_up_to_the_batch),
         cmocka_unit_test(a_tiny_model_learns_one_batch_by_heart),
         cmocka_unit_test(impossible_sizes_are_refused_in_words),

@@ -102,7 +102,8 @@ static void run_rotary(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
     const struct layer_case *c = t->c;
-    struct rotary r = {c->time, c->heads, c->head_dim, c->flag, t->table};
+    struct rotary r = {
+        .time = c->time, .heads = c->heads, .head_dim = c->head_dim, .neox = c->flag, .table = t->table};
     size_t rows = c->batch * c->time;
     if (lane->index == 0) {
         memcpy(t->y, t->f[0], c->out_len * sizeof *t->y);
@@ -121,7 +122,12 @@ static void reference_of_rotary(const struct layer_case *c, double *const *x, do
 
 static struct attention attention_of(const struct layer_case *c)
 {
-    return (struct attention){c->batch, c->time, c->heads, c->kv_heads, c->head_dim, c->flag, false};
+    return (struct attention){.batch = c->batch,
+                              .time = c->time,
+                              .heads = c->heads,
+                              .kv_heads = c->kv_heads,
+                              .head_dim = c->head_dim,
+                              .causal = c->flag};
 }
 
 static void run_attention(struct lane *lane, void *ud)
@@ -142,8 +148,9 @@ static void reference_of_attention(const struct layer_case *c, double *const *x,
 static void run_swiglu(struct lane *lane, void *ud)
 {
     struct trial *t = ud;
-    swiglu_forward(lane, t->f[0], t->f[1], t->c->out_len, t->y);
-    swiglu_backward(lane, t->f[0], t->f[1], t->dy, t->c->out_len, t->grad[0], t->grad[1]);
+    struct swiglu s = {.rows = 1, .width = t->c->out_len};
+    swiglu_forward(lane, &s, t->f[0], t->f[1], t->y);
+    swiglu_backward(lane, &s, t->f[0], t->f[1], t->dy, t->grad[0], t->grad[1]);
 }
 
 static void reference_swiglu(const struct layer_case *c, double *const *x, double *y)
