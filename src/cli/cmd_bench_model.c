@@ -21,6 +21,7 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
+    {"1m", 128, 352, 3, 4, 4, 2048, 512, true}, /* a decoder of embeddings */
     {"tiny", 256, 768, 4, 4, 2, 1024, 2048, false},
     {"160m", 768, 3072, 12, 12, 12, 32000, 2048, false},
     {"500m", 1024, 4096, 24, 16, 8, 32000, 2048, false},
@@ -30,7 +31,7 @@ static const struct shape shapes[] = {
     {"8b", 4096, 14336, 32, 32, 8, 128256, 8192, false}, /* Llama 3 */
 };
 
-static const char *const shape_names[] = {"tiny", "160m", "500m", "1.1b", "3b", "7b", "8b", NULL};
+static const char *const shape_names[] = {"1m", "tiny", "160m", "500m", "1.1b", "3b", "7b", "8b", NULL};
 
 struct args {
     int shape;
@@ -40,7 +41,7 @@ struct args {
 
 static const struct cli_option options[] = {
     {CLI_OPTION("--shape", "S", CLI_CHOICE, struct args, shape,
-                "tiny, 160m, 500m, 1.1b, 3b, 7b or 8b (1.1b)"),
+                "1m, tiny, 160m, 500m, 1.1b, 3b, 7b or 8b (1.1b)"),
      .names = shape_names},
     {CLI_OPTION("--type", "T", CLI_TEXT, struct args, type, "number format, as F16, Q8_0, Q4_K_M (Q4_K_M)")},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "other weights (1)")},
@@ -108,6 +109,7 @@ static void write_blocks(struct maker *m, const struct tensor_format *format, ui
 
 static void matrix(struct maker *m, const char *name, enum tensor_type type, uint32_t cols, uint32_t rows)
 {
+    type = quantize_fitting(type, cols);
     const struct tensor_format *format = tensor_format((uint32_t)type);
     const uint64_t dims[2] = {cols, rows};
     uint64_t blocks = (uint64_t)cols * rows / format->block_len;

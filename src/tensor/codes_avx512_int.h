@@ -51,67 +51,95 @@ typedef short word_vector __attribute__((vector_size(64)));
                                   _mm512_loadu_si512((blocks) + (from)))
 
 /* First words of sixteen blocks in the low half, second words in the high half. Steps overlap, so that
- * no word is cut in two, and end with the last block. */
-INLINE __m512i first_words_18(const uint8_t *blocks)
+ * no word is cut in two, and end with the last block. Of fewer blocks, `len` bytes, some may be left out. */
+INLINE __m512i first_words_18(const uint8_t *blocks, int len)
 {
     __m512i v = _mm512_setzero_si512();
     v = PICK(v, blocks, 18, 0);
-    v = PICK(v, blocks, 18, 62);
-    v = PICK(v, blocks, 18, 124);
-    v = PICK(v, blocks, 18, 186);
-    v = PICK(v, blocks, 18, 224);
+    if (len > 62)
+        v = PICK(v, blocks, 18, 62);
+    if (len > 124)
+        v = PICK(v, blocks, 18, 124);
+    if (len > 186)
+        v = PICK(v, blocks, 18, 186);
+    if (len > 224)
+        v = PICK(v, blocks, 18, 224);
     return v;
 }
 
-INLINE __m512i first_words_20(const uint8_t *blocks)
+INLINE __m512i first_words_20(const uint8_t *blocks, int len)
 {
     __m512i v = _mm512_setzero_si512();
     v = PICK(v, blocks, 20, 0);
-    v = PICK(v, blocks, 20, 62);
-    v = PICK(v, blocks, 20, 124);
-    v = PICK(v, blocks, 20, 186);
-    v = PICK(v, blocks, 20, 248);
-    v = PICK(v, blocks, 20, 256);
+    if (len > 62)
+        v = PICK(v, blocks, 20, 62);
+    if (len > 124)
+        v = PICK(v, blocks, 20, 124);
+    if (len > 186)
+        v = PICK(v, blocks, 20, 186);
+    if (len > 248)
+        v = PICK(v, blocks, 20, 248);
+    if (len > 256)
+        v = PICK(v, blocks, 20, 256);
     return v;
 }
 
-INLINE __m512i first_words_22(const uint8_t *blocks)
+INLINE __m512i first_words_22(const uint8_t *blocks, int len)
 {
     __m512i v = _mm512_setzero_si512();
     v = PICK(v, blocks, 22, 0);
-    v = PICK(v, blocks, 22, 62);
-    v = PICK(v, blocks, 22, 124);
-    v = PICK(v, blocks, 22, 186);
-    v = PICK(v, blocks, 22, 248);
-    v = PICK(v, blocks, 22, 288);
+    if (len > 62)
+        v = PICK(v, blocks, 22, 62);
+    if (len > 124)
+        v = PICK(v, blocks, 22, 124);
+    if (len > 186)
+        v = PICK(v, blocks, 22, 186);
+    if (len > 248)
+        v = PICK(v, blocks, 22, 248);
+    if (len > 288)
+        v = PICK(v, blocks, 22, 288);
     return v;
 }
 
-INLINE __m512i first_words_24(const uint8_t *blocks)
+INLINE __m512i first_words_24(const uint8_t *blocks, int len)
 {
     __m512i v = _mm512_setzero_si512();
     v = PICK(v, blocks, 24, 0);
-    v = PICK(v, blocks, 24, 62);
-    v = PICK(v, blocks, 24, 124);
-    v = PICK(v, blocks, 24, 186);
-    v = PICK(v, blocks, 24, 248);
-    v = PICK(v, blocks, 24, 310);
-    v = PICK(v, blocks, 24, 320);
+    if (len > 62)
+        v = PICK(v, blocks, 24, 62);
+    if (len > 124)
+        v = PICK(v, blocks, 24, 124);
+    if (len > 186)
+        v = PICK(v, blocks, 24, 186);
+    if (len > 248)
+        v = PICK(v, blocks, 24, 248);
+    if (len > 310)
+        v = PICK(v, blocks, 24, 310);
+    if (len > 320)
+        v = PICK(v, blocks, 24, 320);
     return v;
 }
 
-INLINE __m512i first_words_34(const uint8_t *blocks)
+INLINE __m512i first_words_34(const uint8_t *blocks, int len)
 {
     __m512i v = _mm512_setzero_si512();
     v = PICK(v, blocks, 34, 0);
-    v = PICK(v, blocks, 34, 62);
-    v = PICK(v, blocks, 34, 124);
-    v = PICK(v, blocks, 34, 186);
-    v = PICK(v, blocks, 34, 248);
-    v = PICK(v, blocks, 34, 310);
-    v = PICK(v, blocks, 34, 372);
-    v = PICK(v, blocks, 34, 434);
-    v = PICK(v, blocks, 34, 480);
+    if (len > 62)
+        v = PICK(v, blocks, 34, 62);
+    if (len > 124)
+        v = PICK(v, blocks, 34, 124);
+    if (len > 186)
+        v = PICK(v, blocks, 34, 186);
+    if (len > 248)
+        v = PICK(v, blocks, 34, 248);
+    if (len > 310)
+        v = PICK(v, blocks, 34, 310);
+    if (len > 372)
+        v = PICK(v, blocks, 34, 372);
+    if (len > 434)
+        v = PICK(v, blocks, 34, 434);
+    if (len > 480)
+        v = PICK(v, blocks, 34, 480);
     return v;
 }
 
@@ -146,7 +174,7 @@ struct codes32 {
     int stride;   /* block bytes */
     int zero;     /* code of the value 0 (symmetric formats) */
     bool has_min; /* w = scale * code + second word (Q4_1, Q5_1) */
-    __m512i (*words)(const uint8_t *blocks);
+    __m512i (*words)(const uint8_t *blocks, int len);
     __m512 (*scales)(const uint8_t *blocks); /* instead of F16 in the first word */
     __m512i (*codes)(const uint8_t *a, const uint8_t *b);
 };

@@ -7,8 +7,11 @@
  * pair of blocks then picks its two.
  *
  * For one weight row and one input row the order of additions is the same however many inputs share
- * the pass (T1): pairs alternate between two accumulators, folded at the end. A row that is no
- * multiple of sixteen blocks ends in a zero-padded copy, so nothing past its last block is read. */
+ * the pass (T1): pairs alternate between two accumulators, folded at the end. Where a row ends before
+ * its sixteenth block, what lies behind it is the next row, whose scales are masked; only at the
+ * matrix's end a zero-padded copy stands in, so nothing past the last block is read. (Copying every
+ * short row made narrow models decode quantised weights slower than floats: the loads wait for the
+ * copy's stores.) */
 #include "tensor/codes_avx512_int.h"
 
 /* ---- Floats ---- */
@@ -85,20 +88,21 @@ INLINE const float *plane(const struct input32 *x, int i, size_t offset, size_t 
     return (const float *)(const void *)(x->base + (size_t)i * x->stride + offset) + block;
 }
 
-/* `count` blocks (of sixteen there; what lacks is zero) against all inputs, from block `at` of the row on. */
+/* `count` blocks (of sixteen that can be read) against all inputs, from block `at` of the row on. */
 INLINE void chunk32(const struct codes32 f, const uint8_t *blocks, const struct input32 *x, size_t at,
                     int count, struct sums32 *sums)
 {
     const __m512i pick = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
     __mmask16 mask = lanes_below(0, (size_t)count);
-    __m512i word = f.scales ? _mm512_setzero_si512() : f.words(blocks);
-    __m512 d = f.scales ? f.scales(blocks) : halves_low(word);
+    __m512i word = f.scales ? _mm512_setzero_si512() : f.words(blocks, count * f.stride);
+    __m512 d = _mm512_maskz_mov_ps(mask, f.scales ? f.scales(blocks) : halves_low(word));
     __m512 scale[INPUTS_MAX];
     for (int i = 0; i < x->n; i++) {
         scale[i] = _mm512_mul_ps(d, _mm512_maskz_loadu_ps(mask, plane(x, i, q8_scales(x->d), at)));
         if (f.has_min) {
             __m512 scaled = _mm512_maskz_loadu_ps(mask, plane(x, i, q8_scaled_sums(x->d), at));
-            sums->offset[i] = _mm512_fmadd_ps(halves_high(word), scaled, sums->offset[i]);
+            __m512 min = _mm512_maskz_mov_ps(mask, halves_high(word));
+            sums->offset[i] = _mm512_fmadd_ps(min, scaled, sums->offset[i]);
         } else {
             __m512 sum = _mm512_maskz_loadu_ps(mask, plane(x, i, q8_sums(x->d), at));
             __m512 surplus = _mm512_mul_ps(sum, _mm512_set1_ps((float)f.zero));
@@ -120,8 +124,9 @@ INLINE void chunk32(const struct codes32 f, const uint8_t *blocks, const struct 
     }
 }
 
-INLINE void row32(const struct codes32 f, const uint8_t *w, const struct input32 *x, float *y,
-                  size_t y_stride)
+/* end: of the matrix. */
+INLINE void row32(const struct codes32 f, const uint8_t *w, const uint8_t *end, const struct input32 *x,
+                  float *y, size_t y_stride)
 {
     struct sums32 sums;
     for (int i = 0; i < x->n; i++)
@@ -132,7 +137,9 @@ INLINE void row32(const struct codes32 f, const uint8_t *w, const struct input32
             _mm_prefetch((const char *)w + DECODE_AHEAD + line, _MM_HINT_T0);
         chunk32(f, w, x, b, CHUNK, &sums);
     }
-    if (b < blocks) {
+    if (b < blocks && end - w >= CHUNK * f.stride) {
+        chunk32(f, w, x, b, (int)(blocks - b), &sums);
+    } else if (b < blocks) {
         uint8_t rest[CHUNK * 34] = {0};
         memcpy(rest, w, (blocks - b) * (size_t)f.stride);
         chunk32(f, rest, x, b, (int)(blocks - b), &sums);
@@ -147,10 +154,12 @@ INLINE void rows32(const struct codes32 f, const struct mm_job *job, size_t firs
 {
     struct act_view view = act_view(job->x, FORM_Q8);
     size_t row_bytes = job->w->cols / 32 * (size_t)f.stride;
+    const uint8_t *matrix_end = (const uint8_t *)job->w->data + job->w->rows * row_bytes;
     for (size_t r = first; r < end; r++) {
         const uint8_t *w = (const uint8_t *)job->w->data + r * row_bytes;
-#define CALL32(count)                                                                              \
-    row32(f, w, &(struct input32){view.data + at * view.stride, view.stride, job->w->cols, count}, \
+#define CALL32(count)                                                                        \
+    row32(f, w, matrix_end,                                                                  \
+          &(struct input32){view.data + at * view.stride, view.stride, job->w->cols, count}, \
           job->y + at * job->y_stride + r, job->y_stride)
         FOR_INPUTS(job->x->n, at, CALL32);
     }

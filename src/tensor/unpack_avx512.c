@@ -7,7 +7,7 @@
 INLINE void unpack_chunk32(const struct codes32 f, const uint8_t *blocks, int count, struct q8_panel *to,
                            size_t r)
 {
-    __m512i words = f.scales ? _mm512_setzero_si512() : f.words(blocks);
+    __m512i words = f.scales ? _mm512_setzero_si512() : f.words(blocks, CHUNK * f.stride);
     _mm512_storeu_ps(to->scales[r], f.scales ? f.scales(blocks) : halves_low(words));
     if (f.has_min)
         _mm512_storeu_ps(to->offsets[r], halves_high(words));
