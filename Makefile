@@ -65,7 +65,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all run test unit e2e lint format bench fuzz soak deps install clean
+.PHONY: all run test unit e2e lint format bench bench-train fuzz soak deps install clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos
 
@@ -124,6 +124,10 @@ format:
 
 bench: $(OUT)/pharos
 	@scripts/bench $(OUT)/pharos
+	@scripts/bench-train $(OUT)/pharos
+
+bench-train: $(OUT)/pharos
+	@scripts/bench-train $(OUT)/pharos
 
 # Small programs that time one module: build/bench_tensor.
 $(OUT)/bench_%: bench/bench_%.c $(LIBRARY) $(OUT)/flags
