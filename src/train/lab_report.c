@@ -292,16 +292,25 @@ struct cloud {
     size_t count;
 };
 
-static void add_point(struct cloud *cloud, const struct lab_row *row, double y)
+/* Of two points of one format, above each other, one has the label. */
+static bool has_weighted_twin(const struct lab *lab, const struct lab_row *row)
+{
+    for (size_t i = 0; !row->weighted && i < lab->row_count; i++)
+        if (lab->rows[i].weighted && strcmp(lab->rows[i].name, row->name) == 0)
+            return true;
+    return false;
+}
+
+static void add_point(const struct lab *lab, struct cloud *cloud, const struct lab_row *row, double y)
 {
     cloud->x[cloud->count] = (double)row->file_bytes / MB;
     cloud->y[cloud->count] = y;
-    cloud->labels[cloud->count++] = row->name;
+    cloud->labels[cloud->count++] = has_weighted_twin(lab, row) ? NULL : row->name;
 }
 
 static struct plot_series points_of(const char *name, const struct cloud *cloud)
 {
-    return (struct plot_series){.name = name,
+    return (struct plot_series){.name = cloud->count ? name : NULL,
                                 .kind = PLOT_POINTS,
                                 .count = cloud->count,
                                 .x = cloud->x,
@@ -309,14 +318,44 @@ static struct plot_series points_of(const char *name, const struct cloud *cloud)
                                 .labels = cloud->labels};
 }
 
+/* Rows with floats cost next to nothing and would leave the others no room: not all pictures have them. */
+static bool is_of_floats(const struct lab_row *row)
+{
+    return strcmp(row->name, "original") == 0 || strcmp(row->name, "F16") == 0 ||
+           strcmp(row->name, "BF16") == 0;
+}
+
 static void split_rows(const struct lab *lab, double (*value)(const struct lab *, const struct lab_row *),
-                       struct cloud *plain, struct cloud *weighted, struct cloud *mixed)
+                       bool floats, struct cloud *plain, struct cloud *weighted, struct cloud *mixed)
 {
     for (size_t i = 0; i < lab->row_count; i++) {
         const struct lab_row *row = &lab->rows[i];
         struct cloud *cloud = strcmp(row->name, "mixed") == 0 ? mixed : row->weighted ? weighted : plain;
-        add_point(cloud, row, value(lab, row));
+        if (floats || !is_of_floats(row))
+            add_point(lab, cloud, row, value(lab, row));
     }
+}
+
+static int by_file_bytes(const void *a, const void *b)
+{
+    const struct lab_point *x = a, *y = b;
+    return (x->file_bytes > y->file_bytes) - (x->file_bytes < y->file_bytes);
+}
+
+/* The assignments that were tried, from small to large: a line through what mixtures can do. */
+static size_t tried_line(const struct lab *lab, double x[LAB_POINTS_MAX], double y[LAB_POINTS_MAX])
+{
+    struct lab_point points[LAB_POINTS_MAX];
+    size_t count = 0;
+    memcpy(points, lab->points, lab->point_count * sizeof *points);
+    qsort(points, lab->point_count, sizeof *points, by_file_bytes);
+    for (size_t i = 0; i < lab->point_count; i++) {
+        if (points[i].kl < 1e-4) /* near the floats */
+            continue;
+        x[count] = points[i].file_bytes / MB;
+        y[count++] = points[i].kl;
+    }
+    return count;
 }
 
 static enum ph_status draw_loss(const struct lab *lab, struct lab_bound bound, const char *path,
@@ -324,30 +363,29 @@ static enum ph_status draw_loss(const struct lab *lab, struct lab_bound bound, c
 {
     struct cloud plain = {0}, weighted = {0}, mixed = {0};
     double path_x[LAB_POINTS_MAX], path_y[LAB_POINTS_MAX], edge_x[2] = {0}, edge_y[2] = {0};
-    split_rows(lab, divergence, &plain, &weighted, &mixed);
-    for (size_t i = 0; i < lab->point_count; i++) {
-        path_x[i] = lab->points[i].file_bytes / MB;
-        path_y[i] = lab->points[i].kl;
-    }
+    split_rows(lab, divergence, false, &plain, &weighted, &mixed);
+    size_t tried = tried_line(lab, path_x, path_y);
     for (size_t i = 0; i < lab->row_count; i++) {
         double x = (double)lab->rows[i].file_bytes / MB;
-        edge_x[0] = i == 0 || x < edge_x[0] ? x : edge_x[0];
+        if (is_of_floats(&lab->rows[i]))
+            continue;
+        edge_x[0] = edge_x[0] == 0 || x < edge_x[0] ? x : edge_x[0];
         edge_x[1] = x > edge_x[1] ? x : edge_x[1];
     }
     edge_y[0] = edge_y[1] = bound.percent ? 0 : bound.value;
     const struct plot_series series[] = {
         points_of("plain", &plain),
         points_of("by importance", &weighted),
-        points_of("mixed formats", &mixed),
-        {.name = lab->point_count ? "assignments tried" : NULL,
-         .kind = PLOT_POINTS,
-         .count = lab->point_count,
+        points_of("mixed, within the bound", &mixed),
+        {.name = tried ? "mixtures tried" : NULL,
+         .kind = PLOT_LINE,
+         .count = tried,
          .x = path_x,
          .y = path_y},
         {.name = bound.percent ? NULL : "bound", .kind = PLOT_DASHES, .count = 2, .x = edge_x, .y = edge_y},
     };
     return plot_write(&(struct plot){.title = "What each format costs",
-                                     .x = {"file, MB", true},
+                                     .x = {"file, MB", false},
                                      .y = {"KL divergence from the original, nats a token", true},
                                      .series = series,
                                      .series_count = sizeof series / sizeof *series},
@@ -357,7 +395,7 @@ static enum ph_status draw_loss(const struct lab *lab, struct lab_bound bound, c
 static enum ph_status draw_speed(const struct lab *lab, const char *path, struct ph_err *err)
 {
     struct cloud plain = {0}, weighted = {0}, mixed = {0};
-    split_rows(lab, decode_speed, &plain, &weighted, &mixed);
+    split_rows(lab, decode_speed, true, &plain, &weighted, &mixed);
     const struct plot_series series[] = {points_of("plain", &plain), points_of("by importance", &weighted),
                                          points_of("mixed formats", &mixed)};
     return plot_write(&(struct plot){.title = "How fast each format writes",
