@@ -125,8 +125,8 @@ INLINE void chunk32(const struct codes32 f, const uint8_t *blocks, const struct 
 }
 
 /* end: of the matrix. */
-INLINE void row32(const struct codes32 f, const uint8_t *w, const uint8_t *end, const struct input32 *x,
-                  float *y, size_t y_stride)
+INLINE void sum_row32(const struct codes32 f, const uint8_t *w, const uint8_t *end, const struct input32 *x,
+                      __m512 *out)
 {
     struct sums32 sums;
     for (int i = 0; i < x->n; i++)
@@ -144,9 +144,52 @@ INLINE void row32(const struct codes32 f, const uint8_t *w, const uint8_t *end, 
         memcpy(rest, w, (blocks - b) * (size_t)f.stride);
         chunk32(f, rest, x, b, (int)(blocks - b), &sums);
     }
-    for (int i = 0; i < x->n; i++) {
-        __m512 sum = _mm512_add_ps(_mm512_add_ps(sums.even[i], sums.odd[i]), sums.offset[i]);
-        y[(size_t)i * y_stride] = _mm512_reduce_add_ps(sum);
+    for (int i = 0; i < x->n; i++)
+        out[i] = _mm512_add_ps(_mm512_add_ps(sums.even[i], sums.odd[i]), sums.offset[i]);
+}
+
+INLINE __m128 fold_to_four(__m512 v)
+{
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+/* The sums of four vectors, each by the same tree whatever the others are. */
+INLINE __m128 fold_four(const __m512 v[4])
+{
+    __m128 a = fold_to_four(v[0]), b = fold_to_four(v[1]), c = fold_to_four(v[2]), d = fold_to_four(v[3]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    return _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d));
+}
+
+INLINE void row32(const struct codes32 f, const uint8_t *w, const uint8_t *end, const struct input32 *x,
+                  float *y, size_t y_stride)
+{
+    __m512 sums[INPUTS_MAX + 3];
+    float folded[4];
+    sum_row32(f, w, end, x, sums);
+    for (int i = 0; i < x->n; i += 4) {
+        for (int k = x->n; k < i + 4; k++)
+            sums[k] = _mm512_setzero_ps();
+        _mm_storeu_ps(folded, fold_four(sums + i));
+        for (int k = i; k < i + 4 && k < x->n; k++)
+            y[(size_t)k * y_stride] = folded[k - i];
+    }
+}
+
+/* One input: four rows are folded together. */
+INLINE void one_input32(const struct codes32 f, const struct mm_job *job, const struct act_view view,
+                        size_t first, size_t end)
+{
+    size_t row_bytes = job->w->cols / 32 * (size_t)f.stride;
+    const uint8_t *w = (const uint8_t *)job->w->data, *matrix_end = w + job->w->rows * row_bytes;
+    const struct input32 x = {view.data, view.stride, job->w->cols, 1};
+    for (size_t r = first; r < end; r += 4) {
+        __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+        size_t rows = end - r < 4 ? end - r : 4;
+        for (size_t k = 0; k < rows; k++)
+            sum_row32(f, w + (r + k) * row_bytes, matrix_end, &x, &sums[k]);
+        _mm_mask_storeu_ps(job->y + r, (__mmask8)((1u << rows) - 1), fold_four(sums));
     }
 }
 
@@ -155,6 +198,10 @@ INLINE void rows32(const struct codes32 f, const struct mm_job *job, size_t firs
     struct act_view view = act_view(job->x, FORM_Q8);
     size_t row_bytes = job->w->cols / 32 * (size_t)f.stride;
     const uint8_t *matrix_end = (const uint8_t *)job->w->data + job->w->rows * row_bytes;
+    if (job->x->n == 1) {
+        one_input32(f, job, view, first, end);
+        return;
+    }
     for (size_t r = first; r < end; r++) {
         const uint8_t *w = (const uint8_t *)job->w->data + r * row_bytes;
 #define CALL32(count)                                                                        \
