@@ -78,9 +78,40 @@ static void learn_norm_row_backward(const struct norm_row *n, const float *x, co
         PIECES(n->len, PUT(dx, inverse * (GET(dy) * GET(n->w) - middle - (GET(x) - mean) * slope)););
 }
 
+#define NORM_VECTORS 4 /* that go down the rows together: cache lines are used as they come */
+
+static void norm_vectors(const float *x, const float *stats, const float *dy, size_t rows, size_t stride,
+                         float *dw, float *dbias)
+{
+    vf w[NORM_VECTORS] = {{0}}, b[NORM_VECTORS] = {{0}};
+    for (size_t r = 0; r < rows; r++, x += stride, dy += stride) {
+        vf mean = splat(stats[2 * r]), inverse = splat(stats[2 * r + 1]);
+        UNROLLED for (size_t i = 0; i < NORM_VECTORS; i++)
+        {
+            vf g = load(dy + i * VECTOR_LEN);
+            w[i] = vector_fma(g, (load(x + i * VECTOR_LEN) - mean) * inverse, w[i]);
+            b[i] += g;
+        }
+    }
+    UNROLLED for (size_t i = 0; i < NORM_VECTORS; i++)
+    {
+        if (dw)
+            store(dw + i * VECTOR_LEN, load(dw + i * VECTOR_LEN) + w[i]);
+        if (dbias)
+            store(dbias + i * VECTOR_LEN, load(dbias + i * VECTOR_LEN) + b[i]);
+    }
+}
+
 static void learn_norm_columns(const float *x, const float *stats, const float *dy, size_t rows,
                                size_t stride, size_t len, float *dw, float *dbias)
 {
+    for (; len >= NORM_VECTORS * VECTOR_LEN; len -= NORM_VECTORS * VECTOR_LEN) {
+        norm_vectors(x, stats, dy, rows, stride, dw, dbias);
+        x += NORM_VECTORS * VECTOR_LEN;
+        dy += NORM_VECTORS * VECTOR_LEN;
+        dw += dw ? NORM_VECTORS * VECTOR_LEN : 0;
+        dbias += dbias ? NORM_VECTORS * VECTOR_LEN : 0;
+    }
     PIECES(
         len, vf w = {0}; vf b = {0}; const float *row = x; const float *grad = dy;
         for (size_t r = 0; r < rows; r++, row += stride, grad += stride) {

@@ -3,6 +3,7 @@
 #include "train/train_int.h"
 
 #define NORM_ROWS (SUM_ROWS / 4) /* sums over so many at a time */
+#define NORM_COLUMNS (4 * COLUMNS_AT_ONCE)
 
 static struct norm_row row_of(const struct norm *n)
 {
@@ -25,7 +26,7 @@ void norm_backward(struct lane *lane, const struct norm *n, const float *x, cons
 {
     size_t first, end;
     struct norm_row row = row_of(n);
-    while ((n->dw || n->dbias) && lane_take(lane, n->d, COLUMNS_AT_ONCE, &first, &end))
+    while ((n->dw || n->dbias) && lane_take(lane, n->d, NORM_COLUMNS, &first, &end))
         for (size_t r = 0; r < rows; r += NORM_ROWS)
             tensor_norm_columns(lane->kernels, x + r * n->d + first, stats + 2 * r, dy + r * n->d + first,
                                 least(NORM_ROWS, rows - r), n->d, end - first, n->dw ? n->dw + first : NULL,

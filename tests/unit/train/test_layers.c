@@ -405,6 +405,7 @@ static const struct layer_case cases[] = {
     NORM_CASE("RMSNorm", 14, 19, false, 2),
     NORM_CASE("RMSNorm, input added to", 3, 33, false, 3),
     NORM_CASE("LayerNorm", 14, 19, true, 6),
+    NORM_CASE("LayerNorm, wide", 3, 83, true, 6),
     NORM_CASE("LayerNorm, one row, input added to", 1, 18, true, 7),
     ROTARY_CASE("rotary, interleaved", 6, false),
     ROTARY_CASE("rotary, interleaved, wide heads", 44, false),
