@@ -74,7 +74,7 @@ def memory_decides_what_is_kept():
         pharos("train", "tokenizer", text, "--out", vocabulary, "--vocab", "300")
         pharos("train", "data", text, "--separator", "---", "--model", vocabulary, "--out", tokens)
         made = {}
-        for name, more in (("kept", []), ("some", ["--memory", "10"]), ("none", ["--recompute", "always"])):
+        for name, more in (("kept", []), ("some", ["--memory", "14"]), ("none", ["--recompute", "always"])):
             model = os.path.join(folder, name + ".gguf")
             told = json.loads(pharos("train", "lm", "--data", tokens, "--tokenizer", vocabulary, "--out", model,
                                      "--d", "32", "--layers", "8", "--ff", "96", "--batch", "16", "--time", "64",
@@ -83,7 +83,7 @@ def memory_decides_what_is_kept():
         assert made["kept"][0] == 0 < made["some"][0] < 8 == made["none"][0], {k: v[0] for k, v in made.items()}
         assert made["kept"][1] == made["some"][1] == made["none"][1]  # nothing learnt depends on it
         said = pharos("train", "lm", "--data", tokens, "--tokenizer", vocabulary, "--out", os.path.join(folder, "x"),
-                      "--batch", "64", "--memory", "300", code=1)
+                      "--batch", "64", "--memory", "100", code=1)
         assert "MiB" in said and "reduce the batch to" in said, said
 
 
