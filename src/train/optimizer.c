@@ -80,7 +80,8 @@ double schedule_rate(const struct schedule *s, uint64_t step)
 {
     if (step < s->warmup)
         return s->peak * (double)step / (double)s->warmup;
+    bool falls = s->kind == SCHEDULE_COSINE ? s->steps > s->warmup : s->cooldown > 0;
     if (step >= s->steps)
-        return s->steps > s->warmup ? s->floor : s->peak;
+        return falls ? s->floor : s->peak;
     return s->floor + (s->peak - s->floor) * left_of_fall(s, step);
 }

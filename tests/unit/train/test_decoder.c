@@ -489,8 +489,9 @@ static void schedules_stay_and_fall_at_the_end(void **state)
     assert_near(schedule_rate(&s, 90), 2, 1e-12);
     assert_near(schedule_rate(&s, 95), 0.5 + 1.5 * (1 - 0.5), 1e-12);
     assert_near(schedule_rate(&s, 111), 0.5, 1e-12);
-    s.cooldown = 0; /* never falls before its end */
+    s.cooldown = 0; /* never falls */
     assert_near(schedule_rate(&s, 109), 2, 1e-12);
+    assert_near(schedule_rate(&s, 110), 2, 1e-12);
     s.cooldown = 500; /* all of the run */
     assert_near(schedule_rate(&s, 55), 0.5 + 1.5 * (1 - sqrt(0.5)), 1e-12);
 }
