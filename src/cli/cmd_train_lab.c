@@ -2,6 +2,7 @@
  * loss. */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -95,7 +96,7 @@ static bool wanted(const char *list, const char *name)
     size_t len = strlen(name);
     for (const char *at = list; at && *at; at += strcspn(at, ",")) {
         at += *at == ',';
-        if (strcspn(at, ",") == len && strncmp(at, name, len) == 0)
+        if (strcspn(at, ",") == len && strncasecmp(at, name, len) == 0)
             return true;
     }
     return !list;

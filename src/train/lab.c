@@ -237,7 +237,7 @@ static void compare_row(struct run *run, const struct lane *lane, size_t i)
         kl += (double)p[j] * ((double)logp[j] - ((double)q[j] - log_q));
         original = logp[j] > logp[original] ? j : original;
     }
-    run->kl[i] = kl > 0 ? kl : 0;
+    run->kl[i] = kl < 0 ? 0 : kl; /* no number stays one: it must not pass for no loss */
     run->agrees[i] = best == original;
 }
 

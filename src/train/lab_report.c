@@ -1,6 +1,7 @@
 /* What the lab found, as tables and pictures. */
 #include "train/lab_int.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,13 +228,23 @@ void lab_csv(const struct lab *lab, struct buf *out)
     }
 }
 
+static void put_json_number(double value, struct buf *out)
+{
+    if (isfinite(value))
+        buf_printf(out, "%.9g", value);
+    else
+        buf_puts(out, "null");
+}
+
 static void json_row(const struct lab *lab, const struct lab_row *row, struct buf *out)
 {
     buf_printf(out, "{\"type\":\"%s\",\"weighted\":%s,\"file_bytes\":%llu", row->name,
                row->weighted ? "true" : "false", (unsigned long long)row->file_bytes);
     for (size_t c = 0; c < COLUMNS; c++)
-        if (shown(lab, &columns[c]))
-            buf_printf(out, ",\"%s\":%.9g", columns[c].key, columns[c].value(lab, row));
+        if (shown(lab, &columns[c])) {
+            buf_printf(out, ",\"%s\":", columns[c].key);
+            put_json_number(columns[c].value(lab, row), out);
+        }
     if (lab->params.timed)
         buf_printf(out, ",\"quiet\":%s", row->speed.quiet ? "true" : "false");
     buf_putc(out, '}');

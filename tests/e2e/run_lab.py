@@ -34,7 +34,7 @@ def the_lab_measures_chooses_and_keeps():
     with tempfile.TemporaryDirectory() as folder:
         model, text = prepare(folder)
         out, kept = os.path.join(folder, "out"), os.path.join(folder, "kept.gguf")
-        found = json.loads(pharos("train", "lab", "--model", model, "--text", text, "--types", "F16,Q8_0,Q4_K_M",
+        found = json.loads(pharos("train", "lab", "--model", model, "--text", text, "--types", "F16,q8_0,Q4_K_M",
                                   "--tokens", "512", "--context", "64", "--loss", "2%", "--out", out,
                                   "--keep", kept, "--json"))
         rows = {(row["type"], row["weighted"]): row for row in found["rows"]}

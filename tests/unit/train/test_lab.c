@@ -4,6 +4,7 @@
 
 #include "../model/tiny_model.h"
 #include "base/file.h"
+#include "train/lab_int.h"
 #include "train/train.h"
 
 #define WINDOW 16
@@ -239,6 +240,27 @@ static void reports_are_whole(void **state)
     bench_close(b);
 }
 
+static void what_is_no_number_is_within_no_bound(void **state)
+{
+    (void)state;
+    struct bench *b = bench_open(false);
+    struct buf json;
+    struct arena arena;
+    struct json *parsed;
+    measure(b, "Q8_0", false);
+    b->lab->rows[1].kl = b->lab->rows[1].nll = b->lab->rows[1].ppl = NAN;
+    assert_null(lab_smallest(b->lab, (struct lab_bound){.value = 1e9}));
+    assert_null(lab_smallest(b->lab, (struct lab_bound){.value = 1e9, .percent = true}));
+    buf_init(&json, 1 << 20);
+    arena_init(&arena, 1 << 20);
+    lab_json(b->lab, (struct lab_bound){.value = 1}, &json);
+    assert_int_equal(json_parse(&arena, json.data, json.len, &parsed, NULL), PH_OK);
+    assert_true(json_is(json_get(json_at(json_get(parsed, "rows"), 1), "perplexity"), JSON_NULL));
+    arena_release(&arena);
+    buf_release(&json);
+    bench_close(b);
+}
+
 static void what_cannot_be_measured_is_said(void **state)
 {
     (void)state;
@@ -270,6 +292,7 @@ int main(void)
         cmocka_unit_test(rows_are_what_the_files_would_be),
         cmocka_unit_test(a_search_finds_a_small_mixture_within_its_bound),
         cmocka_unit_test(reports_are_whole),
+        cmocka_unit_test(what_is_no_number_is_within_no_bound),
         cmocka_unit_test(what_cannot_be_measured_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
