@@ -26,7 +26,8 @@ PH_MUST_USE enum ph_status file_read(const char *path, struct buf *out, struct p
 
 /* Writes to a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the directory: after a
  * crash the old content or the new is there, never a mixture (and perhaps a stray ".pharos-tmp-*" beside it).
- * A failure leaves nothing behind. A symbolic link at `path` is replaced. mode e.g. 0644, less the umask. */
+ * A failure leaves nothing behind. A symbolic link at `path` is replaced. mode e.g. 0644, less the umask.
+ * PH_ERR_ARG: a directory, a device or the like is there. */
 PH_MUST_USE enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len, unsigned mode,
                                              struct ph_err *err);
 
@@ -48,7 +49,13 @@ PH_MUST_USE enum ph_status file_out_rewrite(struct file_out *out, uint64_t offse
 PH_MUST_USE enum ph_status file_out_commit(struct file_out *out, struct ph_err *err);
 void file_out_abandon(struct file_out *out);
 
+/* Whether what is at `path`, if anything, is a file that may be replaced: for a file that is written after
+ * hours of work, better asked before. PH_ERR_ARG as above. */
+PH_MUST_USE enum ph_status file_out_check(const char *path, struct ph_err *err);
+
 bool file_exists(const char *path);
+/* Cuts a file off after `len` bytes. */
+PH_MUST_USE enum ph_status file_truncate(const char *path, uint64_t len, struct ph_err *err);
 
 /* A directory, made unless it is there; its parent must be. */
 PH_MUST_USE enum ph_status file_make_dir(const char *path, struct ph_err *err);

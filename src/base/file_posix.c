@@ -199,8 +199,22 @@ static enum ph_status sync_directory(const char *path, struct ph_err *err)
     return status;
 }
 
+/* A rename would put a regular file in the place of a device: root has lost /dev/null that way. */
+enum ph_status file_out_check(const char *path, struct ph_err *err)
+{
+    struct stat info;
+    if (stat(path, &info) != 0 || S_ISREG(info.st_mode))
+        return PH_OK;
+    return ph_fail(err, PH_ERR_ARG, "%s is %s; name a file to write", path,
+                   S_ISDIR(info.st_mode) ? "a directory" : "no regular file");
+}
+
 enum ph_status file_out_open(struct file_out *out, const char *path, unsigned mode, struct ph_err *err)
 {
+    *out = (struct file_out){.fd = -1};
+    enum ph_status status = file_out_check(path, err);
+    if (status != PH_OK)
+        return status;
     *out = (struct file_out){.fd = -1, .temp = temp_path(path), .path = mem_strdup(path)};
     if (!out->temp || !out->path) {
         file_out_abandon(out);
@@ -209,7 +223,7 @@ enum ph_status file_out_open(struct file_out *out, const char *path, unsigned mo
     out->fd = open(out->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
     if (out->fd >= 0)
         return PH_OK;
-    enum ph_status status = fail_os(err, "create a file beside", path);
+    status = fail_os(err, "create a file beside", path);
     file_out_abandon(out);
     return status;
 }
@@ -280,6 +294,11 @@ enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len
         return file_out_commit(&out, err);
     file_out_abandon(&out);
     return status;
+}
+
+enum ph_status file_truncate(const char *path, uint64_t len, struct ph_err *err)
+{
+    return truncate(path, (off_t)len) == 0 ? PH_OK : fail_os(err, "cut", path);
 }
 
 bool file_exists(const char *path)

@@ -51,8 +51,8 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--rate", "X", CLI_NUMBER, struct args, rate, "learning rate of these (0.0003)"), .max = 100},
     {CLI_OPTION("--batch", "N", CLI_COUNT, struct args, batch, "windows a step (16)"), .min = 1,
      .max = 65536},
-    {CLI_OPTION("--time", "N", CLI_COUNT, struct args, time, "tokens a window (256)"), .min = 1,
-     .max = MODEL_CONTEXT_MAX},
+    {CLI_OPTION("--time", "N", CLI_COUNT, struct args, time, "tokens a window (256, or the context)"),
+     .min = 1, .max = MODEL_CONTEXT_MAX},
     {CLI_OPTION("--bf16", NULL, CLI_SWITCH, struct args, bf16, "products of BF16, sums and weights of F32")},
     {CLI_OPTION("--type", "T", CLI_TEXT, struct args, type, "number format of OUT (that of IN)")},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "of the order of data (0)"), .max = 1e15},
@@ -147,8 +147,8 @@ static enum ph_status choose_type(struct job *job, struct ph_err *err)
 {
     struct gguf *gguf;
     uint64_t file_type = 0;
-    if (job->args.type)
-        return cli_mixture_parse(job->args.type, &job->type, err);
+    if (job->type)
+        return PH_OK;
     enum ph_status status = gguf_open(&gguf, job->args.model, err);
     if (status != PH_OK)
         return status;
@@ -186,14 +186,7 @@ static enum ph_status create(struct job *job, struct ph_err *err)
 
 static enum ph_status write_model(struct job *job, struct ph_err *err)
 {
-    struct quantize_result ignored;
-    const char *path = job->args.out;
-    enum ph_status status = trainer_export(job->trainer, path, "pruned", err);
-    if (status != PH_OK || job->type->main == TENSOR_F32)
-        return status;
-    const struct quantize_job quantize = {
-        .in = path, .out = path, .mixture = job->type, .threads = pool_lanes(job->pool)};
-    return gguf_quantize(&quantize, &ignored, err);
+    return trainer_export_as(job->trainer, job->args.out, "pruned", job->type, err);
 }
 
 static void on_progress(void *ud, uint64_t done, uint64_t total)
@@ -285,7 +278,7 @@ static enum ph_status work(struct job *job, struct ph_err *err)
 
 int cmd_train_prune(int argc, char **argv)
 {
-    struct job job = {.args = {.keep = 1, .windows = 128, .rate = 3e-4, .batch = 16, .time = 256}};
+    struct job job = {.args = {.keep = 1, .windows = 128, .rate = 3e-4, .batch = 16}};
     struct ph_err err;
     int exit_code;
     if (!cli_parse(&usage, argc, argv, &job.args, &exit_code))
@@ -294,6 +287,8 @@ int cmd_train_prune(int argc, char **argv)
         return cli_error(CLI_EXIT_USAGE, "train prune: --data F.tokens is missing");
     if (job.args.heads == 0 && job.args.ff == 0 && job.args.keep >= 1)
         return cli_error(CLI_EXIT_USAGE, "train prune: say what stays: --heads K, --ff N or --keep SHARE");
+    if (job.args.type && cli_mixture_parse(job.args.type, &job.type, &err) != PH_OK)
+        return cli_error(CLI_EXIT_USAGE, "train prune: --type: %s", err.message);
     exit_code = work(&job, &err) == PH_OK ? CLI_EXIT_OK : cli_fail(&err);
     trainer_free(job.trainer);
     if (job.pool)

@@ -9,6 +9,8 @@
 #include "base/plot.h"
 #include "train/run_int.h"
 
+#define ROW_BYTES_MAX ((size_t)4096)
+
 static const char header[] = "step,tokens,loss,validation_loss,bits_per_byte,rate,norm,tokens_per_s\n";
 
 /* Where the rows after `step` begin; a last row without its end goes too. */
@@ -37,6 +39,7 @@ enum ph_status curve_open(struct curve *curve, const char *path, uint64_t step, 
         status = file_write_atomic(path, header, sizeof header - 1, 0644, err);
     else if (status == PH_OK && len < text.len)
         status = file_write_atomic(path, text.data, len, 0644, err);
+    curve->len = len ? len : sizeof header - 1;
     buf_release(&text);
     if (status != PH_OK)
         return status;
@@ -44,17 +47,38 @@ enum ph_status curve_open(struct curve *curve, const char *path, uint64_t step, 
     return curve->file ? PH_OK : ph_fail(err, PH_ERR_IO, "cannot open %s to add to it", path);
 }
 
+/* A disk that was full may have taken a part of a row, to which the next one must not be joined. */
+static bool reopen(struct curve *curve)
+{
+    struct ph_err ignored;
+    if (curve->file)
+        fclose(curve->file);
+    curve->file = NULL;
+    if (file_truncate(curve->path, curve->len, &ignored) == PH_OK)
+        curve->file = fopen(curve->path, "ae");
+    return curve->file != NULL;
+}
+
 bool curve_add(struct curve *curve, const struct run_report *r)
 {
     const struct trainer_validation *v = r->validation;
-    fprintf(curve->file, "%" PRIu64 ",%" PRIu64 ",%.6f,", r->step.step, r->step.tokens, r->step.loss);
+    struct buf row;
+    buf_init(&row, ROW_BYTES_MAX);
+    buf_printf(&row, "%" PRIu64 ",%" PRIu64 ",%.6f,", r->step.step, r->step.tokens, r->step.loss);
     if (v)
-        fprintf(curve->file, "%.6f,%.6f", v->loss, v->bits_per_byte);
+        buf_printf(&row, "%.6f,%.6f", v->loss, v->bits_per_byte);
     else
-        fputc(',', curve->file);
-    fprintf(curve->file, ",%.6g,%.4f,%.1f\n", r->step.rate, r->step.norm, r->tokens_per_s);
-    bool ok = fflush(curve->file) == 0 && !ferror(curve->file);
-    clearerr(curve->file);
+        buf_putc(&row, ',');
+    buf_printf(&row, ",%.6g,%.4f,%.1f\n", r->step.rate, r->step.norm, r->tokens_per_s);
+    bool ok = buf_status(&row) == PH_OK && (curve->file || reopen(curve));
+    if (ok) {
+        ok = fwrite(row.data, 1, row.len, curve->file) == row.len && fflush(curve->file) == 0;
+        if (ok)
+            curve->len += row.len;
+        else
+            (void)reopen(curve);
+    }
+    buf_release(&row);
     return ok;
 }
 

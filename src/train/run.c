@@ -194,16 +194,7 @@ static void save_if_due(struct run *run)
 
 static enum ph_status write_model(struct run *run, struct ph_err *err)
 {
-    const struct mixture *type = run->params->type;
-    struct quantize_result ignored;
-    enum ph_status status = trainer_export(run->trainer, run->model_path, run->params->name, err);
-    if (status != PH_OK || !type || type->main == TENSOR_F32)
-        return status;
-    const struct quantize_job job = {.in = run->model_path,
-                                     .out = run->model_path,
-                                     .mixture = type,
-                                     .threads = pool_lanes(run->trainer->pool)};
-    return gguf_quantize(&job, &ignored, err);
+    return trainer_export_as(run->trainer, run->model_path, run->params->name, run->params->type, err);
 }
 
 static void write_model_if_due(struct run *run)
@@ -314,8 +305,9 @@ static enum ph_status train(struct run *run, struct ph_err *err)
         return status;
     if (status == PH_OK && !run->result->stopped)
         status = write_model(run, err);
+    if (run->curve.len > 0)
+        draw(run);
     curve_close(&run->curve);
-    draw(run);
     return status;
 }
 
@@ -325,6 +317,8 @@ enum ph_status trainer_run(struct trainer *trainer, const struct run_params *par
     struct run run = {.trainer = trainer, .params = params, .hooks = hooks, .result = result, .lock = -1};
     *result = (struct run_result){0};
     enum ph_status status = name_files(&run, err);
+    if (status == PH_OK && is_first(&run))
+        status = file_out_check(run.model_path, err); /* not after hours */
     if (status == PH_OK && is_first(&run))
         status = claim_directory(&run, err);
     if (status == PH_OK)

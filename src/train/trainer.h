@@ -125,6 +125,9 @@ PH_MUST_USE enum ph_status trainer_load(struct trainer *trainer, const char *pat
 /* F32, with the tokenizer's keys. `name`: general.name. */
 PH_MUST_USE enum ph_status trainer_export(struct trainer *trainer, const char *path, const char *name,
                                           struct ph_err *err);
+/* The same in a number format; NULL or F32: as trained. */
+PH_MUST_USE enum ph_status trainer_export_as(struct trainer *trainer, const char *path, const char *name,
+                                             const struct mixture *type, struct ph_err *err);
 
 /* ---- A run in a directory: loss.csv, checkpoint-0 and checkpoint-1 in turn, model.gguf at its end ---- */
 

@@ -197,3 +197,15 @@ enum ph_status trainer_export(struct trainer *t, const char *path, const char *n
                          params[i].rows * params[i].cols * sizeof(float));
     return gguf_writer_close(w, err);
 }
+
+enum ph_status trainer_export_as(struct trainer *t, const char *path, const char *name,
+                                 const struct mixture *type, struct ph_err *err)
+{
+    struct quantize_result ignored;
+    enum ph_status status = trainer_export(t, path, name, err);
+    if (status != PH_OK || !type || type->main == TENSOR_F32)
+        return status;
+    const struct quantize_job job = {
+        .in = path, .out = path, .mixture = type, .threads = pool_lanes(t->pool)};
+    return gguf_quantize(&job, &ignored, err);
+}

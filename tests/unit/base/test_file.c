@@ -207,9 +207,40 @@ static void a_write_that_cannot_begin_or_end_says_why(void **state)
     assert_non_null(strstr(err.message, inside));
     snprintf(sub, sizeof sub, "%s/sub", f->dir);
     assert_int_equal(mkdir(sub, 0700), 0);
-    assert_int_equal(file_write_atomic(sub, "x", 1, 0600, &err), PH_ERR_IO); /* rename over a directory */
+    assert_int_equal(file_write_atomic(sub, "x", 1, 0600, &err), PH_ERR_ARG);
     assert_non_null(strstr(err.message, sub));
     assert_int_equal(empty_dir(f->dir), 1);
+}
+
+/* Links to files, and to nothing, are replaced; what is no file stays what it is. */
+static void only_files_are_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    struct stat info;
+    char link_path[160];
+    assert_int_equal(mkfifo(f->path, 0600), 0);
+    assert_int_equal(file_write_atomic(f->path, "x", 1, 0600, &err), PH_ERR_ARG);
+    assert_non_null(strstr(err.message, "no regular file"));
+    assert_true(stat(f->path, &info) == 0 && S_ISFIFO(info.st_mode));
+    snprintf(link_path, sizeof link_path, "%s/link", f->dir);
+    assert_int_equal(symlink(f->path, link_path), 0);
+    assert_int_equal(file_out_check(link_path, &err), PH_ERR_ARG);
+    assert_int_equal(unlink(f->path), 0);
+    assert_int_equal(file_out_check(link_path, &err), PH_OK);
+    assert_int_equal(file_write_atomic(link_path, "x", 1, 0600, &err), PH_OK);
+    assert_content(link_path, "x");
+    assert_int_equal(empty_dir(f->dir), 1);
+}
+
+static void files_are_cut(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    assert_int_equal(file_truncate(f->path, 2, &err), PH_ERR_NOTFOUND);
+    assert_int_equal(file_write_atomic(f->path, "abcd", 4, 0600, &err), PH_OK);
+    assert_int_equal(file_truncate(f->path, 2, &err), PH_OK);
+    assert_content(f->path, "ab");
 }
 
 static uint64_t now_ns(void)
@@ -327,6 +358,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_dash_reads_standard_input, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_write_leaves_the_old_content_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_that_cannot_begin_or_end_says_why, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_files_are_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(files_are_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_a_whole_file, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_made_once_and_strays_go, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lock_is_one_process_s, setup, teardown),

@@ -248,6 +248,41 @@ static void a_full_disk_is_said_and_the_last_checkpoint_stays(void **state)
     forget_run(p);
 }
 
+/* The disk is full in the middle of a row, and then it is not. */
+static void half_a_row_is_taken_back(void **state)
+{
+    struct place *p = *state;
+    struct curve curve;
+    struct buf text;
+    struct rlimit was, small;
+    struct run_report report = {.step = {.step = 1, .tokens = 96, .loss = 2.5}, .tokens_per_s = 7};
+    assert_int_equal(file_make_dir(p->dir, NULL), PH_OK);
+    assert_int_equal(curve_open(&curve, in_run(p, "loss.csv"), 0, NULL), PH_OK);
+    char path[256];
+    snprintf(path, sizeof path, "%s", in_run(p, "loss.csv"));
+    curve.path = path;
+    assert_true(curve_add(&curve, &report));
+    read_whole(p, "loss.csv", &text);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    small = (struct rlimit){.rlim_cur = text.len + 5, .rlim_max = was.rlim_max};
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    report.step.step = 2;
+    assert_false(curve_add(&curve, &report));
+    assert_false(curve_add(&curve, &report));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+    signal(SIGXFSZ, handler);
+    report.step.step = 3;
+    assert_true(curve_add(&curve, &report));
+    curve_close(&curve);
+    size_t before = text.len;
+    buf_release(&text);
+    read_whole(p, "loss.csv", &text);
+    assert_memory_equal(text.data + before, "3,96,2.500000,,,", 16);
+    buf_release(&text);
+    forget_run(p);
+}
+
 static void two_processes_do_not_share_a_directory(void **state)
 {
     struct place *p = *state;
@@ -284,6 +319,13 @@ static void a_directory_that_can_not_be_is_said(void **state)
     snprintf(p->dir, sizeof p->dir, "/no/such/place");
     assert_int_equal(run(p, &params, 0), PH_ERR_NOTFOUND);
     memcpy(p->dir, dir, sizeof dir);
+    assert_int_equal(file_make_dir(p->dir, NULL), PH_OK);
+    assert_int_equal(file_make_dir(in_run(p, "model.gguf"), NULL), PH_OK);
+    assert_int_equal(run(p, &params, 0), PH_ERR_ARG);
+    assert_non_null(strstr(p->err.message, "model.gguf is a directory"));
+    assert_int_equal(p->steps, 0); /* before the first step, not after the last */
+    rmdir(in_run(p, "model.gguf"));
+    forget_run(p);
 }
 
 int main(void)
@@ -294,6 +336,7 @@ int main(void)
         cmocka_unit_test(strays_are_swept_and_half_rows_cut),
         cmocka_unit_test(numbers_that_are_lost_leave_the_checkpoints),
         cmocka_unit_test(a_full_disk_is_said_and_the_last_checkpoint_stays),
+        cmocka_unit_test(half_a_row_is_taken_back),
         cmocka_unit_test(two_processes_do_not_share_a_directory),
         cmocka_unit_test(a_directory_that_can_not_be_is_said),
     };
