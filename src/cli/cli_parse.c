@@ -182,8 +182,8 @@ static int bad_value(const struct parser *p, const struct cli_option *option, co
         return bad_choice(command, option, text);
     const char *what = option->type == CLI_COUNT ? "a whole number" : "a number";
     if (option->min != 0 || option->max != 0)
-        return cli_error(CLI_EXIT_USAGE, "%s: %s \"%s\" is not %s from %g to %g", command, option->flag, text,
-                         what, option->min, option->max);
+        return cli_error(CLI_EXIT_USAGE, "%s: %s \"%s\" is not %s from %.10g to %.10g", command, option->flag,
+                         text, what, option->min, option->max);
     return cli_error(CLI_EXIT_USAGE, "%s: %s \"%s\" is not %s", command, option->flag, text, what);
 }
 
@@ -254,8 +254,9 @@ static int check_required(const struct parser *p)
 {
     for (const struct cli_option *option = p->usage->options; option->flag; option++)
         if (option->required && is_unset(option, p->values))
-            return cli_error(CLI_EXIT_USAGE, "%s: %s %s is missing; see pharos %s --help", p->usage->name,
-                             option->flag, is_positional(option) ? "" : option->value, p->usage->name);
+            return cli_error(CLI_EXIT_USAGE, "%s: %s%s%s is missing; see pharos %s --help", p->usage->name,
+                             option->flag, is_positional(option) ? "" : " ",
+                             is_positional(option) ? "" : option->value, p->usage->name);
     return CLI_EXIT_OK;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/process.h"
 #include "cli/cli_int.h"
 #include "train/train.h"
 
@@ -90,9 +91,10 @@ static enum ph_status open_template(struct job *job, struct ph_err *err)
     return status == PH_OK ? PH_OK : ph_fail(err, status, "%s: chat template: %s", name, inner.message);
 }
 
-static void show(void *ud, uint64_t done, uint64_t total)
+static bool show(void *ud, uint64_t done, uint64_t total)
 {
     cli_progress_show(&((struct job *)ud)->progress, done, total);
+    return !process_stop_asked();
 }
 
 static enum ph_status build(struct job *job, struct ph_err *err)
@@ -115,6 +117,7 @@ static enum ph_status build(struct job *job, struct ph_err *err)
         .near = args->near,
     };
     uint64_t start_ns = uv_hrtime();
+    process_catch_stop();
     cli_progress_begin(&job->progress, "tokenising");
     enum ph_status status = corpus_build(&what, &job->stats, show, job, err);
     cli_progress_end(&job->progress);
@@ -203,5 +206,7 @@ int cmd_train_data(int argc, char **argv)
     vocab_free(job.vocab);
     gguf_free(job.gguf);
     buf_release(&job.source);
+    if (status == PH_ERR_CANCELLED && process_stop_asked())
+        return cli_error(CLI_EXIT_FAILURE, "%s", err.message);
     return status == PH_OK ? CLI_EXIT_OK : cli_fail(&err);
 }

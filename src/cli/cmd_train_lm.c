@@ -153,6 +153,7 @@ struct job {
     struct pool *pool;
     struct ranks *ranks;
     struct trainer *trainer;
+    const struct mixture *type; /* NULL: F32 */
     struct run_params run;
     struct run_result result;
     char dir[PATH_BYTES_MAX], name[PATH_BYTES_MAX];
@@ -286,8 +287,9 @@ static enum ph_status name_outputs(struct job *job, struct ph_err *err)
                                    .export_every = a->export_every,
                                    .checkpoint_minutes = a->checkpoint_minutes,
                                    .cool_now = a->cool_now,
-                                   .adapt = a->adapt};
-    return a->type ? cli_mixture_parse(a->type, &job->run.type, err) : PH_OK;
+                                   .adapt = a->adapt,
+                                   .type = job->type};
+    return PH_OK;
 }
 
 /* ---- While it works */
@@ -505,7 +507,9 @@ static bool read_settings(struct job *job, int argc, char **argv, int *exit_code
     if (missing)
         *exit_code =
             cli_error(CLI_EXIT_USAGE, "train lm: %s is missing; see pharos train lm --help", missing);
-    return !missing;
+    else if (job->args.type && cli_mixture_parse(job->args.type, &job->type, &err) != PH_OK)
+        *exit_code = cli_error(CLI_EXIT_USAGE, "train lm: --type: %s", err.message);
+    return *exit_code == CLI_EXIT_OK;
 }
 
 int cmd_train_lm(int argc, char **argv)

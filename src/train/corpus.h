@@ -38,7 +38,8 @@ struct document {
 };
 
 /* Calls `take` for every document, in order; its error ends the reading and is the result. Documents live
- * until take returns. Files are mapped one after the other. `progress` may be NULL: bytes of all files. */
+ * until take returns, and are UTF-8: what is not is PH_ERR_FORMAT with file and line. Files are mapped one
+ * after the other. `progress` may be NULL: bytes of all files. */
 PH_MUST_USE enum ph_status
 source_each(const struct source_params *params,
             enum ph_status (*take)(void *ud, const struct document *document, struct ph_err *err),
@@ -202,9 +203,10 @@ struct corpus_build_stats {
 
 /* A document's text gets the model's BOS where its tokenizer adds one, and always ends with its EOS. With
  * params.targets the tokens of a conversation that were not the assistant's are no targets: what the template
- * adds for a generation prompt ends where the assistant's part begins. */
+ * adds for a generation prompt ends where the assistant's part begins. `progress` may be NULL; it answers
+ * false to stop before the next document: PH_ERR_CANCELLED, and no file. */
 PH_MUST_USE enum ph_status corpus_build(const struct corpus_build *build, struct corpus_build_stats *stats,
-                                        void (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
+                                        bool (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
                                         struct ph_err *err);
 
 /* ---- Batches: windows of time + 1 tokens, from the documents of a part joined end to end

@@ -20,8 +20,9 @@ struct part {
 struct building {
     const struct corpus_build *build;
     struct corpus_build_stats *stats;
-    void (*progress)(void *ud, uint64_t done, uint64_t total);
+    bool (*progress)(void *ud, uint64_t done, uint64_t total);
     void *ud;
+    bool stopped;
     const struct vocab *vocab;
     struct corpus_writer *writer;
     struct dedup *dedup;
@@ -206,6 +207,8 @@ static enum ph_status take(void *ud, const struct document *document, struct ph_
     enum dedup_answer answer;
     uint64_t hash;
     enum ph_status status = PH_OK;
+    if (b->stopped)
+        return ph_fail(err, PH_ERR_CANCELLED, "stopped; %s is not written", b->build->path);
     if (document->messages) {
         status = render_document(b, document, err);
         text = b->text.data ? b->text.data : "";
@@ -228,12 +231,11 @@ static enum ph_status take(void *ud, const struct document *document, struct ph_
 static void show(void *ud, uint64_t done, uint64_t total)
 {
     struct building *b = ud;
-    if (b->progress)
-        b->progress(b->ud, done, total);
+    b->stopped = b->stopped || (b->progress && !b->progress(b->ud, done, total));
 }
 
 enum ph_status corpus_build(const struct corpus_build *build, struct corpus_build_stats *stats,
-                            void (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
+                            bool (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
                             struct ph_err *err)
 {
     struct building b = {

@@ -2,6 +2,7 @@
  * arena that the next one reuses. What is wrong with a line is told with file and line, and ends the reading:
  * training on part of what was meant is worse than stopping. */
 #include "base/file.h"
+#include "base/utf8.h"
 #include "train/corpus_int.h"
 #include "train/train.h"
 
@@ -44,11 +45,26 @@ static bool is_blank(const char *text, size_t len)
 
 /* ---- Text */
 
+static enum ph_status fail_utf8(const struct reading *r, const char *text, size_t len, size_t line,
+                                struct ph_err *err)
+{
+    size_t at = 0, n;
+    uint32_t point;
+    for (; (n = utf8_decode(text + at, len - at, &point)) > 0; at += n)
+        line += text[at] == '\n';
+    return ph_fail(err, PH_ERR_FORMAT,
+                   "%s:%zu: the byte 0x%02X there is not UTF-8; convert the text, as with iconv -f latin1 -t "
+                   "utf-8",
+                   r->path, line, (unsigned)(unsigned char)text[at]);
+}
+
 static enum ph_status tell_text(const struct reading *r, const char *text, size_t len, size_t line,
                                 struct ph_err *err)
 {
     struct document document = {.path = r->path, .line = line, .text = text, .len = len};
-    return is_blank(text, len) ? PH_OK : r->take(r->ud, &document, err);
+    if (is_blank(text, len))
+        return PH_OK;
+    return utf8_valid(text, len) ? r->take(r->ud, &document, err) : fail_utf8(r, text, len, line, err);
 }
 
 static enum ph_status read_text(const struct reading *r, const char *text, size_t len, struct ph_err *err)

@@ -278,8 +278,9 @@ static enum ph_status check_config(const struct decoder_config *c, size_t batch,
     if (time > c->context)
         return ph_fail(err, PH_ERR_ARG, "sequences of %zu are longer than the context of %zu", time,
                        c->context);
-    size_t wide =
-        most(most(c->d, 2 * c->ff), 3 * c->heads * c->head_dim); /* a shared-out loop counts in 32 bits */
+    size_t all_heads = c->head_dim ? c->heads * c->head_dim : c->d;
+    size_t wide = most(2 * c->ff, 3 * all_heads); /* a shared-out loop counts in 32 bits */
+    wide = most(wide, c->d);
     if (batch * time >= UINT32_MAX / wide || wide >= UINT32_MAX / wide || c->vocab >= UINT32_MAX / c->d)
         return ph_fail(err, PH_ERR_LIMIT,
                        "%zu x %zu positions of %zu, or a matrix of these sizes, are more "

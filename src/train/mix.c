@@ -155,6 +155,8 @@ static size_t windows_of(const struct mix_source *s, size_t time, size_t count)
     size_t there = held_out_windows(s, time), wanted = there;
     if ((double)count * s->share < (double)there)
         wanted = (size_t)((double)count * s->share + 0.5);
+    if (wanted == 0 && count > 0)
+        wanted = 1;
     return wanted < there ? wanted : there;
 }
 

@@ -49,7 +49,6 @@ static const struct setting {
     ROW("seed", SIZE, seed, false),
 #undef ROW
 };
-_Static_assert(sizeof(size_t) == sizeof(uint64_t), "a SIZE is either");
 #define SETTING_COUNT (sizeof settings / sizeof *settings)
 
 static const char *const schedule_names[] = {"cosine", "wsd", "wsd-sqrt"};
@@ -132,14 +131,20 @@ static bool is_shape(const struct line *line)
     return line->key_len == 9 && memcmp(line->text, "tokenizer", 9) == 0;
 }
 
-static enum ph_status fail_line(const struct line *now, const struct line *then, const char *path, bool adapt,
+static size_t value_at(const struct line *line)
+{
+    return line->key_len < line->len ? line->key_len + 1 : 0;
+}
+
+static enum ph_status fail_line(const struct line *now, const struct line *then, const char *path,
                                 struct ph_err *err)
 {
-    size_t key = now->key_len, value = key < now->len ? key + 1 : key, old = key < then->len ? key + 1 : key;
-    return ph_fail(err, PH_ERR_ARG, "%.*s is %.*s, but %s was trained with %.*s; %s", (int)key, now->text,
-                   (int)(now->len - value), now->text + value, path, (int)(then->len - old), then->text + old,
-                   adapt ? "it can't change: begin in another directory"
-                         : "set it back, begin in another directory, or say --adapt to go on with it");
+    size_t value = value_at(now), old = value_at(then);
+    return ph_fail(
+        err, PH_ERR_ARG, "%.*s is %.*s, but %s was trained with %.*s; %s", (int)now->key_len, now->text,
+        (int)(now->len - value), now->text + value, path, (int)(then->len - old), then->text + old,
+        is_shape(now) ? "set it back, or begin in another directory"
+                      : "set it back, begin in another directory, or say --adapt to go on with it");
 }
 
 static bool is_data(const struct line *line)
@@ -156,7 +161,7 @@ static bool differing_line(const struct buf *now, const char *then, size_t len, 
     while (next_line(now->data, now->len, &cursor, mine)) {
         bool found = find_line(then, len, mine, other);
         if (!found)
-            *other = (struct line){.text = "nothing of that name", .len = 20};
+            *other = (struct line){.text = "nothing of that name", .key_len = 20, .len = 20};
         bool same = found ? mine->len == other->len && memcmp(mine->text, other->text, mine->len) == 0
                           : !is_data(mine);
         if (!same && (!shapes_only || is_shape(mine)))
@@ -164,8 +169,6 @@ static bool differing_line(const struct buf *now, const char *then, size_t len, 
     }
     return false;
 }
-
-#define TEXT_BYTES_MAX ((size_t)1 << 16)
 
 static size_t count_data(const char *text, size_t len)
 {
@@ -180,13 +183,13 @@ enum ph_status settings_compare(const char *old, size_t len, const struct traine
 {
     struct buf now;
     struct line mine, other;
-    buf_init(&now, TEXT_BYTES_MAX);
+    buf_init(&now, SETTINGS_BYTES_MAX);
     settings_write(&now, trainer);
     enum ph_status status = buf_status(&now);
     if (status != PH_OK)
         status = ph_fail(err, status, "no memory to compare settings");
     else if (differing_line(&now, old, len, adapt, &mine, &other))
-        status = fail_line(&mine, &other, path, adapt, err);
+        status = fail_line(&mine, &other, path, err);
     else if (!adapt && count_data(old, len) > trainer->mix.count)
         status = ph_fail(err, PH_ERR_ARG,
                          "%s was trained on %zu data files, not %zu; give them all, begin in another "
@@ -204,7 +207,7 @@ static bool same_lines(const char *old, size_t len, const struct trainer *traine
     struct buf now;
     struct line mine, other;
     size_t cursor = 0;
-    buf_init(&now, TEXT_BYTES_MAX);
+    buf_init(&now, SETTINGS_BYTES_MAX);
     settings_write(&now, trainer);
     bool same = buf_status(&now) == PH_OK;
     while (same && next_line(now.data, now.len, &cursor, &mine))

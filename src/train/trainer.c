@@ -88,8 +88,9 @@ static enum ph_status check_params(const struct trainer_params *p, struct ph_err
                        ranks_count(p->ranks));
     if (p->accumulate > UINT32_MAX / p->batch ||
         (p->time > 0 && p->batch * p->accumulate > UINT32_MAX / p->time))
-        return ph_fail(err, PH_ERR_LIMIT, "a step of %zu x %zu windows of %zu tokens is too large",
-                       p->accumulate, p->batch, p->time);
+        return ph_fail(err, PH_ERR_LIMIT,
+                       "a step of %zu x %zu windows is too large: %" PRIu32 " tokens are the most",
+                       p->accumulate, p->batch, UINT32_MAX);
     if (!(p->rate >= 0) || !(p->floor <= p->rate))
         return ph_fail(err, PH_ERR_ARG, "the rate must not fall from %g to a floor of %g above it", p->rate,
                        p->floor);
@@ -142,8 +143,8 @@ static enum ph_status check_tokenizer(const struct trainer *t, struct ph_err *er
 /* What one of the processes on this machine may take. */
 static uint64_t memory_budget(const struct trainer_params *p)
 {
-    uint64_t most = process_memory_available() / 100 * TRAIN_MEMORY_PERCENT;
-    return p->memory ? p->memory : most / ranks_here(p->ranks);
+    uint64_t all = process_memory_available() / 100 * TRAIN_MEMORY_PERCENT;
+    return p->memory ? p->memory : all / ranks_here(p->ranks);
 }
 
 static enum ph_status take_memory(struct trainer *t, struct ph_err *err)
@@ -468,13 +469,13 @@ static void sum_validation(const struct trainer *t, struct trainer_validation *o
 static enum ph_status validate_on(struct trainer *t, const struct window_set *set,
                                   struct trainer_validation *out, struct ph_err *err)
 {
-    size_t time = t->params.time, most = t->share, turn = 0;
+    size_t time = t->params.time, turn = 0;
     uint64_t bytes = 0;
-    float *losses = mem_calloc(most * time, sizeof *losses);
+    float *losses = mem_calloc(t->share * time, sizeof *losses);
     if (!losses)
-        return ph_fail(err, PH_ERR_NOMEM, "no memory for the losses of %zu rows", most * time);
+        return ph_fail(err, PH_ERR_NOMEM, "no memory for the losses of %zu rows", t->share * time);
     for (size_t at = 0, rows; at < set->count; at += rows) {
-        rows = set->count - at < most ? set->count - at : most;
+        rows = set->count - at < t->share ? set->count - at : t->share;
         if (turn++ % ranks_count(t->ranks) != ranks_index(t->ranks))
             continue;
         split_windows(set->tokens + at * (time + 1), set->targets + at * time, rows, time, t->inputs,

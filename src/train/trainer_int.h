@@ -39,7 +39,8 @@ struct window_set {
     int32_t *tokens;  /* [count][time + 1] */
     uint8_t *targets; /* [count][time] */
 };
-/* At most `count` windows, the sources' by their shares, each's spread evenly. */
+/* About `count` windows (0: none), the sources' by their shares, at least one of each that has any, each's
+ * spread evenly. */
 PH_MUST_USE enum ph_status window_set_open(struct window_set *set, const struct mix *mix, size_t time,
                                            size_t count, struct ph_err *err);
 void window_set_release(struct window_set *set);

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import random
+import signal
 import subprocess
 import tempfile
+import time
 
 from station import PHAROS, Runner
 
@@ -161,8 +163,28 @@ def what_matters_stays():
         served = json.loads(pharos("perplexity", "--model", pruned, "--data", tokens, "--context", "65", "--json"))
         assert abs(served["mean_nll"] - recovered["loss"]) < 1e-4, (served, recovered)  # the engine runs it
         pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, code=2)
+        pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, "--ff", "64", "--type", "Q9", code=2)
+        pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, "--ff", "64")  # its context's windows
         assert "multiple" in pharos("train", "prune", "--model", model, "--data", tokens, "--out", pruned, "--time", "64",
                                     "--heads", "3", code=1)
+
+
+def an_interrupt_leaves_nothing():
+    with tempfile.TemporaryDirectory() as folder:
+        text = write(os.path.join(folder, "text.txt"), "---\n".join(prose(seed, 60) for seed in range(100)))
+        vocabulary = os.path.join(folder, "v.gguf")
+        pharos("train", "tokenizer", text, "--out", vocabulary, "--vocab", "300")
+        write(text, "---\n".join(f"{n} {prose(n % 500, 60)}" for n in range(100000)))
+        before = sorted(os.listdir(folder))
+        data = subprocess.Popen([PHAROS, "train", "data", text, "--separator", "---", "--model", vocabulary, "--out",
+                                 os.path.join(folder, "t.tokens")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while len(os.listdir(folder)) == len(before):  # until it has begun to write
+            assert data.poll() is None
+            time.sleep(0.01)
+        data.send_signal(signal.SIGINT)
+        _, said = data.communicate(timeout=60)
+        assert data.returncode == 1 and b"stopped" in said, (data.returncode, said)
+        assert sorted(os.listdir(folder)) == before
 
 
 def wrong_input_is_named():
@@ -172,12 +194,16 @@ def wrong_input_is_named():
         said = pharos("train", "tokenizer", lines, "--out", out, code=1)
         assert "bad.jsonl:2:" in said and not os.path.exists(out), said
         assert "no-such" in pharos("train", "tokenizer", os.path.join(folder, "no-such"), "--out", out, code=1)
+        with open(os.path.join(folder, "latin1.txt"), "wb") as file:
+            file.write(b"fine\ncaf\xe9\n")
+        said = pharos("train", "tokenizer", file.name, "--out", out, code=1)
+        assert "latin1.txt:2: " in said and "UTF-8" in said and not os.path.exists(out), said
         pharos("train", "tokenizer", "--out", out, code=2)
         pharos("train", "data", lines, code=2)
 
 
 for case in (a_vocabulary_is_learnt_and_used, conversations_become_masked_tokens,
              memory_decides_what_is_kept, an_ngram_model_is_measured, engine_and_trainer_measure_the_same,
-             what_matters_stays, wrong_input_is_named):
+             what_matters_stays, an_interrupt_leaves_nothing, wrong_input_is_named):
     runner.run(case.__name__, case)
 runner.finish()

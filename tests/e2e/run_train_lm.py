@@ -131,6 +131,7 @@ def bad_input_is_named():
         assert "no-such" in pharos("train", "lm", "--data", "no-such", "--tokenizer", place.vocabulary, "--out",
                                    place.path("run"), code=1)
         pharos("train", "lm", "--data", place.tokens, code=2)
+        pharos(*place.command("run", "--type", "Q9"), code=2)
         pharos("train", "lm", "--data", place.tokens, "--tokenizer", place.vocabulary, "--out", "x", "--lyers", "3", code=2)
         with open(place.path("run.yaml"), "w", encoding="utf-8") as file:
             file.write("d: 16\nlyers: 3\n")

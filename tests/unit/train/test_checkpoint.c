@@ -183,6 +183,11 @@ static void settings_that_differ_are_named(void **state)
     params.model.layers = 2;
     expect_load(p, &params, false, PH_ERR_ARG, "layers is 2, but ");
     expect_load(p, &params, true, PH_ERR_ARG, "layers is 2, but ");
+    struct ph_err err;
+    struct trainer *trainer = training_start(&params, p->pool);
+    assert_int_equal(trainer_load(trainer, p->path, false, &err), PH_ERR_ARG);
+    assert_null(strstr(err.message, "--adapt")); /* which would not help */
+    trainer_free(trainer);
     params = good;
     params.time = 11; /* the context follows */
     expect_load(p, &params, false, PH_ERR_ARG, "context");

@@ -189,6 +189,52 @@ static void errors_name_the_line_and_leave_no_file(void **state)
     }
 }
 
+static void text_that_is_not_utf8_is_named(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"one\ntwo\n---\nthr\xe9\x65\n", "one\ntwo\n---\nthree\xe2\x82"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct place p;
+        struct corpus *c;
+        struct corpus_build_stats stats;
+        struct ph_err err;
+        set_up(&p, BPE_BYTES, ".txt", bad[i]);
+        assert_int_equal(build(&p, "---", false, &stats, &c, &err), PH_ERR_FORMAT);
+        assert_non_null(strstr(err.message, i == 0 ? ".txt:4: the byte 0xE9" : ".txt:4: the byte 0xE2"));
+        assert_false(file_exists(p.out));
+        tear_down(&p);
+    }
+}
+
+static bool stop_at_once(void *ud, uint64_t done, uint64_t total)
+{
+    (void)done, (void)total;
+    return ++*(int *)ud < 2;
+}
+
+static void a_build_that_is_stopped_leaves_nothing(void **state)
+{
+    (void)state;
+    struct place p;
+    struct corpus_build_stats stats;
+    struct ph_err err;
+    int asked = 0;
+    set_up(&p, BPE_BYTES, ".txt", "one\n---\ntwo\n---\nthree\n---\nfour\n");
+    const char *const paths[] = {p.input};
+    const struct corpus_build what = {
+        .source = {.paths = paths, .path_count = 1, .separator = "---"},
+        .path = p.out,
+        .vocab = p.vocabulary,
+        .params = {.n_vocab = vocab_info(p.vocabulary)->n_tokens},
+        .chat_template = p.chat_template,
+    };
+    assert_int_equal(corpus_build(&what, &stats, stop_at_once, &asked, &err), PH_ERR_CANCELLED);
+    assert_int_equal(stats.documents, 2);
+    assert_non_null(strstr(err.message, p.out));
+    assert_false(file_exists(p.out));
+    tear_down(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +242,8 @@ int main(void)
         cmocka_unit_test(texts_are_cut_at_separators_and_equal_ones_dropped),
         cmocka_unit_test(forms_of_conversations),
         cmocka_unit_test(errors_name_the_line_and_leave_no_file),
+        cmocka_unit_test(text_that_is_not_utf8_is_named),
+        cmocka_unit_test(a_build_that_is_stopped_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -600,6 +600,48 @@ static void a_gradient_left_out_changes_no_other(void **state)
     mem_free(some);
 }
 
+/* ---- What a position can't see is not computed: were it, then as zero times no number, which is none */
+
+enum { SEEN = 64, ALL = 256, HEAD = 8 };
+
+struct long_attention {
+    float q[ALL * HEAD], k[ALL * HEAD], v[ALL * HEAD], out[ALL * HEAD];
+    float dout[ALL * HEAD], dq[ALL * HEAD], dk[ALL * HEAD], dv[ALL * HEAD];
+    void *scratch;
+};
+
+static void run_long_attention(struct lane *lane, void *ud)
+{
+    struct long_attention *t = ud;
+    struct attention a = {
+        .batch = 1, .time = ALL, .heads = 1, .kv_heads = 1, .head_dim = HEAD, .causal = true};
+    attention_forward(lane, &a, t->q, t->k, t->v, t->out, t->scratch);
+    attention_backward(lane, &a, t->q, t->k, t->v, t->dout, t->dq, t->dk, t->dv, t->scratch);
+}
+
+static void later_keys_are_not_touched(void **state)
+{
+    (void)state;
+    struct pool *pool;
+    struct long_attention *t = mem_calloc(1, sizeof *t);
+    const struct attention a = {
+        .batch = 1, .time = ALL, .heads = 1, .kv_heads = 1, .head_dim = HEAD, .causal = true};
+    float *const arrays[] = {t->q, t->k, t->v, t->dout};
+    t->scratch = mem_alloc_aligned(64, attention_scratch_bytes(&a, 1));
+    for (size_t i = 0; i < 4; i++)
+        fill_random(i, 1, arrays[i], NULL, ALL * HEAD);
+    for (size_t i = (ALL - SEEN) * HEAD; i < ALL * HEAD; i++)
+        t->k[i] = t->v[i] = NAN;
+    assert_int_equal(pool_create(&pool, 1, 0, kernels_select(NULL), NULL), PH_OK);
+    pool_run(pool, run_long_attention, t);
+    for (size_t i = 0; i < (ALL - SEEN) * HEAD; i++)
+        assert_true(isfinite(t->out[i]) && isfinite(t->dq[i]));
+    assert_true(isnan(t->out[ALL * HEAD - 1]));
+    pool_free(pool);
+    mem_free(t->scratch);
+    mem_free(t);
+}
+
 /* ---- The output layer takes rows in chunks: losses and gradients go on where one ends ---- */
 
 enum { LONG_ROWS = 2 * 256 + 45, LONG_D = 7 };
@@ -645,6 +687,8 @@ static void chunks_of_the_output_leave_no_seam(void **state)
     (void)state;
     struct pool *pool;
     struct long_output *t = mem_calloc(1, sizeof *t);
+    assert_int_equal(output_scratch_bytes(VOCAB, LONG_D, 1000 * LONG_ROWS),
+                     output_scratch_bytes(VOCAB, LONG_D, LONG_ROWS)); /* never rows x vocabulary */
     t->scratch = mem_alloc_aligned(64, output_scratch_bytes(VOCAB, LONG_D, LONG_ROWS));
     fill_random(1, 1.5, t->x, t->x64, LONG_ROWS * LONG_D);
     fill_random(2, 1.5, t->w, t->w64, VOCAB * LONG_D);
@@ -786,6 +830,7 @@ int main(void)
         cmocka_unit_test(gradients_are_central_differences),
         cmocka_unit_test(lanes_change_no_bit),
         cmocka_unit_test(a_gradient_left_out_changes_no_other),
+        cmocka_unit_test(later_keys_are_not_touched),
         cmocka_unit_test(chunks_of_the_output_leave_no_seam),
         cmocka_unit_test(gradients_are_pytorchs),
         cmocka_unit_test(every_kernel_set_agrees),

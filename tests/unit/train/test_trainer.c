@@ -176,12 +176,19 @@ static void steps_allocate_nothing(void **state)
     struct pool *pool = training_pool(2);
     p.source_count = TRAINING_FILES;
     p.accumulate = 2;
-    struct trainer *trainer = training_start(&p, pool);
-    size_t before = atomic_load(&allocations);
-    training_steps(trainer, 60, NULL); /* beyond an epoch */
-    assert_int_equal(atomic_load(&allocations), before);
-    assert_true(trainer_epoch(trainer) > 1);
-    trainer_free(trainer);
+    for (int other = 0; other < 2; other++) {
+        if (other) {
+            p.model.bf16 = p.muon = true;
+            p.model.tied = false;
+            p.recompute = RECOMPUTE_ALWAYS;
+        }
+        struct trainer *trainer = training_start(&p, pool);
+        size_t before = atomic_load(&allocations);
+        training_steps(trainer, 60, NULL); /* beyond an epoch */
+        assert_int_equal(atomic_load(&allocations), before);
+        assert_true(trainer_epoch(trainer) > 1);
+        trainer_free(trainer);
+    }
     pool_free(pool);
 }
 
@@ -381,6 +388,7 @@ static void validation_is_the_mean_over_held_out_tokens(void **state)
     struct training *t = *state;
     struct trainer_params p = training_params(t);
     struct trainer_validation some, again, all;
+    struct window_set few;
     struct pool *pool = training_pool(2);
     p.source_count = TRAINING_FILES;
     p.batch = 5; /* the last batch is a part */
@@ -392,6 +400,12 @@ static void validation_is_the_mean_over_held_out_tokens(void **state)
     assert_int_equal(trainer_validate(trainer, false, &again, NULL), PH_OK);
     assert_true(some.windows >= 6 && some.windows <= 10);
     assert_true(some.loss > again.loss); /* a step was made */
+    assert_int_equal(window_set_open(&few, &trainer->mix, p.time, 1, NULL), PH_OK);
+    assert_int_equal(few.count, TRAINING_FILES); /* one of each, however few are wanted */
+    window_set_release(&few);
+    assert_int_equal(window_set_open(&few, &trainer->mix, p.time, 0, NULL), PH_OK);
+    assert_int_equal(few.count, 0);
+    window_set_release(&few);
     assert_int_equal(trainer_validate(trainer, true, &all, NULL), PH_OK);
     struct window_set set;
     assert_int_equal(window_set_open(&set, &trainer->mix, p.time, SIZE_MAX, NULL), PH_OK);
