@@ -74,7 +74,6 @@ static enum ph_status open_data(struct job *job, struct ph_err *err)
 static enum ph_status fill_piece_bytes(struct job *job, const struct gguf *gguf, struct ph_err *err)
 {
     struct vocab *vocab;
-    char piece[VOCAB_TOKEN_BYTES_MAX];
     if (corpus_vocab_hash(gguf) != corpus_params(job->corpora[0])->vocab_hash)
         return ph_fail(err, PH_ERR_ARG, "%s has another vocabulary than %s was made with",
                        job->args.tokenizer, job->args.data.items[0]);
@@ -82,9 +81,7 @@ static enum ph_status fill_piece_bytes(struct job *job, const struct gguf *gguf,
     if (status != PH_OK)
         return status;
     size_t n_vocab = vocab_info(vocab)->n_tokens;
-    job->piece_bytes = mem_calloc(n_vocab, sizeof *job->piece_bytes);
-    for (size_t id = 0; job->piece_bytes && id < n_vocab; id++)
-        job->piece_bytes[id] = (uint32_t)vocab_piece(vocab, (int32_t)id, false, piece);
+    job->piece_bytes = corpus_piece_bytes(vocab);
     vocab_free(vocab);
     return job->piece_bytes ? PH_OK : ph_fail(err, PH_ERR_NOMEM, "no memory for %zu tokens", n_vocab);
 }

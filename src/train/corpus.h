@@ -168,6 +168,11 @@ uint64_t corpus_identity(const struct corpus *corpus);
 /* Identifies the tokenizer in a GGUF file: its kind, pre-tokenizer, tokens, types, scores and merges. */
 uint64_t corpus_vocab_hash(const struct gguf *gguf);
 
+/* Copies the tokens of a part, its documents joined end to end: corpus_totals says how many. Returns where
+ * they end. */
+int32_t *corpus_copy(const struct corpus *corpus, enum corpus_part part, int32_t *out);
+/* [n_tokens]: how many bytes of text each token spells; the caller frees it. NULL: no memory. */
+PH_MUST_USE uint32_t *corpus_piece_bytes(const struct vocab *vocab);
 /* Appends the documents of a part joined end to end. PH_ERR_ARG: the part is empty, or the file was made with
  * another vocabulary than gguf's. */
 PH_MUST_USE enum ph_status corpus_join(const char *path, const struct gguf *gguf, enum corpus_part part,

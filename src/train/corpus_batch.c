@@ -67,14 +67,14 @@ enum ph_status batcher_create(struct batcher **out, const struct corpus *corpus,
     b->params = *params;
     b->at.seed = params->seed;
     b->doc_count = totals->documents;
-    b->window_count = (totals->tokens - 1) / params->time;
+    b->window_count = corpus_windows(totals->tokens, params->time);
     b->docs = mem_calloc((size_t)b->doc_count, sizeof *b->docs);
     b->starts = mem_calloc((size_t)b->doc_count + 1, sizeof *b->starts);
     b->windows = mem_calloc((size_t)b->window_count, sizeof *b->windows);
     if (!b->docs || !b->starts || !b->windows) {
         batcher_free(b);
         return ph_fail(err, PH_ERR_NOMEM, "no memory for the order of %" PRIu64 " windows",
-                       (totals->tokens - 1) / params->time);
+                       corpus_windows(totals->tokens, params->time));
     }
     begin_epoch(b);
     *out = b;

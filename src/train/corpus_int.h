@@ -104,6 +104,12 @@ static inline bool corpus_holds_out(uint64_t hash, uint64_t seed, uint32_t held_
     return corpus_mix(hash ^ corpus_mix(seed)) % CORPUS_PPM < held_out_ppm;
 }
 
+/* Windows of time + 1 tokens in so many joined ones, overlapping by one. */
+static inline uint64_t corpus_windows(uint64_t tokens, size_t time)
+{
+    return tokens > time ? (tokens - 1) / time : 0;
+}
+
 /* Room for `count` items of `size` bytes in the array whose pointer lies at `items`; the old ones stay. */
 static inline bool corpus_room(void *items, size_t *cap, size_t count, size_t size)
 {

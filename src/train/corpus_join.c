@@ -1,6 +1,28 @@
-/* The documents of a token file as one run of tokens, for those who read it without batches. */
+/* The documents of a token file as one run of tokens, for those who read it without batches, and what
+ * tokens spell. */
+#include "base/limits.h"
 #include "base/mem.h"
 #include "train/corpus.h"
+
+int32_t *corpus_copy(const struct corpus *corpus, enum corpus_part part, int32_t *out)
+{
+    for (uint64_t d = 0; d < corpus_totals(corpus, CORPUS_ALL)->documents; d++) {
+        struct corpus_doc doc = corpus_doc(corpus, d);
+        for (uint64_t i = 0; (part == CORPUS_ALL || doc.part == part) && i < doc.count; i++)
+            *out++ = corpus_token(corpus, doc.first + i);
+    }
+    return out;
+}
+
+uint32_t *corpus_piece_bytes(const struct vocab *vocab)
+{
+    char piece[VOCAB_TOKEN_BYTES_MAX];
+    size_t count = vocab_info(vocab)->n_tokens;
+    uint32_t *bytes = mem_calloc(count, sizeof *bytes);
+    for (size_t id = 0; bytes && id < count; id++)
+        bytes[id] = (uint32_t)vocab_piece(vocab, (int32_t)id, false, piece);
+    return bytes;
+}
 
 static enum ph_status join(const struct corpus *corpus, enum corpus_part part, const char *path,
                            struct token_list *out, struct ph_err *err)
@@ -13,11 +35,8 @@ static enum ph_status join(const struct corpus *corpus, enum corpus_part part, c
     if (!ids)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for %zu tokens", count);
     out->ids = ids;
-    for (uint64_t d = 0; d < corpus_totals(corpus, CORPUS_ALL)->documents; d++) {
-        struct corpus_doc doc = corpus_doc(corpus, d);
-        for (uint64_t i = 0; (part == CORPUS_ALL || doc.part == part) && i < doc.count; i++)
-            ids[out->len++] = corpus_token(corpus, doc.first + i);
-    }
+    corpus_copy(corpus, part, ids + out->len);
+    out->len += count;
     out->cap = out->len;
     return PH_OK;
 }

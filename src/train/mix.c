@@ -144,15 +144,10 @@ static enum ph_status take_windows(struct window_set *set, const struct mix_sour
     return status;
 }
 
-static size_t held_out_windows(const struct mix_source *s, size_t time)
-{
-    uint64_t tokens = corpus_totals(s->corpus, CORPUS_HELD_OUT)->tokens;
-    return tokens > time ? (size_t)((tokens - 1) / time) : 0;
-}
-
 static size_t windows_of(const struct mix_source *s, size_t time, size_t count)
 {
-    size_t there = held_out_windows(s, time), wanted = there;
+    size_t there = (size_t)corpus_windows(corpus_totals(s->corpus, CORPUS_HELD_OUT)->tokens, time);
+    size_t wanted = there;
     if ((double)count * s->share < (double)there)
         wanted = (size_t)((double)count * s->share + 0.5);
     if (wanted == 0 && count > 0)

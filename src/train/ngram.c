@@ -304,17 +304,6 @@ enum ph_status ngram_create(struct ngram **out, const int32_t *tokens, size_t co
     return PH_OK;
 }
 
-static int32_t *append_part(int32_t *at, const struct corpus *corpus, enum corpus_part part)
-{
-    uint64_t docs = corpus_totals(corpus, CORPUS_ALL)->documents;
-    for (uint64_t d = 0; d < docs; d++) {
-        struct corpus_doc doc = corpus_doc(corpus, d);
-        for (uint64_t i = 0; (part == CORPUS_ALL || doc.part == part) && i < doc.count; i++)
-            *at++ = corpus_token(corpus, doc.first + i);
-    }
-    return at;
-}
-
 enum ph_status ngram_train(struct ngram **out, const struct corpus *const *corpora, size_t count,
                            size_t order, void (*progress)(void *ud, uint64_t done, uint64_t total), void *ud,
                            struct ph_err *err)
@@ -336,7 +325,7 @@ enum ph_status ngram_train(struct ngram **out, const struct corpus *const *corpo
     if (!tokens)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for %" PRIu64 " tokens", n_tokens);
     for (size_t i = 0; i < count; i++)
-        end = append_part(end, corpora[i], CORPUS_TRAIN);
+        end = corpus_copy(corpora[i], CORPUS_TRAIN, end);
     enum ph_status status = ngram_create(out, tokens, (size_t)n_tokens, corpus_params(corpora[0])->n_vocab,
                                          order, progress, ud, err);
     mem_free(tokens);

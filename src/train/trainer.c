@@ -114,12 +114,9 @@ static enum ph_status open_tokenizer(struct trainer *t, struct ph_err *err)
     if (status != PH_OK)
         return status;
     size_t count = vocab_info(vocab)->n_tokens;
-    char piece[VOCAB_TOKEN_BYTES_MAX];
     t->params.model.vocab = count;
     t->vocab_hash = corpus_vocab_hash(t->gguf);
-    t->piece_bytes = mem_calloc(count, sizeof *t->piece_bytes);
-    for (size_t id = 0; t->piece_bytes && id < count; id++)
-        t->piece_bytes[id] = (uint32_t)vocab_piece(vocab, (int32_t)id, false, piece);
+    t->piece_bytes = corpus_piece_bytes(vocab);
     vocab_free(vocab);
     return t->piece_bytes ? PH_OK : ph_fail(err, PH_ERR_NOMEM, "no memory for %zu tokens", count);
 }
