@@ -49,7 +49,7 @@ if sys.argv[1:] == ["--peer"]:
 
 from station import PHAROS, Runner
 
-runner = Runner("llama.cpp")
+runner = Runner("llama")
 PYTHON = os.environ.get("PHAROS_PEER_PYTHON", "python3")
 
 

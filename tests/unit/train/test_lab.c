@@ -176,6 +176,27 @@ static void rows_are_what_the_files_would_be(void **state)
     bench_close(b);
 }
 
+/* Of two matrices of one shape, the one whose rounding costs several times more has no fewer bits. */
+static void check_sensitive_kept_higher(const struct lab *lab, const struct lab_row *row)
+{
+    const enum tensor_type *types = lab->types[row - lab->rows];
+    size_t pairs = 0, apart = 0;
+    for (size_t i = 0; i < lab->tensor_count; i++)
+        for (size_t j = 0; j < lab->tensor_count; j++) {
+            const struct lab_tensor *a = &lab->tensors[i], *b = &lab->tensors[j];
+            if (a->tensor->dims[0] != b->tensor->dims[0] || a->tensor->dims[1] != b->tensor->dims[1] ||
+                !(a->kl_low > 3 * b->kl_low))
+                continue;
+            size_t bytes_a = tensor_row_bytes(types[i], 256), bytes_b = tensor_row_bytes(types[j], 256);
+            if (bytes_a < bytes_b)
+                fail_msg("%s costs %g and has %zu bytes for 256 numbers, %s costs %g and has %zu",
+                         a->tensor->name, a->kl_low, bytes_a, b->tensor->name, b->kl_low, bytes_b);
+            pairs++;
+            apart += bytes_a > bytes_b;
+        }
+    assert_true(pairs > 0 && apart > 0);
+}
+
 /* The mixture is within its bound, smaller than what one format for everything gives there, and monotonic. */
 static void a_search_finds_a_small_mixture_within_its_bound(void **state)
 {
@@ -185,6 +206,7 @@ static void a_search_finds_a_small_mixture_within_its_bound(void **state)
     const struct lab_row *mixed = search(b, bound);
     assert_non_null(mixed);
     assert_true(mixed->kl <= bound);
+    check_sensitive_kept_higher(b->lab, mixed);
     struct lab_bound asked = {.value = bound};
     const struct lab_row *best = lab_smallest(b->lab, asked);
     assert_ptr_equal(best, mixed);
