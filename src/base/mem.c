@@ -1,8 +1,8 @@
-#include "base/mem.h"
-
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/mem_int.h"
 
 void *mem_alloc(size_t size)
 {
@@ -27,8 +27,12 @@ void *mem_realloc(void *old, size_t count, size_t size)
 void *mem_alloc_aligned(size_t alignment, size_t size)
 {
     void *memory = NULL;
+    if (size >= 2 * MEM_HUGE_PAGE && alignment < MEM_HUGE_PAGE)
+        alignment = MEM_HUGE_PAGE;
     if (posix_memalign(&memory, alignment, size ? size : 1) != 0)
         return NULL;
+    if (size >= 2 * MEM_HUGE_PAGE)
+        mem_like_huge_pages(memory, size);
     return memset(memory, 0, size ? size : 1);
 }
 
