@@ -13,7 +13,7 @@
 
 #include <assert.h>
 
-#define ROWS_MAX ((size_t)256)          /* of a block, and what rounding it up to tile_rows adds */
+#define ROWS_MAX ((size_t)256)          /* of a block, and what whole micro-tiles add */
 #define CHUNK_COLUMNS ((size_t)96 * 32) /* of packed b: a multiple of every tile_columns */
 #define CHUNK_DEPTH ((size_t)PRODUCT_DEPTH_MAX * 8)
 #define BLOCKS_PER_LANE ((size_t)8)
@@ -32,6 +32,11 @@ struct chunk {
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
 }
 
 static size_t round_up(size_t n, size_t step)
@@ -123,20 +128,20 @@ static void multiply_block(const struct chunk *c, void *panels, size_t row, size
     } while (from < c->depth);
 }
 
-/* Blocks are whole rows of c, as many for each lane; where even one each would be too low, columns are shared
- * out too. */
+/* Blocks are whole rows of c, the same number for each lane, of the same number of micro-tiles or one more;
+ * where even one each would be too low, columns are shared out too. */
 static void multiply(struct lane *lane, const struct chunk *c)
 {
     size_t m = c->p->m, lanes = lane->count, tile = c->kernel->tile_rows, first, end;
-    size_t each = smaller(m / (lanes * c->kernel->block_rows) + 1, BLOCKS_PER_LANE);
-    size_t rows = smaller(round_up(m / (lanes * each) + (m % (lanes * each) > 0), tile), ROWS_MAX);
-    size_t down = rows ? (m + rows - 1) / rows : 0, parts = down >= lanes ? 1 : lanes / (down + 1) + 1;
+    size_t liked = smaller(m / (lanes * c->kernel->block_rows) + 1, BLOCKS_PER_LANE);
+    size_t each = larger(liked, m / (lanes * ROWS_MAX) + 1), tiles = (m + tile - 1) / tile;
+    size_t down = smaller(lanes * each, tiles), parts = down >= lanes ? 1 : lanes / (down + 1) + 1;
     size_t columns = round_up((c->columns + parts - 1) / parts, c->kernel->tile_columns);
     size_t right = (c->columns + columns - 1) / columns;
-    while (lane_take(lane, down * right, 1, &first, &end)) {
-        size_t row = first / right * rows, column = first % right * columns;
-        multiply_block(c, lane->panel, row, smaller(m - row, rows), column,
-                       smaller(c->columns - column, columns));
+    while (m > 0 && lane_take(lane, down * right, 1, &first, &end)) {
+        size_t block = first / right, column = first % right * columns;
+        size_t row = block * tiles / down * tile, below = smaller((block + 1) * tiles / down * tile, m);
+        multiply_block(c, lane->panel, row, below - row, column, smaller(c->columns - column, columns));
     }
     lane_barrier(lane);
 }

@@ -38,73 +38,95 @@ struct product_steps {
     size_t row, depth;
 };
 
-/* `rows` and `vectors` are constants where this is called. */
-INLINE void product_tile(const float *a, struct product_steps steps, const float *b, size_t depth,
-                         size_t rows, size_t vectors, float *c, size_t c_stride, bool add)
+#define PRODUCT_PACE ((size_t)8) /* depths from row to row of the next tile of c */
+
+typedef product_vector product_sums[PRODUCT_ROWS][PRODUCT_VECTORS];
+
+/* One depth. */
+INLINE void product_step(const float *a, size_t row_step, const float *b, size_t rows, size_t vectors,
+                         product_sums sums)
 {
-    product_vector sums[PRODUCT_ROWS][PRODUCT_VECTORS] = {{{0}}};
-    UNROLLED for (size_t r = 0; r < rows; r++) /* c comes while the sums are made */
-        UNROLLED for (size_t v = 0; v < vectors; v++)
-            __builtin_prefetch(c + r * c_stride + v * PRODUCT_LANES, 1);
-    for (size_t k = 0; k < depth; k++, a += steps.depth, b += PRODUCT_COLUMNS) {
-        product_vector row[PRODUCT_VECTORS];
-        UNROLLED for (size_t v = 0; v < vectors; v++) row[v] =
-            *(const product_vector *)(const void *)(b + v * PRODUCT_LANES);
-        UNROLLED for (size_t r = 0; r < rows; r++) UNROLLED for (size_t v = 0; v < vectors; v++) sums[r][v] =
-            product_fma(a + r * steps.row, row[v], sums[r][v]);
+    product_vector row[PRODUCT_VECTORS];
+    UNROLLED for (size_t v = 0; v < vectors; v++) row[v] =
+        *(const product_vector *)(const void *)(b + v * PRODUCT_LANES);
+    UNROLLED for (size_t r = 0; r < rows; r++) UNROLLED for (size_t v = 0; v < vectors; v++) sums[r][v] =
+        product_fma(a + r * row_step, row[v], sums[r][v]);
+}
+
+/* A tile of c, and the one that comes after it (or the same). */
+struct product_place {
+    float *c;
+    const float *next;
+    size_t stride;
+    bool add;
+};
+
+/* `rows` and `vectors` are constants where this is called. While the sums are made, the next tile's place
+ * comes from memory, a row now and then: all at once they would hold up a and b. */
+INLINE void product_tile(const float *a, struct product_steps steps, const float *b, size_t depth,
+                         size_t rows, size_t vectors, struct product_place to)
+{
+    product_sums sums = {{{0}}};
+    size_t k = 0, left = rows;
+    for (; k + PRODUCT_PACE <= depth; k += PRODUCT_PACE) {
+        __builtin_prefetch(to.next, 1);
+        __builtin_prefetch(to.next + (vectors - 1) * PRODUCT_LANES, 1);
+        to.next += left > 1 ? to.stride : 0;
+        left -= left > 1;
+        UNROLLED for (size_t u = 0; u < PRODUCT_PACE; u++, a += steps.depth, b += PRODUCT_COLUMNS)
+            product_step(a, steps.row, b, rows, vectors, sums);
     }
+    for (; k < depth; k++, a += steps.depth, b += PRODUCT_COLUMNS)
+        product_step(a, steps.row, b, rows, vectors, sums);
     UNROLLED for (size_t r = 0; r < rows; r++) UNROLLED for (size_t v = 0; v < vectors; v++)
     {
-        float *to = c + r * c_stride + v * PRODUCT_LANES;
+        float *place = to.c + r * to.stride + v * PRODUCT_LANES;
         product_vector before = {0};
-        if (add)
-            before = product_load(to);
-        *(product_vector_any *)(void *)to = before + sums[r][v];
+        if (to.add)
+            before = product_load(place);
+        *(product_vector_any *)(void *)place = before + sums[r][v];
     }
 }
 
 #define PRODUCT_PACKED ((struct product_steps){1, PRODUCT_ROWS})
 
-static void product_tile_whole(const float *a, const float *b, size_t depth, float *c, size_t c_stride,
-                               bool add)
+static void product_tile_whole(const float *a, const float *b, size_t depth, struct product_place to)
 {
-    product_tile(a, PRODUCT_PACKED, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, c, c_stride, add);
+    product_tile(a, PRODUCT_PACKED, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, to);
 }
 
 /* Of a as it lies in memory: rows stored along the depth, and across. */
-static void product_tile_rows(const float *a, size_t row_step, const float *b, size_t depth, float *c,
-                              size_t c_stride, bool add)
+static void product_tile_rows(const float *a, size_t row_step, const float *b, size_t depth,
+                              struct product_place to)
 {
-    product_tile(a, (struct product_steps){row_step, 1}, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, c, c_stride,
-                 add);
+    product_tile(a, (struct product_steps){row_step, 1}, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, to);
 }
 
-static void product_tile_columns(const float *a, size_t depth_step, const float *b, size_t depth, float *c,
-                                 size_t c_stride, bool add)
+static void product_tile_columns(const float *a, size_t depth_step, const float *b, size_t depth,
+                                 struct product_place to)
 {
-    product_tile(a, (struct product_steps){1, depth_step}, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, c,
-                 c_stride, add);
+    product_tile(a, (struct product_steps){1, depth_step}, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, to);
 }
 
 static void product_tile_in_place(const struct product_block *block, size_t row, const float *b, size_t depth,
-                                  float *c, size_t c_stride, bool add)
+                                  struct product_place to)
 {
     const float *a = block->place + row * block->row_step;
     if (block->row_step == 1)
-        product_tile_columns(a, block->depth_step, b, depth, c, c_stride, add);
+        product_tile_columns(a, block->depth_step, b, depth, to);
     else
-        product_tile_rows(a, block->row_step, b, depth, c, c_stride, add);
+        product_tile_rows(a, block->row_step, b, depth, to);
 }
 
-#define PRODUCT_TILE_OF(rows_, vectors_)                                                    \
-    if (rows <= (rows_) && vectors <= (vectors_)) {                                         \
-        product_tile(a, PRODUCT_PACKED, b, depth, (rows_), (vectors_), c, c_stride, false); \
-        return;                                                                             \
+#define PRODUCT_TILE_OF(rows_, vectors_)                                      \
+    if (rows <= (rows_) && vectors <= (vectors_)) {                           \
+        product_tile(a, PRODUCT_PACKED, b, depth, (rows_), (vectors_), sums); \
+        return;                                                               \
     }
 
 /* The smallest tile that holds rows x vectors. */
 static void product_tile_part(const float *a, const float *b, size_t depth, size_t rows, size_t vectors,
-                              float *c, size_t c_stride)
+                              struct product_place sums)
 {
 #if PRODUCT_VECTORS > 1
     PRODUCT_TILE_OF(4, 1)
@@ -120,7 +142,7 @@ static void product_tile_part(const float *a, const float *b, size_t depth, size
 #if PRODUCT_ROWS > 8
     PRODUCT_TILE_OF(8, PRODUCT_VECTORS)
 #endif
-    product_tile(a, PRODUCT_PACKED, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, c, c_stride, false);
+    product_tile(a, PRODUCT_PACKED, b, depth, PRODUCT_ROWS, PRODUCT_VECTORS, sums);
 }
 
 static void product_copy_part(const float *sums, size_t rows, size_t columns, float *c, size_t c_stride,
@@ -139,13 +161,26 @@ static void product_tile_edge(const struct product_block *block, size_t row, con
                               const float *b, size_t depth, size_t columns, float *c)
 {
     float sums[PRODUCT_SUMS];
+    struct product_place to = {.c = sums, .next = sums, .stride = PRODUCT_COLUMNS};
     size_t rows = block->rows - row < PRODUCT_ROWS ? block->rows - row : PRODUCT_ROWS;
     if (block->place && rows == PRODUCT_ROWS)
-        product_tile_in_place(block, row, b, depth, sums, PRODUCT_COLUMNS, false);
+        product_tile_in_place(block, row, b, depth, to);
     else
-        product_tile_part(panel, b, depth, rows, (columns + PRODUCT_LANES - 1) / PRODUCT_LANES, sums,
-                          PRODUCT_COLUMNS);
+        product_tile_part(panel, b, depth, rows, (columns + PRODUCT_LANES - 1) / PRODUCT_LANES, to);
     product_copy_part(sums, rows, columns, c, block->c_stride, block->add);
+}
+
+/* The tile of c at (row, column), after which comes the one below or the next column's first. */
+static struct product_place product_place_of(const struct product_block *block, size_t row, size_t column)
+{
+    float *c = block->c + row * block->c_stride + column;
+    bool below = row + PRODUCT_ROWS < block->rows, right = column + PRODUCT_COLUMNS < block->columns;
+    return (struct product_place){.c = c,
+                                  .next = below   ? c + PRODUCT_ROWS * block->c_stride
+                                          : right ? block->c + column + PRODUCT_COLUMNS
+                                                  : c,
+                                  .stride = block->c_stride,
+                                  .add = block->add};
 }
 
 /* A micro-panel of b stays in the nearest cache while the micro-panels of a go by. */
@@ -159,13 +194,13 @@ static void product_multiply(const struct product_block *block)
         size_t columns = block->columns - j < PRODUCT_COLUMNS ? block->columns - j : PRODUCT_COLUMNS;
         const float *panel = block->a;
         for (size_t i = 0; i < block->rows; i += PRODUCT_ROWS, panel += panel_step) {
-            float *c = block->c + i * block->c_stride + j;
+            struct product_place to = product_place_of(block, i, j);
             if (block->rows - i < PRODUCT_ROWS || columns < PRODUCT_COLUMNS)
-                product_tile_edge(block, i, panel, b, depth, columns, c);
+                product_tile_edge(block, i, panel, b, depth, columns, to.c);
             else if (block->place)
-                product_tile_in_place(block, i, b, depth, c, block->c_stride, block->add);
+                product_tile_in_place(block, i, b, depth, to);
             else
-                product_tile_whole(panel, b, depth, c, block->c_stride, block->add);
+                product_tile_whole(panel, b, depth, to);
         }
     }
 }

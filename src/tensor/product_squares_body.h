@@ -69,18 +69,23 @@ INLINE size_t squares_least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Micro-panels [units][width]: depths stored across are copied one after the other, to all panels. */
+/* Micro-panels [units][width]: depths stored across are copied, some of them to one panel after the other,
+ * which the nearest cache holds. The next ones are asked of memory, which can't guess where rows lie. */
 INLINE void units_pack(const struct product_strip *s, size_t width, size_t units, uint32_t *panels)
 {
-    for (size_t unit = 0; unit < units; unit++) {
-        size_t k = unit * unit_depth;
-        const float *p = s->data + k * s->stride;
+    for (size_t from = 0; from < units; from += SQUARE) {
+        size_t end = squares_least(from + SQUARE, units);
         for (size_t row = 0; row < s->rows; row += width)
-            for (size_t i = 0; i < width; i += SQUARE) {
-                __mmask16 wanted = lanes_below(i, width);
-                __mmask16 rows = k < s->depth ? wanted & lanes_below(row + i, s->rows) : 0;
-                __m512i across = units_across(p + row + i, s->stride, rows, s->depth - k);
-                _mm512_mask_storeu_epi32(panels + row * units + unit * width + i, wanted, across);
+            for (size_t unit = from; unit < end; unit++) {
+                size_t k = unit * unit_depth, later = squares_least(k + SQUARE * unit_depth, s->depth - 1);
+                for (size_t i = 0; i < width; i += SQUARE) {
+                    __mmask16 wanted = lanes_below(i, width);
+                    __mmask16 rows = k < s->depth ? wanted & lanes_below(row + i, s->rows) : 0;
+                    const float *p = s->data + k * s->stride + row + i;
+                    __builtin_prefetch(s->data + later * s->stride + row + i);
+                    _mm512_mask_storeu_epi32(panels + row * units + unit * width + i, wanted,
+                                             units_across(p, s->stride, rows, s->depth - k));
+                }
             }
     }
 }
