@@ -72,8 +72,6 @@ static enum ph_status read_data(struct job *job, struct ph_err *err)
 static enum ph_status prepare(struct job *job, struct ph_err *err)
 {
     const char *name = job->args.data ? job->args.data : job->args.text;
-    if (!name || (job->args.data && job->args.text))
-        return ph_fail(err, PH_ERR_ARG, "one of --text and --data is needed");
     enum ph_status status = cli_run_open(&job->run, &job->args.run, job->args.window, CLI_RUN_ROWS_MAX, err);
     if (status == PH_OK)
         status = windows_create(&job->windows, job->run.model, job->run.runner, job->run.seq,
@@ -149,6 +147,8 @@ int cmd_perplexity(int argc, char **argv)
     int exit_code;
     if (!cli_parse(&usage, argc, argv, &job.args, &exit_code))
         return exit_code;
+    if (!job.args.text == !job.args.data)
+        return cli_error(CLI_EXIT_USAGE, "perplexity: give one of --text F and --data F.tokens");
     buf_init(&job.text, CLI_INPUT_BYTES_MAX);
     struct ph_err err;
     enum ph_status status = measure(&job, &err);

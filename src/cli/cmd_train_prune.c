@@ -32,7 +32,8 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--model", "IN.gguf", CLI_TEXT, struct args, model, "the model (architecture llama)"),
      .required = true},
     {CLI_OPTION("--data", "F.tokens", CLI_LIST, struct args, data,
-                "token file of its vocabulary (pharos train data), or several")},
+                "token file of its vocabulary (pharos train data), or several"),
+     .required = true},
     {CLI_OPTION("--out", "OUT.gguf", CLI_TEXT, struct args, out, "file to write"), .required = true},
     {CLI_OPTION("--heads", "K", CLI_COUNT, struct args, heads,
                 "heads that stay in each layer, whole groups of shared keys (by --keep)"),
@@ -283,8 +284,6 @@ int cmd_train_prune(int argc, char **argv)
     int exit_code;
     if (!cli_parse(&usage, argc, argv, &job.args, &exit_code))
         return exit_code;
-    if (job.args.data.count == 0)
-        return cli_error(CLI_EXIT_USAGE, "train prune: --data F.tokens is missing");
     if (job.args.heads == 0 && job.args.ff == 0 && job.args.keep >= 1)
         return cli_error(CLI_EXIT_USAGE, "train prune: say what stays: --heads K, --ff N or --keep SHARE");
     if (job.args.type && cli_mixture_parse(job.args.type, &job.type, &err) != PH_OK)

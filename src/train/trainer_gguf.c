@@ -3,11 +3,13 @@
  * The decoder's slices carry GGUF's names and shapes, and "llama" keeps q and k in the order of interleaved
  * rotary pairs, which is the decoder's own: so both ways are a walk over decoder_params. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "train/trainer_int.h"
 
 #define ARCHITECTURE "llama"
+#define PATH_BYTES_MAX 4096
 
 /* ---- Beginning from a model */
 
@@ -198,14 +200,21 @@ enum ph_status trainer_export(struct trainer *t, const char *path, const char *n
     return gguf_writer_close(w, err);
 }
 
+/* By way of a file of floats beside it, so that whoever looks at `path` finds the old model or the new one. */
 enum ph_status trainer_export_as(struct trainer *t, const char *path, const char *name,
                                  const struct mixture *type, struct ph_err *err)
 {
+    char floats[PATH_BYTES_MAX];
     struct quantize_result ignored;
-    enum ph_status status = trainer_export(t, path, name, err);
-    if (status != PH_OK || !type || type->main == TENSOR_F32)
-        return status;
+    if (!type || type->main == TENSOR_F32)
+        return trainer_export(t, path, name, err);
+    if (snprintf(floats, sizeof floats, "%s.f32", path) >= (int)sizeof floats)
+        return ph_fail(err, PH_ERR_LIMIT, "%.100s...: the path is too long", path);
+    enum ph_status status = trainer_export(t, floats, name, err);
     const struct quantize_job job = {
-        .in = path, .out = path, .mixture = type, .threads = pool_lanes(t->pool)};
-    return gguf_quantize(&job, &ignored, err);
+        .in = floats, .out = path, .mixture = type, .threads = pool_lanes(t->pool)};
+    if (status == PH_OK)
+        status = gguf_quantize(&job, &ignored, err);
+    (void)remove(floats);
+    return status;
 }

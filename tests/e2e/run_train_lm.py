@@ -164,7 +164,7 @@ def settings_in_a_file_train_a_model_that_runs():
                                    "--json"))
         assert result["ended_at"] == 150 and result["validation"]["perplexity"] < 40, result
         assert 0 < result["validation"]["bits_per_byte"] < 2, result
-        assert os.path.exists(place.path("m.run/checkpoint-0"))
+        assert os.path.exists(place.path("m.run/checkpoint-0")) and not os.path.exists(model + ".f32")
         said = pharos("complete", "--model", model, "--prompt", "the quick", "-n", "24")
         assert sum(word.strip(".") in WORDS for word in said.split()) >= 5, said
         further = json.loads(pharos("train", "lm", "--init", model, "--data", place.tokens, "--out", place.path("more"),
