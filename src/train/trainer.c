@@ -15,6 +15,7 @@
 #define FF_MULTIPLE ((size_t)32)
 #define HEAD_DIM_WANTED ((size_t)64)
 #define TIME_WANTED ((size_t)256)
+#define STEP_TOKENS_MAX (1u << 28) /* whose windows, 17 bytes a token, all wait for the step */
 
 /* ---- Settings */
 
@@ -86,11 +87,6 @@ static enum ph_status check_params(const struct trainer_params *p, struct ph_err
     if (p->batch % ranks_count(p->ranks) != 0)
         return ph_fail(err, PH_ERR_ARG, "a batch of %zu can't be shared evenly by %u processes", p->batch,
                        ranks_count(p->ranks));
-    if (p->accumulate > UINT32_MAX / p->batch ||
-        (p->time > 0 && p->batch * p->accumulate > UINT32_MAX / p->time))
-        return ph_fail(err, PH_ERR_LIMIT,
-                       "a step of %zu x %zu windows is too large: %" PRIu32 " tokens are the most",
-                       p->accumulate, p->batch, UINT32_MAX);
     if (!(p->rate >= 0) || !(p->floor <= p->rate))
         return ph_fail(err, PH_ERR_ARG, "the rate must not fall from %g to a floor of %g above it", p->rate,
                        p->floor);
@@ -100,6 +96,15 @@ static enum ph_status check_params(const struct trainer_params *p, struct ph_err
     if (!p->tokenizer && !p->init)
         return ph_fail(err, PH_ERR_ARG, "no tokenizer is given; name a GGUF file with the data's vocabulary");
     return PH_OK;
+}
+
+static enum ph_status check_step(const struct trainer_params *p, struct ph_err *err)
+{
+    if (p->batch <= STEP_TOKENS_MAX / p->accumulate && p->batch * p->accumulate <= STEP_TOKENS_MAX / p->time)
+        return PH_OK;
+    return ph_fail(err, PH_ERR_LIMIT,
+                   "a step of %zu x %zu windows of %zu tokens is too large: %u tokens are the most",
+                   p->accumulate, p->batch, p->time, STEP_TOKENS_MAX);
 }
 
 /* ---- Creation */
@@ -233,6 +238,9 @@ static enum ph_status prepare(struct trainer *t, struct ph_err *err)
         return status;
     choose(&p->time, p->model.context > 0 && p->model.context < TIME_WANTED ? p->model.context : TIME_WANTED);
     choose_sizes(&p->model, p->time);
+    status = check_step(p, err);
+    if (status != PH_OK)
+        return status;
     status = mix_open(&t->mix, p, p->model.vocab, t->vocab_hash, err);
     if (status != PH_OK)
         return status;

@@ -200,7 +200,7 @@ enum ph_status trainer_export(struct trainer *t, const char *path, const char *n
     return gguf_writer_close(w, err);
 }
 
-/* By way of a file of floats beside it, so that whoever looks at `path` finds the old model or the new one. */
+/* By way of a file of floats beside it: whoever looks at `path` finds the old model or the new one. */
 enum ph_status trainer_export_as(struct trainer *t, const char *path, const char *name,
                                  const struct mixture *type, struct ph_err *err)
 {

@@ -334,6 +334,9 @@ static void what_can_not_be_trained_is_said(void **state)
     p = good;
     p.batch = p.accumulate = 1 << 20;
     refuse(&p, PH_ERR_LIMIT, "too large");
+    p.batch = p.accumulate = 1 << 12;
+    p.time = 0; /* 256 */
+    refuse(&p, PH_ERR_LIMIT, "windows of 256 tokens is too large");
     p = good;
     p.floor = 1;
     refuse(&p, PH_ERR_ARG, "floor");
