@@ -6,7 +6,7 @@
 
 #include "train/train_int.h"
 
-#define CHUNK_ROWS ((size_t)256)
+#define CHUNK_ROWS SUM_ROWS
 
 size_t output_scratch_bytes(size_t vocab, size_t d, size_t rows)
 {
