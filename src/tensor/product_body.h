@@ -38,7 +38,8 @@ struct product_steps {
     size_t row, depth;
 };
 
-#define PRODUCT_PACE ((size_t)8) /* depths from row to row of the next tile of c */
+#define PRODUCT_PACE ((size_t)8)   /* depths from row to row of the next tile of c */
+#define PRODUCT_SHARE ((size_t)32) /* two cache lines of b in this time; whole tiles' shares fill a panel */
 
 typedef product_vector product_sums[PRODUCT_ROWS][PRODUCT_VECTORS];
 
@@ -53,10 +54,11 @@ INLINE void product_step(const float *a, size_t row_step, const float *b, size_t
         product_fma(a + r * row_step, row[v], sums[r][v]);
 }
 
-/* A tile of c, and the one that comes after it (or the same). */
+/* A tile of c, and what memory is asked for meanwhile: the tile that comes after it (or the same), a part of
+ * b's next micro-panel (or of this one). */
 struct product_place {
     float *c;
-    const float *next;
+    const float *next, *coming;
     size_t stride;
     bool add;
 };
@@ -71,6 +73,9 @@ INLINE void product_tile(const float *a, struct product_steps steps, const float
     for (; k + PRODUCT_PACE <= depth; k += PRODUCT_PACE) {
         __builtin_prefetch(to.next, 1);
         __builtin_prefetch(to.next + (vectors - 1) * PRODUCT_LANES, 1);
+        __builtin_prefetch(to.coming, 0, 2);
+        __builtin_prefetch(to.coming + PRODUCT_SHARE / 2, 0, 2);
+        to.coming += PRODUCT_SHARE;
         to.next += left > 1 ? to.stride : 0;
         left -= left > 1;
         UNROLLED for (size_t u = 0; u < PRODUCT_PACE; u++, a += steps.depth, b += PRODUCT_COLUMNS)
@@ -161,7 +166,7 @@ static void product_tile_edge(const struct product_block *block, size_t row, con
                               const float *b, size_t depth, size_t columns, float *c)
 {
     float sums[PRODUCT_SUMS];
-    struct product_place to = {.c = sums, .next = sums, .stride = PRODUCT_COLUMNS};
+    struct product_place to = {.c = sums, .next = sums, .coming = b, .stride = PRODUCT_COLUMNS};
     size_t rows = block->rows - row < PRODUCT_ROWS ? block->rows - row : PRODUCT_ROWS;
     if (block->place && rows == PRODUCT_ROWS)
         product_tile_in_place(block, row, b, depth, to);
@@ -170,15 +175,25 @@ static void product_tile_edge(const struct product_block *block, size_t row, con
     product_copy_part(sums, rows, columns, c, block->c_stride, block->add);
 }
 
-/* The tile of c at (row, column), after which comes the one below or the next column's first. */
-static struct product_place product_place_of(const struct product_block *block, size_t row, size_t column)
+static size_t product_units(size_t depth)
+{
+    return (depth + PRODUCT_UNIT - 1) / PRODUCT_UNIT;
+}
+
+/* The tile of c at (row, column), after which comes the one below or the next column's first. b is its
+ * micro-panel. */
+static struct product_place product_place_of(const struct product_block *block, const float *b, size_t row,
+                                             size_t column)
 {
     float *c = block->c + row * block->c_stride + column;
     bool below = row + PRODUCT_ROWS < block->rows, right = column + PRODUCT_COLUMNS < block->columns;
+    size_t panel = PRODUCT_COLUMNS * product_units(block->b_depth);
+    size_t asked = row / PRODUCT_ROWS * (product_units(block->depth) / PRODUCT_PACE) * PRODUCT_SHARE;
     return (struct product_place){.c = c,
                                   .next = below   ? c + PRODUCT_ROWS * block->c_stride
                                           : right ? block->c + column + PRODUCT_COLUMNS
                                                   : c,
+                                  .coming = right && asked < panel ? b + panel + asked : b,
                                   .stride = block->c_stride,
                                   .add = block->add};
 }
@@ -187,14 +202,13 @@ static struct product_place product_place_of(const struct product_block *block, 
 static void product_multiply(const struct product_block *block)
 {
     const float *b = block->b;
-    size_t depth = (block->depth + PRODUCT_UNIT - 1) / PRODUCT_UNIT;
-    size_t b_depth = (block->b_depth + PRODUCT_UNIT - 1) / PRODUCT_UNIT;
+    size_t depth = product_units(block->depth), b_depth = product_units(block->b_depth);
     size_t panel_step = block->place ? 0 : PRODUCT_ROWS * depth; /* one panel is packed, the last */
     for (size_t j = 0; j < block->columns; j += PRODUCT_COLUMNS, b += PRODUCT_COLUMNS * b_depth) {
         size_t columns = block->columns - j < PRODUCT_COLUMNS ? block->columns - j : PRODUCT_COLUMNS;
         const float *panel = block->a;
         for (size_t i = 0; i < block->rows; i += PRODUCT_ROWS, panel += panel_step) {
-            struct product_place to = product_place_of(block, i, j);
+            struct product_place to = product_place_of(block, b, i, j);
             if (block->rows - i < PRODUCT_ROWS || columns < PRODUCT_COLUMNS)
                 product_tile_edge(block, i, panel, b, depth, columns, to.c);
             else if (block->place)
