@@ -165,16 +165,16 @@ static enum ph_status write_file(struct stage *s, struct trainer *t, const struc
 }
 
 /* Weights of which no loss comes must not take a good checkpoint's place. Finite ones may be too large to
- * multiply, so one window goes through the model as well. */
+ * multiply, so one window goes through the model as well, every position of it: that of a conversation may
+ * have no target of its own. */
 static enum ph_status check_sound(struct trainer *t, struct ph_err *err)
 {
     const float *w = decoder_weights(t->decoder);
-    const struct decoder_batch batch = {.batch = 1,
-                                        .time = t->params.time,
-                                        .tokens = t->inputs,
-                                        .targets = t->targets,
-                                        .weights = t->weights};
+    const struct decoder_batch batch = {
+        .batch = 1, .time = t->params.time, .tokens = t->inputs, .targets = t->inputs, .weights = t->weights};
     bool sound = true;
+    for (size_t i = 0; i < t->params.time; i++)
+        t->weights[i] = 1 / (float)t->params.time; /* each step makes its own */
     for (size_t i = 0; sound && i < decoder_len(t->decoder); i++)
         sound = isfinite(w[i]);
     if (sound && isfinite(decoder_evaluate(t->decoder, &batch, NULL)))

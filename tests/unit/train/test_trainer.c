@@ -254,6 +254,8 @@ static void losing_the_numbers_is_said(void **state)
     unlink(path);
     size_t count; /* a norm: every row goes through it */
     decoder_weights(trainer->decoder)[decoder_params(trainer->decoder, &count)[1].offset] = 3e38f;
+    for (size_t i = 0; i < p.time; i++) /* nothing of the last step's first window counted */
+        trainer->weights[i] = 0;
     assert_int_equal(trainer_save(trainer, path, &err), PH_ERR_LIMIT); /* finite, and yet too much */
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_equal(trainer_step(trainer, &report, &err), PH_ERR_LIMIT);
