@@ -38,8 +38,8 @@ struct product_steps {
     size_t row, depth;
 };
 
-#define PRODUCT_PACE ((size_t)8)   /* depths from row to row of the next tile of c */
-#define PRODUCT_SHARE ((size_t)32) /* two cache lines of b in this time; whole tiles' shares fill a panel */
+#define PRODUCT_PACE ((size_t)4)   /* depths from row to row of the next tile of c */
+#define PRODUCT_SHARE ((size_t)16) /* a cache line of b in this time; whole tiles' shares fill a panel */
 
 typedef product_vector product_sums[PRODUCT_ROWS][PRODUCT_VECTORS];
 
@@ -74,7 +74,6 @@ INLINE void product_tile(const float *a, struct product_steps steps, const float
         __builtin_prefetch(to.next, 1);
         __builtin_prefetch(to.next + (vectors - 1) * PRODUCT_LANES, 1);
         __builtin_prefetch(to.coming, 0, 2);
-        __builtin_prefetch(to.coming + PRODUCT_SHARE / 2, 0, 2);
         to.coming += PRODUCT_SHARE;
         to.next += left > 1 ? to.stride : 0;
         left -= left > 1;
