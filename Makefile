@@ -2,6 +2,7 @@
 #
 #   make            build/pharos              make run      install what is missing, build, start the station
 #   make test       every test                make lint     arrows, budgets, banned functions, format
+#   make model      train the default model from its data (DATA=folder), hours: models/README.md
 #   make bench      speed beside its limits   make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
 #   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
@@ -13,6 +14,7 @@ WITH_MPI ?=
 PREFIX   ?= /usr/local
 PORT     ?= 8080
 MODEL    ?= models/default.gguf
+DATA     ?= ../shared/data
 
 comma   := ,
 VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if $(SANITIZE),san-$(subst $(comma),-,$(SANITIZE))) $(if $(WITH_MPI),mpi))
@@ -65,7 +67,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all run test unit e2e lint format bench bench-train fuzz soak deps install clean
+.PHONY: all run model test unit e2e lint format bench bench-train fuzz soak deps install clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos
 
@@ -112,6 +114,9 @@ test: deps
 run: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec scripts/run-station $(OUT)/pharos "$(MODEL)" "$(PORT)"
+
+model: $(OUT)/pharos
+	@scripts/make-model $(OUT)/pharos "$(DATA)"
 
 deps:
 	@scripts/deps
