@@ -29,7 +29,7 @@ static const struct cli_option options[] = {
      .min = WINDOW, .max = 1e9},
     {CLI_OPTION("--keep-importance", "F", CLI_TEXT, struct args, keep,
                 "also write the importance matrix of --text to F, as GGUF")},
-    {CLI_OPTION("--again", NULL, CLI_SWITCH, struct args, again, "take a file that is quantised already")},
+    {CLI_OPTION("--again", NULL, CLI_SWITCH, struct args, again, "round what is quantised already again")},
     {CLI_OPTION("--threads", "N", CLI_COUNT, struct args, threads, "threads (one a CPU)"), .min = 1,
      .max = 1024},
     {CLI_OPTION("--json", NULL, CLI_SWITCH, struct args, json, "print the summary as JSON")},

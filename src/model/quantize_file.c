@@ -234,12 +234,18 @@ static bool is_float(enum tensor_type type)
     return type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16;
 }
 
+/* Rounded once, and now to something else. F32 holds every format's numbers. */
+static bool rounds_again(enum tensor_type from, enum tensor_type to)
+{
+    return to != from && to != TENSOR_F32 && !is_float(from);
+}
+
 static enum ph_status describe(struct work *w, struct ph_err *err)
 {
     for (size_t i = 0; i < gguf_tensor_count(w->gguf); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(w->gguf, i);
         enum tensor_type type = new_type(w, t);
-        if (type != t->type && !is_float(t->type) && !w->job->again)
+        if (rounds_again(t->type, type) && !w->job->again)
             return ph_fail(
                 err, PH_ERR_ARG,
                 "%s: '%s' is %s already, and rounding twice loses more: start from the F32, F16 or BF16 "

@@ -48,7 +48,7 @@ with open(MODEL, "rb") as file:
     said = {"llama_cpp_python": llama_cpp.__version__, "sha256": hashlib.sha256(file.read()).hexdigest()}
 with tempfile.TemporaryDirectory() as folder:
     expanded = os.path.join(folder, "f32.gguf")
-    subprocess.run([PHAROS, "quantize", MODEL, expanded, "F32", "--again"], check=True)
+    subprocess.run([PHAROS, "quantize", MODEL, expanded, "F32"], check=True)
     said |= {"Q8_0": record(MODEL), "F32": record(expanded)}
 with open(os.path.join(HERE, "llama_default.json"), "w", encoding="utf-8") as file:
     json.dump(said, file, indent=None, separators=(",", ":"))

@@ -52,7 +52,7 @@ def greedy_tokens_are_llama_cpps():
 def without_rounding_every_token_is():
     with tempfile.TemporaryDirectory() as folder:
         expanded = os.path.join(folder, "f32.gguf")
-        done = subprocess.run([PHAROS, "quantize", MODEL, expanded, "F32", "--again"], capture_output=True, timeout=120)
+        done = subprocess.run([PHAROS, "quantize", MODEL, expanded, "F32"], capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr
         for case in llama_says()["F32"]:
             assert tokens_of(expanded, case) == case["tokens"], case["prompt"]

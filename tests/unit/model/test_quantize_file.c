@@ -125,6 +125,7 @@ static void what_is_quantised_is_not_quantised_again_by_accident(void **state)
     assert_non_null(strstr(err.message, "--again"));
     assert_int_equal(access(out_path(), F_OK), -1);
     assert_int_equal(quantize(MODELS "base-Q8_0.gguf", "Q4_0", true, &err), PH_OK);
+    assert_int_equal(quantize(MODELS "base-Q8_0.gguf", "F32", false, &err), PH_OK); /* which rounds nothing */
 }
 
 /* Written by hand: one matrix of 2 x 32 with a NaN at its end. */
