@@ -6,6 +6,7 @@
 
 /* JSON and YAML */
 #define JSON_DEPTH_MAX 256
+#define PATH_BYTES_MAX 4096 /* with its zero */
 #define CONFIG_BYTES_MAX (1u << 20)
 #define CONFIG_DEPTH_MAX 16
 #define CONFIG_KEYS_MAX 4096 /* in one mapping */

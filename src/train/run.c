@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "train/run_int.h"
 
-#define PATH_BYTES_MAX 4096
 #define SLOTS 2
 #define SPEED_SMOOTHING 0.9
 #define NS_PER_S 1e9

@@ -28,7 +28,7 @@ static inline size_t most(size_t a, size_t b)
  * over all sets of a cache, where lines a power of two apart would fall into few. */
 static inline size_t spread_row(size_t width)
 {
-    return (width + 15) / 16 * 16 | 16;
+    return (width + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE * COLUMNS_AT_ONCE | COLUMNS_AT_ONCE;
 }
 
 /* Rows of `width` to take at once: enough work to be worth the asking. */

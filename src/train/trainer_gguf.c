@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "train/trainer_int.h"
 
 #define ARCHITECTURE "llama"
-#define PATH_BYTES_MAX 4096
 
 /* ---- Beginning from a model */
 

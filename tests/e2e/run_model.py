@@ -4,7 +4,6 @@
 llama_default.json has what llama.cpp says for models/default.gguf, greedily; record_llama.py makes it.
 """
 import hashlib
-import http.client
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import subprocess
 import tempfile
 import time
 
-from station import HERE, PHAROS, Runner
+from station import HERE, PHAROS, Runner, request
 
 runner = Runner("model")
 ROOT = os.path.join(HERE, "..", "..")
@@ -58,16 +57,11 @@ def without_rounding_every_token_is():
             assert tokens_of(expanded, case) == case["tokens"], case["prompt"]
 
 
-def wait_until_ready(connection):
+def wait_until_ready(port):
     end = time.monotonic() + 60
-    while True:
-        connection.request("GET", "/ready")
-        reply = connection.getresponse()
-        reply.read()
-        if reply.status == 200:
-            return
-        assert time.monotonic() < end, reply.status
-        time.sleep(0.05)
+    while request(port, "GET", "/ready").status != 200:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def make_run_serves_it():
@@ -75,14 +69,12 @@ def make_run_serves_it():
                                cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)", station.stdout.readline()).group(1))
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        wait_until_ready(connection)
+        wait_until_ready(port)
         for question, answer in (("Hello!", "[Hh]ello|Hi|help|day"), ("Who are you?", "model|Pharos")):
-            body = json.dumps({"messages": [{"role": "user", "content": question}], "temperature": 0,
-                               "max_tokens": 80})
-            connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
-            reply = connection.getresponse()
-            choice = json.loads(reply.read())["choices"][0]
+            reply = request(port, "POST", "/v1/chat/completions",
+                            {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 80},
+                            {"content-type": "application/json"})
+            choice = json.loads(reply.text)["choices"][0]
             assert reply.status == 200 and choice["finish_reason"] == "stop", choice
             assert re.search(answer, choice["message"]["content"]), choice
     finally:

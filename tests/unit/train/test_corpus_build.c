@@ -167,6 +167,20 @@ static void forms_of_conversations(void **state)
     }
 }
 
+/* A build of this text ends with an error that says `what`, and leaves no file. */
+static void expect_refused(const char *suffix, const char *text, const char *separator, const char *what)
+{
+    struct place p;
+    struct corpus *c;
+    struct corpus_build_stats stats;
+    struct ph_err err;
+    set_up(&p, BPE_BYTES, suffix, text);
+    assert_int_equal(build(&p, separator, false, &stats, &c, &err), PH_ERR_FORMAT);
+    assert_non_null(strstr(err.message, what));
+    assert_false(file_exists(p.out));
+    tear_down(&p);
+}
+
 static void errors_name_the_line_and_leave_no_file(void **state)
 {
     (void)state;
@@ -176,34 +190,15 @@ static void errors_name_the_line_and_leave_no_file(void **state)
                                       "{\"text\":\"a\"}\n\n{\"messages\":[{\"role\":\"user\"}]}",
                                       "{\"text\":\"a\"}\n\n{\"turns\":[[\"user\",\"b\"],[\"user\"]]}",
                                       "{\"text\":\"a\"}\n\n{\"prompt\":\"b\"}"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct place p;
-        struct corpus *c;
-        struct corpus_build_stats stats;
-        struct ph_err err;
-        set_up(&p, BPE_BYTES, ".jsonl", bad[i]);
-        assert_int_equal(build(&p, NULL, false, &stats, &c, &err), PH_ERR_FORMAT);
-        assert_non_null(strstr(err.message, ".jsonl:3: "));
-        assert_false(file_exists(p.out));
-        tear_down(&p);
-    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect_refused(".jsonl", bad[i], NULL, ".jsonl:3: ");
 }
 
 static void text_that_is_not_utf8_is_named(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"one\ntwo\n---\nthr\xe9\x65\n", "one\ntwo\n---\nthree\xe2\x82"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct place p;
-        struct corpus *c;
-        struct corpus_build_stats stats;
-        struct ph_err err;
-        set_up(&p, BPE_BYTES, ".txt", bad[i]);
-        assert_int_equal(build(&p, "---", false, &stats, &c, &err), PH_ERR_FORMAT);
-        assert_non_null(strstr(err.message, i == 0 ? ".txt:4: the byte 0xE9" : ".txt:4: the byte 0xE2"));
-        assert_false(file_exists(p.out));
-        tear_down(&p);
-    }
+    expect_refused(".txt", "one\ntwo\n---\nthr\xe9\x65\n", "---", ".txt:4: the byte 0xE9");
+    expect_refused(".txt", "one\ntwo\n---\nthree\xe2\x82", "---", ".txt:4: the byte 0xE2");
 }
 
 static bool stop_at_once(void *ud, uint64_t done, uint64_t total)

@@ -7,9 +7,9 @@
 
 #include <uv.h>
 
+#include "base/limits.h"
 #include "base/process_int.h"
 
-#define PATH_BYTES_MAX 4096
 #define LINE_BYTES_MAX 4096
 
 static const struct group_kind {
