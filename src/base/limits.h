@@ -40,6 +40,16 @@
 #define HTTP_PEER_SILENCE_MS 60000 /* ... and is gone when it has acknowledged nothing for so long */
 #define HTTP_STOP_GRACE_MS 10000   /* SIGTERM: finish within this, then cut */
 
+/* HTTP client */
+#define HTTP_CALLS_MAX 4096            /* at the same time */
+#define HTTP_CALL_CONNECTIONS_MAX 2048 /* open, of all places together */
+#define HTTP_CALL_IDLE_MAX 256         /* kept for later */
+#define HTTP_CALL_CONNECT_TIMEOUT_MS 10000
+#define HTTP_CALL_HEAD_TIMEOUT_MS 120000
+#define HTTP_CALL_SILENCE_TIMEOUT_MS 60000
+#define HTTP_CALL_HEAD_BYTES_MAX (64u << 10)
+#define HTTP_CALL_BODY_BYTES_MAX (64u << 20)
+
 /* Loop */
 #define NET_WORK_MAX 256 /* jobs for the helper threads, waiting or running */
 
@@ -95,6 +105,22 @@
 #define CHAT_REPLY_BYTES_MAX (64u << 20)                /* collected for a reply that is not streamed */
 #define CHAT_INLINE_BYTES_MAX (16u << 10)               /* longer prompts are rendered on a helper thread */
 #define CHAT_PROMPT_BYTES_MAX (32u << 20)               /* rendered */
+#define CHAT_SSE_EVENT_BYTES_MAX (8u << 20)             /* one event of a provider */
 #define CHAT_KEEPALIVE_MS 10000                         /* silence in a stream before a comment line */
+
+/* Gateway */
+#define LEDGER_HOLDS_MAX 8192  /* requests on their way at the same time */
+#define LEDGER_NAMES_MAX 65536 /* keys, models, providers in one day's journal */
+#define KEYS_MAX 10000
+#define KEYS_FILE_BYTES_MAX (16u << 20)
+#define ACCOUNT_KEYS_MAX 64
+#define ROUTE_CANDIDATES_MAX 64
+#define ROUTE_ATTEMPTS_MAX 16          /* of one request, all models and keys together */
+#define ROUTE_RECORDS_MAX 4096         /* kept for /v1/routes */
+#define SUPERVISED_LOG_TAIL_BYTES 2048 /* shown when an engine does not start */
+#define SUPERVISED_WAITING_MAX 1024    /* requests that wait for an engine to start */
+#define SUPERVISED_START_TIMEOUT_S 300
+#define SUPERVISED_STOP_GRACE_MS 5000
+#define GATE_WAITING_MAX 4096
 
 #endif

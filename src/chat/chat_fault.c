@@ -18,11 +18,29 @@ static const char *type_of(int http_status)
     }
 }
 
+static enum chat_cause cause_of(int http_status)
+{
+    if (http_status == 429)
+        return CHAT_CAUSE_RATE;
+    return http_status >= 500 ? CHAT_CAUSE_OURS : CHAT_CAUSE_REQUEST;
+}
+
+const char *chat_cause_name(enum chat_cause cause)
+{
+    static const char *const names[CHAT_CAUSE_COUNT] = {
+        "station", "request", "key",     "rate",    "overloaded", "server", "network",
+        "timeout", "cut",     "context", "refused", "no_model",   "unable", "budget"};
+    return names[cause];
+}
+
 void chat_fault_set(struct chat_fault *fault, int http_status, const char *code, const char *param,
                     const char *fmt, ...)
 {
-    *fault = (struct chat_fault){
-        .http_status = http_status, .type = type_of(http_status), .code = code, .param = param};
+    *fault = (struct chat_fault){.http_status = http_status,
+                                 .type = type_of(http_status),
+                                 .code = code,
+                                 .param = param,
+                                 .cause = cause_of(http_status)};
     struct ph_err cut; /* messages end at a character boundary, as everywhere */
     char message[2 * PH_ERR_MESSAGE_MAX];
     va_list args;
@@ -43,6 +61,7 @@ struct chat_event chat_fault_event(const struct chat_fault *fault, enum ph_statu
     event.error.param = fault->param;
     event.error.message = fault->message;
     event.error.retry_after_s = fault->retry_after_s;
+    event.error.cause = fault->cause;
     return event;
 }
 

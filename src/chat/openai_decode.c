@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "chat/chat.h"
+#include "chat/chat_int.h"
 
 struct decoder {
     struct arena *arena;
@@ -610,8 +610,8 @@ static enum ph_status decode_kind(struct decoder *d)
     return status;
 }
 
-enum ph_status chat_openai_decode(struct arena *arena, enum chat_kind kind, const struct json *body,
-                                  struct chat_request *out, struct chat_fault *fault)
+enum ph_status openai_decode(struct arena *arena, enum chat_kind kind, const struct json *body,
+                             struct chat_request *out, struct chat_fault *fault)
 {
     struct decoder d = {arena, body, out, fault};
     *out = (struct chat_request){.arena = arena, .kind = kind, .choices = 1, .raw = body};

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "chat/chat.h"
+#include "chat/chat_int.h"
 
 struct choice {
     struct buf text;                         /* not streaming */
@@ -26,9 +26,9 @@ struct choice {
     enum chat_finish finish;
 };
 
-struct chat_openai_encoder {
+struct chat_encoder {
     const struct chat_request *request;
-    const struct chat_openai_reply *reply;
+    const struct chat_reply *reply;
     struct buf head; /* {"id":...,"model":...,  up to the choices */
     struct choice *choices;
     size_t choice_count;
@@ -36,7 +36,7 @@ struct chat_openai_encoder {
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
 };
 
-static bool is_chat(const struct chat_openai_encoder *e)
+static bool is_chat(const struct chat_encoder *e)
 {
     return e->request->kind == CHAT_KIND_CHAT;
 }
@@ -67,14 +67,14 @@ static void choice_release(struct choice *c)
 
 static void encoder_release(void *ud)
 {
-    struct chat_openai_encoder *e = ud;
+    struct chat_encoder *e = ud;
     buf_release(&e->head);
     choice_release(&e->delta);
     for (size_t i = 0; i < e->choice_count; i++)
         choice_release(&e->choices[i]);
 }
 
-static void write_head(struct chat_openai_encoder *e)
+static void write_head(struct chat_encoder *e)
 {
     static const char *const objects[2][2] = {{"text_completion", "text_completion"},
                                               {"chat.completion", "chat.completion.chunk"}};
@@ -87,16 +87,16 @@ static void write_head(struct chat_openai_encoder *e)
     buf_puts(&e->head, ",\"choices\":[");
 }
 
-struct chat_openai_encoder *chat_openai_encoder_new(struct arena *arena, const struct chat_request *request,
-                                                    const struct chat_openai_reply *reply)
+static struct chat_encoder *openai_encoder_new(struct arena *arena, const struct chat_request *request,
+                                               const struct chat_reply *reply, uint64_t prompt_tokens)
 {
+    (void)prompt_tokens; /* said at the end */
     size_t count = chat_choice_count(request);
-    struct chat_openai_encoder *e = arena_calloc(arena, 1, sizeof *e);
+    struct chat_encoder *e = arena_calloc(arena, 1, sizeof *e);
     struct choice *choices = arena_calloc(arena, count, sizeof *choices);
     if (!e || !choices)
         return NULL;
-    *e = (struct chat_openai_encoder){
-        .request = request, .reply = reply, .choices = choices, .choice_count = count};
+    *e = (struct chat_encoder){.request = request, .reply = reply, .choices = choices, .choice_count = count};
     buf_init(&e->head, CHAT_REPLY_BYTES_MAX);
     choice_init(&e->delta);
     for (size_t i = 0; i < count; i++)
@@ -137,7 +137,7 @@ static void write_text(struct buf *out, struct chat_text text)
     json_write_string(out, text.len ? text.text : "", text.len);
 }
 
-static void write_usage(const struct chat_openai_encoder *e, struct buf *out)
+static void write_usage(const struct chat_encoder *e, struct buf *out)
 {
     unsigned long long prompt = e->prompt_tokens, completion = e->completion_tokens;
     buf_printf(out,
@@ -213,7 +213,7 @@ static void add_completion_logprob(struct choice *c, const struct chat_token_log
 
 /* Offsets count characters of the choice's text. A token that only begins a character has the offset where
  * that character will be. */
-static void add_logprobs(const struct chat_openai_encoder *e, struct choice *c, size_t chars,
+static void add_logprobs(const struct chat_encoder *e, struct choice *c, size_t chars,
                          const struct chat_event *event)
 {
     for (size_t i = 0; i < event->logprob_count; i++) {
@@ -228,7 +228,7 @@ static void add_logprobs(const struct chat_openai_encoder *e, struct choice *c, 
     }
 }
 
-static void write_logprobs(const struct chat_openai_encoder *e, const struct choice *c, struct buf *out)
+static void write_logprobs(const struct chat_encoder *e, const struct choice *c, struct buf *out)
 {
     if (!e->request->logprobs || (e->request->stream && c->logprob_count == 0)) {
         buf_puts(out, "\"logprobs\":null");
@@ -276,27 +276,28 @@ static void write_error(struct buf *out, const char *message, const char *type, 
     buf_puts(out, "}}");
 }
 
-void chat_openai_encode_fault(const struct chat_fault *fault, struct buf *out)
+static void openai_encode_fault(const struct chat_fault *fault, const char *request_id, struct buf *out)
 {
+    (void)request_id; /* it is in the header x-request-id */
     write_error(out, fault->message, fault->type, fault->param, fault->code);
 }
 
 /* ---- Streams */
 
-static void begin_chunk(const struct chat_openai_encoder *e, struct buf *out)
+static void begin_chunk(const struct chat_encoder *e, struct buf *out)
 {
     buf_puts(out, "data: ");
     buf_append(out, e->head.data, e->head.len);
 }
 
-static void end_chunk(const struct chat_openai_encoder *e, struct buf *out)
+static void end_chunk(const struct chat_encoder *e, struct buf *out)
 {
     buf_puts(out, e->request->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
 }
 
 /* One chunk with one choice. `delta` is the inside of a chat delta, `text` what a completion says. */
-static void write_chunk(struct chat_openai_encoder *e, const struct chat_event *event,
-                        const struct buf *delta, struct buf *out)
+static void write_chunk(struct chat_encoder *e, const struct chat_event *event, const struct buf *delta,
+                        struct buf *out)
 {
     begin_chunk(e, out);
     buf_printf(out, "{\"index\":%zu,", event->choice);
@@ -335,8 +336,7 @@ static void write_call_delta(const struct chat_event *event, struct buf *delta)
     buf_puts(delta, "}}]");
 }
 
-static void stream_choice_event(struct chat_openai_encoder *e, const struct chat_event *event,
-                                struct buf *out)
+static void stream_choice_event(struct chat_encoder *e, const struct chat_event *event, struct buf *out)
 {
     struct choice *c = &e->choices[event->choice];
     struct buf *delta = &e->delta.text;
@@ -392,7 +392,7 @@ static void collect_call(struct choice *c, const struct chat_event *event)
     buf_release(&piece);
 }
 
-static void collect(struct chat_openai_encoder *e, const struct chat_event *event)
+static void collect(struct chat_encoder *e, const struct chat_event *event)
 {
     struct choice *c = &e->choices[event->choice];
     if (event->kind == CHAT_EVENT_TEXT) {
@@ -432,7 +432,7 @@ static enum ph_status choice_status(const struct choice *c)
     return PH_OK;
 }
 
-static void write_whole(const struct chat_openai_encoder *e, struct buf *out)
+static void write_whole(const struct chat_encoder *e, struct buf *out)
 {
     buf_append(out, e->head.data, e->head.len);
     for (size_t i = 0; i < e->choice_count; i++) {
@@ -457,7 +457,7 @@ static void write_whole(const struct chat_openai_encoder *e, struct buf *out)
 
 /* ---- The door */
 
-static void encode_end(struct chat_openai_encoder *e, const struct chat_event *event, struct buf *out)
+static void encode_end(struct chat_encoder *e, const struct chat_event *event, struct buf *out)
 {
     bool stream = e->request->stream;
     if (event->kind == CHAT_EVENT_ERROR) {
@@ -471,7 +471,7 @@ static void encode_end(struct chat_openai_encoder *e, const struct chat_event *e
     }
 }
 
-void chat_openai_encode(struct chat_openai_encoder *e, const struct chat_event *event, struct buf *out)
+static void openai_encode(struct chat_encoder *e, const struct chat_event *event, struct buf *out)
 {
     switch (event->kind) {
     case CHAT_EVENT_ROLE:
@@ -483,6 +483,8 @@ void chat_openai_encode(struct chat_openai_encoder *e, const struct chat_event *
         else
             collect(e, event);
         break;
+    case CHAT_EVENT_REASONING:
+        break; /* NEEDSWORK: reasoning_content */
     case CHAT_EVENT_PROGRESS:
         if (e->request->stream)
             buf_puts(out, ": keep-alive\n\n");
@@ -504,3 +506,18 @@ void chat_openai_encode(struct chat_openai_encoder *e, const struct chat_event *
         break;
     }
 }
+
+static int openai_fault_status(const struct chat_fault *fault)
+{
+    return fault->http_status;
+}
+
+const struct chat_edge chat_edge_openai = {
+    .name = "openai",
+    .id_prefix = "chatcmpl-",
+    .decode = openai_decode,
+    .encoder_new = openai_encoder_new,
+    .encode = openai_encode,
+    .encode_fault = openai_encode_fault,
+    .fault_status = openai_fault_status,
+};

@@ -106,7 +106,7 @@ static bool fill_messages(struct arena *arena, const struct json *messages, stru
 {
     struct json *body = json_new(arena, JSON_OBJECT);
     return json_set(arena, body, "messages", json_copy(arena, messages)) &&
-           chat_openai_decode(arena, CHAT_KIND_CHAT, body, request, fault) == PH_OK;
+           chat_edge_openai.decode(arena, CHAT_KIND_CHAT, body, request, fault) == PH_OK;
 }
 
 static enum ph_status local_reply(struct talk *base, const struct json *messages, struct buf *reply,

@@ -26,7 +26,7 @@ void gateway_reply_fault(struct gateway *gateway, struct http_exchange *exchange
     struct buf body;
     char seconds[24];
     buf_init(&body, 4 * PH_ERR_MESSAGE_MAX * 8);
-    chat_openai_encode_fault(fault, &body);
+    chat_edge_openai.encode_fault(fault, NULL, &body);
     if (fault->retry_after_s) {
         snprintf(seconds, sizeof seconds, "%u", (unsigned)fault->retry_after_s);
         http_set_header(exchange, "retry-after", seconds);
@@ -42,7 +42,7 @@ static void encode_error(void *ud, int status, const char *message, struct buf *
     struct chat_fault fault;
     metrics_status(gateway->metrics, status);
     chat_fault_set(&fault, status, NULL, NULL, "%s", message);
-    chat_openai_encode_fault(&fault, out);
+    chat_edge_openai.encode_fault(&fault, NULL, out);
 }
 
 /* ---- What handlers share */

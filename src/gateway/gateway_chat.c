@@ -18,8 +18,8 @@ struct chat_exchange {
     struct chat_exchange *next;
     struct provider_call *call; /* NULL: over */
     struct chat_request request;
-    struct chat_openai_reply reply;
-    struct chat_openai_encoder *encoder;
+    struct chat_reply reply;
+    struct chat_encoder *encoder;
     struct buf out; /* encoded, not written */
     bool begun;     /* the reply's head was sent */
     uint64_t start_ns, first_token_ns, last_write_ns;
@@ -69,7 +69,7 @@ static void end_with_fault(struct chat_exchange *chat, const struct chat_fault *
     }
     struct chat_event event = chat_fault_event(fault, PH_ERR_INTERNAL);
     buf_clear(&chat->out);
-    chat_openai_encode(chat->encoder, &event, &chat->out);
+    chat_edge_openai.encode(chat->encoder, &event, &chat->out);
     (void)http_stream_write(chat->exchange, chat->out.data, chat->out.len);
     http_stream_abort(chat->exchange);
 }
@@ -158,7 +158,7 @@ static bool on_event(void *ud, const struct chat_event *event)
     }
     if (event->kind == CHAT_EVENT_PROGRESS)
         return true; /* the timer sees to comment lines */
-    chat_openai_encode(chat->encoder, event, &chat->out);
+    chat_edge_openai.encode(chat->encoder, event, &chat->out);
     if (buf_status(&chat->out) != PH_OK) {
         if (event->kind != CHAT_EVENT_DONE)
             provider_cancel(chat->call);
@@ -179,7 +179,7 @@ void gateway_chats_tick(struct gateway *gateway)
     uint64_t now = clock_monotonic_ns(gateway->clock);
     for (struct chat_exchange *chat = gateway->chats; chat; chat = chat->next)
         if (chat->request.stream && now - chat->last_write_ns >= CHAT_KEEPALIVE_MS * (uint64_t)1000000) {
-            chat_openai_encode(chat->encoder, &alive, &chat->out);
+            chat_edge_openai.encode(chat->encoder, &alive, &chat->out);
             (void)write_out(chat);
         }
 }
@@ -209,7 +209,7 @@ static bool decode(struct chat_exchange *chat, enum chat_kind kind, struct chat_
     struct json *body;
     struct arena *arena = http_exchange_arena(chat->exchange);
     return gateway_body(chat->exchange, &body, fault) &&
-           chat_openai_decode(arena, kind, body, &chat->request, fault) == PH_OK &&
+           chat_edge_openai.decode(arena, kind, body, &chat->request, fault) == PH_OK &&
            gateway_find(chat->gateway, chat->request.model, &chat->answer.provider, fault);
 }
 
@@ -218,10 +218,10 @@ static bool start(struct chat_exchange *chat, struct provider *provider, struct 
     struct gateway *gateway = chat->gateway;
     struct provider_sink sink = {on_event, chat};
     id_make(&gateway->rng, chat->request.kind == CHAT_KIND_CHAT ? "chatcmpl" : "cmpl", chat->id);
-    chat->reply = (struct chat_openai_reply){chat->id, provider_model_id(provider),
-                                             clock_unix_ms(gateway->clock) / 1000};
+    chat->reply =
+        (struct chat_reply){chat->id, provider_model_id(provider), clock_unix_ms(gateway->clock) / 1000};
     chat->encoder =
-        chat_openai_encoder_new(http_exchange_arena(chat->exchange), &chat->request, &chat->reply);
+        chat_edge_openai.encoder_new(http_exchange_arena(chat->exchange), &chat->request, &chat->reply, 0);
     if (!chat->encoder) {
         chat_fault_set(fault, 503, NULL, NULL, "out of memory");
         return false;

@@ -291,7 +291,7 @@ static void template_work(void *ud)
     struct chat_request request;
     struct buf prompt;
     struct arena *arena = http_exchange_arena(errand->exchange);
-    if (chat_openai_decode(arena, CHAT_KIND_CHAT, errand->body, &request, &errand->fault) != PH_OK) {
+    if (chat_edge_openai.decode(arena, CHAT_KIND_CHAT, errand->body, &request, &errand->fault) != PH_OK) {
         errand->failed = true;
         return;
     }

@@ -1,4 +1,5 @@
-/* net: the event loop and the HTTP/1.1 server. Knows nothing of models or chats.
+/* net: the event loop, the HTTP/1.1 server, the HTTP client, child processes. Knows nothing of models or
+ * chats.
  *
  * One loop a thread (libuv); a connection never leaves its loop. The parser is our own and strict (RFC 9112):
  * no obsolete line folding, no bare CR, no space before a colon, no conflicting or doubled Content-Length, no
@@ -90,6 +91,8 @@ struct http_server_params {
     uint16_t port;    /* 0: any free one */
     struct http_limits limits;
     const struct clock_source *clock;
+    /* PEM files: TLS 1.2 and newer on every connection. Both or none; certificate with its chain. */
+    const char *tls_certificate, *tls_key;
     void (*handle)(void *ud, struct http_exchange *exchange);
     /* The body of a reply that net itself makes (400, 408, 413, 414, 417, 431, 501, 503, 505): appends JSON
      * to out. */
@@ -144,5 +147,106 @@ void http_stream_end(struct http_exchange *exchange); /* a clean end: the exchan
 /* An unclean end, which the client can tell from a clean one: what was written is delivered, the terminating
  * chunk is never sent, the connection is reset. The exchange is gone after the call. */
 void http_stream_abort(struct http_exchange *exchange);
+
+/* ---- HTTP client ----
+ *
+ * Connections belong to the client and are kept for the next call to the same place (the largest lever there
+ * is: 2x and more). http:// and https://; certificates are always checked; redirects are not followed;
+ * proxies as the environment says (HTTPS_PROXY, NO_PROXY), never for loopback. */
+struct http_client;
+
+struct http_client_params {
+    struct net_loop *loop;
+    const struct clock_source *clock;
+    size_t connections_max;      /* open at the same time; more calls wait. 0: default */
+    size_t idle_connections_max; /* kept for later. 0: default */
+    const char *ca_file;         /* PEM, trusted besides the system's; NULL: none */
+    const char *user_agent;
+};
+PH_MUST_USE enum ph_status http_client_open(struct http_client **out, const struct http_client_params *params,
+                                            struct ph_err *err);
+/* Every call must be over. Closing is asynchronous; the memory goes by itself. NULL is fine. */
+void http_client_close(struct http_client *client);
+
+enum http_call_end {
+    HTTP_CALL_WHOLE,           /* the reply ended as its framing says */
+    HTTP_CALL_NO_NAME,         /* DNS */
+    HTTP_CALL_NO_CONNECTION,   /* refused, unreachable */
+    HTTP_CALL_TLS,             /* handshake or certificate */
+    HTTP_CALL_TIMEOUT_CONNECT, /* name, connection and handshake took too long */
+    HTTP_CALL_TIMEOUT_HEAD,    /* nothing came in time */
+    HTTP_CALL_TIMEOUT_SILENCE, /* nothing more came in time */
+    HTTP_CALL_TIMEOUT_TOTAL,
+    HTTP_CALL_CUT,       /* the connection ended in the middle of the reply (or before it) */
+    HTTP_CALL_TOO_LARGE, /* head or body beyond its limit */
+    HTTP_CALL_BAD_REPLY, /* not HTTP */
+    HTTP_CALL_FAILED     /* of ours: no memory, no descriptors */
+};
+
+struct http_call_params {
+    const char *method; /* "GET", "POST" */
+    const char *url;
+    const struct http_header *headers;
+    size_t header_count;
+    const void *body; /* lives until the call is over */
+    size_t body_len;
+    uint32_t connect_timeout_ms; /* 0: default, as below */
+    uint32_t head_timeout_ms;    /* from the request to the head of the reply */
+    uint32_t silence_timeout_ms; /* between pieces of the body; not while paused */
+    uint32_t total_timeout_ms;   /* 0: none */
+    size_t body_bytes_max;       /* 0: default */
+};
+
+struct http_call;
+struct http_call_sink {
+    /* The final head (1xx are skipped); headers are valid during the call. */
+    void (*head)(void *ud, int status, const struct http_header *headers, size_t header_count);
+    /* Answers false to pause: then no more comes until http_call_resume (a little may still come). */
+    bool (*body)(void *ud, const char *bytes, size_t len);
+    /* Once, also after a failure before any head; the call is gone when it returns. `message` is for
+     * people, without the URL. A kept connection that turns out dead before a byte of a reply came is
+     * replaced once by the client itself. */
+    void (*end)(void *ud, enum http_call_end how, const char *message);
+    void *ud;
+};
+/* Begins; callbacks come later, on the loop. Strings and headers are copied, the body is not. */
+PH_MUST_USE enum ph_status http_call_start(struct http_call **out, struct http_client *client,
+                                           const struct http_call_params *params,
+                                           const struct http_call_sink *sink, struct ph_err *err);
+void http_call_resume(struct http_call *call);
+void http_call_cancel(struct http_call *call); /* no callback any more; the connection is closed */
+/* Says goodbye in order: our half of the connection is shut, so that the other end stops its work, while what
+ * it has sent until then still comes to `body`, for at most drain_ms; then `end` with whatever ended it. What
+ * was billed is what was sent, so this is how an unwanted answer is counted to its last token. */
+void http_call_hang_up(struct http_call *call, uint32_t drain_ms);
+
+struct http_client_stats {
+    size_t calls;                         /* now */
+    size_t connections;                   /* open, idle ones too */
+    uint64_t calls_total, connects_total; /* connects: new connections; the rest was reuse */
+};
+void http_client_stats(const struct http_client *client, struct http_client_stats *out);
+
+/* ---- Child processes ---- */
+struct net_process;
+
+struct net_process_params {
+    const char *command;    /* run by /bin/sh -c, in a process group of its own */
+    const char *log_path;   /* stdout and stderr are appended to it; NULL: dropped */
+    const char *const *env; /* "NAME=value", added to ours; NULL-terminated, or NULL */
+    /* Once, when it has ended: exit code, or 128 + signal. Its group may still have members; they are killed
+     * before this is called. */
+    void (*ended)(void *ud, int code);
+    void *ud;
+};
+PH_MUST_USE enum ph_status net_process_start(struct net_process **out, struct net_loop *loop,
+                                             const struct net_process_params *params, struct ph_err *err);
+int net_process_pid(const struct net_process *process);
+/* SIGTERM to the whole group, SIGKILL after grace_ms; `ended` comes. */
+void net_process_stop(struct net_process *process, uint32_t grace_ms);
+/* After `ended`. NULL is fine. */
+void net_process_free(struct net_process *process);
+/* A TCP port on 127.0.0.1 that nobody listened on a moment ago; 0: none. */
+uint16_t net_free_port(void);
 
 #endif

@@ -8,10 +8,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 static void answer(const struct chat_request *request)
 {
-    static const struct chat_openai_reply reply = {"id", "model", 0};
+    static const struct chat_reply reply = {"id", "model", 0};
     struct buf out;
     buf_init(&out, 1 << 24);
-    struct chat_openai_encoder *encoder = chat_openai_encoder_new(request->arena, request, &reply);
+    struct chat_encoder *encoder = chat_edge_openai.encoder_new(request->arena, request, &reply, 0);
     size_t last = chat_choice_count(request) - 1;
     const struct chat_event events[] = {
         {.kind = CHAT_EVENT_ROLE, .choice = last},
@@ -21,7 +21,7 @@ static void answer(const struct chat_request *request)
         {.kind = CHAT_EVENT_DONE},
     };
     for (size_t i = 0; encoder && i < sizeof events / sizeof events[0]; i++)
-        chat_openai_encode(encoder, &events[i], &out);
+        chat_edge_openai.encode(encoder, &events[i], &out);
     assert(!encoder || buf_status(&out) != PH_OK || out.len > 0);
     buf_release(&out);
 }
@@ -34,7 +34,7 @@ static void decode(const uint8_t *bytes, size_t len, enum chat_kind kind)
     struct chat_fault fault;
     arena_init(&arena, 1 << 24);
     if (json_parse(&arena, (const char *)bytes, len, &body, NULL) == PH_OK) {
-        if (chat_openai_decode(&arena, kind, body, &request, &fault) == PH_OK) {
+        if (chat_edge_openai.decode(&arena, kind, body, &request, &fault) == PH_OK) {
             (void)chat_template_messages(&arena, &request, false);
             answer(&request);
         } else {

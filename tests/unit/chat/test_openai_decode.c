@@ -16,7 +16,7 @@ static enum ph_status decode(struct fixture *f, enum chat_kind kind, const char 
     arena_init(&f->arena, 1 << 24);
     if (json_parse(&f->arena, body, strlen(body), &json, &err) != PH_OK)
         fail_msg("%s: %s", body, err.message);
-    return chat_openai_decode(&f->arena, kind, json, &f->request, &f->fault);
+    return chat_edge_openai.decode(&f->arena, kind, json, &f->request, &f->fault);
 }
 
 static void must_decode(struct fixture *f, enum chat_kind kind, const char *body)
@@ -326,7 +326,7 @@ static void a_small_arena_is_a_fault_not_a_crash(void **state)
         arena_init(&document, 1 << 20);
         arena_init(&arena, bytes - 4096);
         assert_int_equal(json_parse(&document, body, strlen(body), &json, NULL), PH_OK);
-        enum ph_status status = chat_openai_decode(&arena, CHAT_KIND_CHAT, json, &request, &fault);
+        enum ph_status status = chat_edge_openai.decode(&arena, CHAT_KIND_CHAT, json, &request, &fault);
         if (status != PH_OK)
             assert_int_equal(fault.http_status, 503);
         arena_release(&arena);

@@ -4,8 +4,8 @@
 struct fixture {
     struct arena arena;
     struct chat_request request;
-    struct chat_openai_reply reply;
-    struct chat_openai_encoder *encoder;
+    struct chat_reply reply;
+    struct chat_encoder *encoder;
     struct buf out;
 };
 
@@ -16,13 +16,13 @@ static void begin(struct fixture *f, enum chat_kind kind, bool stream, size_t n)
     f->request = (struct chat_request){.arena = &f->arena, .kind = kind, .stream = stream, .choices = n};
     f->request.prompts = &prompt;
     f->request.prompt_count = 1;
-    f->reply = (struct chat_openai_reply){"id-1", "m\"1", 1700000000};
+    f->reply = (struct chat_reply){"id-1", "m\"1", 1700000000};
     buf_init(&f->out, 1 << 22);
 }
 
 static void open_encoder(struct fixture *f)
 {
-    f->encoder = chat_openai_encoder_new(&f->arena, &f->request, &f->reply);
+    f->encoder = chat_edge_openai.encoder_new(&f->arena, &f->request, &f->reply, 0);
     assert_non_null(f->encoder);
 }
 
@@ -34,7 +34,7 @@ static void end(struct fixture *f)
 
 static void say(struct fixture *f, struct chat_event event)
 {
-    chat_openai_encode(f->encoder, &event, &f->out);
+    chat_edge_openai.encode(f->encoder, &event, &f->out);
 }
 
 static void say_text(struct fixture *f, size_t choice, const char *text)
@@ -320,7 +320,7 @@ static void faults_have_openai_types(void **state)
         struct buf out;
         char expected[256];
         buf_init(&out, 4096);
-        chat_openai_encode_fault(&fault, &out);
+        chat_edge_openai.encode_fault(&fault, NULL, &out);
         snprintf(expected, sizeof expected,
                  "{\"error\":{\"message\":\"m\",\"type\":\"%s\",\"param\":\"p\",\"code\":\"c\"}}",
                  cases[i].type);

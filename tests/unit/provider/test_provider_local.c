@@ -152,7 +152,7 @@ static void begin(struct conversation *c, enum chat_kind kind, const char *body)
     if (net_loop_create(&c->loop, &err) != PH_OK ||
         json_parse(&c->arena, body, strlen(body), &json, &err) != PH_OK)
         fail_msg("%s", err.message);
-    if (chat_openai_decode(&c->arena, kind, json, &c->request, &fault) != PH_OK)
+    if (chat_edge_openai.decode(&c->arena, kind, json, &c->request, &fault) != PH_OK)
         fail_msg("%s", fault.message);
 }
 
