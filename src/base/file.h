@@ -59,6 +59,8 @@ PH_MUST_USE enum ph_status file_truncate(const char *path, uint64_t len, struct 
 
 /* A directory, made unless it is there; its parent must be. */
 PH_MUST_USE enum ph_status file_make_dir(const char *path, struct ph_err *err);
+/* The same with every directory above it; those that were not there get the mode, less the umask. */
+PH_MUST_USE enum ph_status file_make_dirs(const char *path, unsigned mode, struct ph_err *err);
 /* Removes what interrupted writers left in a directory of which the caller is the only writer. */
 void file_remove_strays(const char *dir);
 /* Locks a file, made where absent, for this process until it ends or closes *lock (file_unlock).

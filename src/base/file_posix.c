@@ -307,16 +307,36 @@ bool file_exists(const char *path)
     return stat(path, &info) == 0;
 }
 
-enum ph_status file_make_dir(const char *path, struct ph_err *err)
+static enum ph_status make_dir(const char *path, unsigned mode, struct ph_err *err)
 {
     struct stat info;
-    if (mkdir(path, 0777) == 0)
+    if (mkdir(path, (mode_t)mode) == 0)
         return PH_OK;
     if (errno != EEXIST)
         return fail_os(err, "make the directory", path);
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
         return PH_OK;
     return ph_fail(err, PH_ERR_ARG, "%s is there and is no directory; name another one", path);
+}
+
+enum ph_status file_make_dir(const char *path, struct ph_err *err)
+{
+    return make_dir(path, 0777, err);
+}
+
+enum ph_status file_make_dirs(const char *path, unsigned mode, struct ph_err *err)
+{
+    char *part = mem_strdup(path);
+    if (!part)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory to make the directory %s", path);
+    enum ph_status status = PH_OK;
+    for (char *at = part; status == PH_OK && *at && (at = strchr(at + 1, '/')) != NULL; *at = '/') {
+        *at = 0;
+        if (!file_exists(part)) /* a read-only system refuses before it sees that there is nothing to do */
+            status = make_dir(part, mode, err);
+    }
+    mem_free(part);
+    return status == PH_OK ? make_dir(path, mode, err) : status;
 }
 
 void file_remove_strays(const char *dir)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/buf.h"
+#include "base/limits.h"
 #include "base/status.h"
 #include "model/model.h"
 
@@ -134,6 +135,11 @@ void cli_progress_show(struct cli_progress *progress, uint64_t done, uint64_t to
 void cli_progress_end(struct cli_progress *progress); /* wipes the bar */
 
 /* ---- What several commands take */
+
+/* The data directory's name: `given` (--data; NULL: not said), else $PHAROS_DATA, else $XDG_DATA_HOME/pharos,
+ * else $HOME/.local/share/pharos. Makes nothing: who writes there calls file_make_dirs first. */
+#define CLI_DATA_HELP "the station's data ($PHAROS_DATA, $XDG_DATA_HOME/pharos, ~/.local/share/pharos)"
+PH_MUST_USE enum ph_status cli_data_dir(const char *given, char out[PATH_BYTES_MAX], struct ph_err *err);
 
 /* "f32", "f16", "q8_0" for a CLI_CHOICE, and the types they name. */
 enum cli_kv { CLI_KV_F32, CLI_KV_F16, CLI_KV_Q8_0 };

@@ -327,6 +327,28 @@ static void directories_are_made_once_and_strays_go(void **state)
     file_remove_strays(dir); /* nothing there, nothing to do */
 }
 
+static void directories_are_made_with_those_above(void **state)
+{
+    struct fixture *f = *state;
+    struct ph_err err = {0};
+    char path[192];
+    struct stat info;
+    snprintf(path, sizeof path, "%s//a/b/c/", f->dir);
+    assert_int_equal(file_make_dirs(path, 0700, &err), PH_OK);
+    assert_int_equal(file_make_dirs(path, 0700, &err), PH_OK);
+    for (size_t cut = 4; cut <= 8; cut += 2) { /* from the deepest, as they have to be removed */
+        snprintf(path, sizeof path, "%s/%.*s", f->dir, (int)(9 - cut), "a/b/c");
+        assert_int_equal(stat(path, &info), 0);
+        assert_int_equal(info.st_mode & 0777, 0700);
+        assert_int_equal(rmdir(path), 0);
+    }
+    assert_int_equal(file_write_atomic(f->path, "", 0, 0600, &err), PH_OK);
+    snprintf(path, sizeof path, "%s/below/it", f->path);
+    assert_int_not_equal(file_make_dirs(path, 0700, &err), PH_OK);
+    assert_non_null(strstr(err.message, "Not a directory"));
+    assert_int_equal(file_make_dirs("", 0700, &err), PH_ERR_NOTFOUND);
+}
+
 static void a_lock_is_one_process_s(void **state)
 {
     const struct fixture *f = *state;
@@ -362,6 +384,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(files_are_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_a_whole_file, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_made_once_and_strays_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(directories_are_made_with_those_above, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lock_is_one_process_s, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
