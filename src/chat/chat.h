@@ -122,6 +122,9 @@ struct chat_request {
     bool continue_final_message;      /* the last assistant message is a beginning to go on from */
     const struct json *template_vars; /* chat_template_kwargs */
     const char *user, *conversation;  /* NULL: not said */
+    /* Headers of Anthropic clients (anthropic-version, anthropic-beta), set by who has them: `raw` is to be
+     * read by these rules, so they go with it to a provider of that dialect. NULL: none. */
+    const char *api_version, *api_betas;
     const struct json *metadata;
     const struct json *raw; /* the body as it came */
     bool messages_changed;  /* `messages` are not those of `raw` any more */
@@ -190,6 +193,7 @@ struct chat_event {
     enum chat_finish finish;
     const char *stop_text; /* FINISH: the stop string that was found, where the provider tells; NULL */
     const char *signature; /* REASONING */
+    bool redacted;         /* REASONING: the thought is sealed in the signature, there is no text */
     struct {
         uint64_t queue_ns, prefill_ns, decode_ns; /* FINISH; 0: the provider does not know */
         uint64_t tokens;                          /* generated for this choice */
@@ -230,6 +234,8 @@ struct chat_fault {
  * server_error; so does the cause: 4xx REQUEST, 429 RATE, 5xx OURS. */
 void chat_fault_set(struct chat_fault *fault, int http_status, const char *code, const char *param,
                     const char *fmt, ...) PH_PRINTF(5, 6);
+/* What a provider wrote may repeat a key: words that look like one become "[key]", in place. */
+void chat_scrub(char *message);
 /* The ERROR event that says the same. It points into the fault. */
 struct chat_event chat_fault_event(const struct chat_fault *fault, enum ph_status status);
 
@@ -268,6 +274,11 @@ struct chat_edge {
 };
 extern const struct chat_edge chat_edge_openai, chat_edge_anthropic, chat_edge_responses;
 
+/* POST /v1/messages/count_tokens: the edge's decode, but max_tokens may be missing; and the reply. */
+PH_MUST_USE enum ph_status chat_anthropic_count_decode(struct arena *arena, const struct json *body,
+                                                       struct chat_request *out, struct chat_fault *fault);
+void chat_anthropic_count_encode(uint64_t tokens, struct buf *out);
+
 /* ---- The other side: how a provider of a dialect is asked, and how its replies are read ---- */
 
 struct chat_header {
@@ -282,7 +293,7 @@ struct chat_target {
     const char *key;         /* NULL: none */
     bool max_completion;     /* OpenAI: the limit is called max_completion_tokens there */
     bool no_stream_usage;    /* OpenAI: an engine that does not know stream_options */
-    const char *api_version; /* Anthropic; NULL: the one the codec was made for */
+    const char *api_version; /* Anthropic; NULL: the client's, else the one the codec was made for */
 };
 
 /* An HTTP POST: in the request's arena. */

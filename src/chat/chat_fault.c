@@ -1,6 +1,7 @@
 /* Faults: what went wrong, in a dialect's terms. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "chat/chat.h"
 
@@ -49,6 +50,47 @@ void chat_fault_set(struct chat_fault *fault, int http_status, const char *code,
     va_end(args);
     (void)ph_fail(&cut, PH_ERR_ARG, "%s", message);
     snprintf(fault->message, sizeof fault->message, "%s", cut.message);
+}
+
+static bool is_key_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '*';
+}
+
+/* Providers' prefixes, or long and of letters and digits without a gap, as no word and no model's name is. */
+static bool looks_like_key(const char *word, size_t len)
+{
+    static const char *const prefixes[] = {"sk-", "sk_", "pk-", "gsk_", "xai-", "hf_", "AIza", "tgp_"};
+    bool letter = false, digit = false;
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (len >= 10 && strncmp(word, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    for (size_t i = 0; i < len; i++) {
+        if (word[i] == '-')
+            return false;
+        digit = digit || (word[i] >= '0' && word[i] <= '9');
+        letter = letter || (word[i] >= 'A');
+    }
+    return len >= 32 && letter && digit;
+}
+
+void chat_scrub(char *message)
+{
+    static const char mark[] = "[key]";
+    char *to = message;
+    for (const char *from = message; *from;) {
+        size_t len = 0;
+        while (is_key_char(from[len]))
+            len++;
+        bool key = looks_like_key(from, len); /* longer than its mark */
+        const char *word = key ? mark : from;
+        size_t word_len = key ? sizeof mark - 1 : (len ? len : 1);
+        memmove(to, word, word_len);
+        to += word_len;
+        from += len ? len : 1;
+    }
+    *to = 0;
 }
 
 struct chat_event chat_fault_event(const struct chat_fault *fault, enum ph_status status)
