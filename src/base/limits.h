@@ -122,5 +122,6 @@
 #define SUPERVISED_START_TIMEOUT_S 300
 #define SUPERVISED_STOP_GRACE_MS 5000
 #define GATE_WAITING_MAX 4096
+#define RATES_NAMES_MAX 16384 /* keys and providers that were used within a minute */
 
 #endif

@@ -1,11 +1,14 @@
-/* keys: who may call, how much, how fast.
+/* keys: who may call, and what.
  *
  * A key is "sk-pharos-ID-SECRET-CHECK": 8 characters of public id, 256 random bits, a checksum that tells a
  * typing error from a wrong key without a look-up. Only SHA-256 of the secret is kept, in DIR/keys.jsonl
  * (0600, one key a line, replaced as a whole by rename): the command line writes it, a running station
  * notices and reads it again. A secret is shown once. Comparison takes the same time whatever differs.
  *
- * Thread: the loop's for the station's; files: any, one writer at a time (locked). */
+ * How much and how fast is rates.h; who comes first is gate.h.
+ *
+ * Thread: a station's view is the loop's. The file: any, one at a time in a process; processes exclude each
+ * other by a lock. */
 #ifndef PHAROS_GATEWAY_KEYS_H
 #define PHAROS_GATEWAY_KEYS_H
 
@@ -19,14 +22,21 @@
 
 #define KEY_ID_LEN 8
 #define KEY_TEXT_MAX 96
+#define KEY_NAME_MAX 64  /* bytes, with the zero */
+#define KEY_SCOPE_MAX 64 /* the same */
 #define KEY_SCOPES_MAX 16
+#define KEYS_FILE_NAME "keys.jsonl"
 
 /* What a key may do. Scopes are words: "chat" (all that asks models), "models:NAME" (those only; may end in
- * *), "read" (models, routes, metrics), "admin" (everything). None given: chat and read. */
+ * *), "read" (models, routes, metrics), "admin" (everything). None given: chat and read. A word of a newer
+ * station gives nothing here. */
 struct key {
     char id[KEY_ID_LEN + 1];
-    char name[64];
-    char scopes[KEY_SCOPES_MAX][64];
+    /* Whose rates, budget and turns it uses: the id of the first of its rotations, so that a rotation gives
+     * no second budget. Its own id when it was never rotated. */
+    char account[KEY_ID_LEN + 1];
+    char name[KEY_NAME_MAX];
+    char scopes[KEY_SCOPES_MAX][KEY_SCOPE_MAX];
     size_t scope_count;
     double budget_usd_month; /* negative: none */
     int64_t rpm, tpm;        /* requests, tokens a minute; 0: no limit */
@@ -38,15 +48,23 @@ struct key {
     uint8_t hash[32];
 };
 
+enum key_verdict { KEY_OK, KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED };
+/* OK, REVOKED or EXPIRED at this time. */
+enum key_verdict key_state(const struct key *key, int64_t unix_s);
+bool key_allows(const struct key *key, const char *scope); /* "chat", "read", "admin" */
+bool key_allows_model(const struct key *key, const char *model);
+
 /* ---- The file ---- */
 
-/* `spec` gives all but id, hash and created; the secret's text comes back once. */
+/* `spec` gives name, scopes, limits and expires_unix_s; the secret's text comes back once. The directory is
+ * made where absent. */
 PH_MUST_USE enum ph_status keys_create(const char *dir, const struct clock_source *clock,
                                        const struct key *spec, struct key *out, char text[KEY_TEXT_MAX],
                                        struct ph_err *err);
+/* From now on it is refused. Revoking twice is no error; the first time stays. */
 PH_MUST_USE enum ph_status keys_revoke(const char *dir, const struct clock_source *clock, const char *id,
                                        struct ph_err *err);
-/* A new key with the same rights; the old one works for overlap_s more seconds. */
+/* A new key with the same rights and account; the old one works for overlap_s more seconds. */
 PH_MUST_USE enum ph_status keys_rotate(const char *dir, const struct clock_source *clock, const char *id,
                                        int64_t overlap_s, struct key *out, char text[KEY_TEXT_MAX],
                                        struct ph_err *err);
@@ -63,55 +81,10 @@ void keys_close(struct keys *keys);
 /* Looks whether the file has changed (a stat) and reads it; a broken file leaves the old keys and is logged.
  * true: something changed. */
 bool keys_refresh(struct keys *keys);
+/* A struct key stays where it is until keys_close and changes in place: a request that holds one sees it
+ * revoked. A key that has left the file counts as revoked. */
 size_t keys_count(const struct keys *keys);
-const struct key *keys_at(const struct keys *keys, size_t index); /* until the next refresh */
-
-enum key_verdict { KEY_OK, KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED };
-/* `out` is valid until the next refresh. */
+const struct key *keys_at(const struct keys *keys, size_t index);
 enum key_verdict keys_check(struct keys *keys, const char *text, size_t len, const struct key **out);
-bool key_allows(const struct key *key, const char *scope); /* "chat", "read", "admin" */
-bool key_allows_model(const struct key *key, const char *model);
-
-/* ---- Rates: sliding minutes ---- */
-
-struct rates;
-PH_MUST_USE enum ph_status rates_create(struct rates **out, const struct clock_source *clock);
-void rates_free(struct rates *rates);
-struct rate_limits {
-    int64_t rpm, tpm, concurrency; /* 0: none */
-};
-/* Takes one request of `tokens` for `who` (a key's id, or "provider:NAME"), or says when to come again.
- * *which: "requests", "tokens" or "concurrent requests". */
-bool rates_take(struct rates *rates, const char *who, const struct rate_limits *limits, uint64_t tokens,
-                uint32_t *retry_after_s, const char **which);
-/* The request is over; the difference between what it was taken for and what it used is put right. */
-void rates_give(struct rates *rates, const char *who, int64_t tokens_more);
-/* How much of the window is used, 0 to 1 (the fullest of requests and tokens); to fill a subscription first.
- */
-double rates_used(const struct rates *rates, const char *who, const struct rate_limits *limits);
-
-/* ---- Turns: who comes next when not all can ---- */
-
-/* A gate lets running_max through at a time. Those who wait stand in a line for each key, and lines take
- * turns (start-time fair queueing by cost, Goyal 1996), so that 98 busy agents with one key, or with 98, do
- * not starve one person. */
-struct gate;
-struct gate_ticket {
-    struct gate *gate; /* NULL: not in it */
-    void *internal;    /* the gate's */
-};
-PH_MUST_USE enum ph_status gate_create(struct gate **out, size_t running_max, size_t waiting_max,
-                                       const struct clock_source *clock);
-void gate_free(struct gate *gate);
-void gate_resize(struct gate *gate, size_t running_max);
-/* PH_OK and *entered: go on now. PH_OK and not: `fn` is called when it is this ticket's turn, never inside
- * gate_enter or gate_leave of another ticket's caller's stack deeper than one (it runs from gate_leave).
- * PH_ERR_BUSY: too many wait. `cost`: tokens of prompt and reply, roughly. */
-PH_MUST_USE enum ph_status gate_enter(struct gate *gate, const char *key_id, uint64_t cost,
-                                      struct gate_ticket *ticket, void (*fn)(void *ud), void *ud,
-                                      bool *entered);
-void gate_leave(struct gate_ticket *ticket); /* done, or no longer waiting; lets the next one in */
-size_t gate_running(const struct gate *gate);
-size_t gate_waiting(const struct gate *gate);
 
 #endif
