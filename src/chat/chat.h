@@ -125,6 +125,7 @@ struct chat_request {
     /* Headers of Anthropic clients (anthropic-version, anthropic-beta), set by who has them: `raw` is to be
      * read by these rules, so they go with it to a provider of that dialect. NULL: none. */
     const char *api_version, *api_betas;
+    const char *request_id; /* passed on as x-request-id; NULL: none */
     const struct json *metadata;
     const struct json *raw; /* the body as it came */
     bool messages_changed;  /* `messages` are not those of `raw` any more */
@@ -180,6 +181,10 @@ struct chat_token_logprob {
 struct chat_event {
     enum chat_event_kind kind;
     size_t choice; /* 0 .. n - 1, or prompts * n - 1 */
+    /* Generated tokens that this event stands for (TEXT, REASONING, TOOL_CALL, FINISH), so that a sum over
+     * them is what was generated so far. From a codec: 0 unless it knows. From a provider: filled, by count
+     * where the model is here, else by what replies taught about this provider. */
+    size_t tokens;
     struct chat_text text;
     const struct chat_token_logprob *logprobs; /* one for each token of this delta; NULL: not asked for */
     size_t logprob_count;
@@ -204,6 +209,7 @@ struct chat_event {
         uint64_t cache_write_tokens; /* written to one, where that has a price of its own */
         uint64_t completion_tokens;  /* all of them, reasoning too */
         uint64_t reasoning_tokens;
+        bool estimated; /* by the provider module, because the provider did not say */
     } usage;
     struct {
         enum ph_status status;
@@ -352,6 +358,7 @@ struct chat_embed_request {
     size_t dimensions; /* 0: not said */
     bool base64;       /* how the client wants them; its SDK asks for base64 in silence */
     const char *user;
+    const char *request_id; /* as in chat_request */
     const struct json *raw;
 };
 struct chat_embeddings {
