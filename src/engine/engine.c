@@ -266,11 +266,17 @@ void engine_stats_read(struct engine *engine, struct engine_stats *out)
     uv_mutex_unlock(&engine->bell->mutex);
 }
 
+size_t engine_cached_tokens(struct engine *engine, const int32_t *prompt, size_t prompt_len)
+{
+    return prompt_len ? shelf_look(engine, prompt, prompt_len - 1) : 0;
+}
+
 void engine_publish(struct engine *engine)
 {
     struct engine_stats *counts = &engine->counts;
     counts->running = engine->active;
     counts->sequences_max = engine->params.sequences_max;
+    counts->kv_page_len = runner_kv_page_len(engine->runner);
     counts->kv_pages_total = runner_kv_pages_total(engine->runner);
     counts->kv_pages_used =
         counts->kv_pages_total - runner_kv_pages_free(engine->runner) - engine->shelf.pages;

@@ -129,12 +129,14 @@ const float *engine_seq_logits(const struct engine_seq *seq);
 /* ---- What it is doing (for metrics, routing and readiness) ---- */
 struct engine_stats {
     size_t running, waiting, sequences_max;
-    size_t kv_pages_used, kv_pages_total;
+    size_t kv_pages_used, kv_pages_total, kv_page_len; /* a page in tokens */
     uint64_t prompt_tokens, generated_tokens, preemptions, steps;
     uint64_t finished_stop, finished_length, finished_cancelled, finished_error;
     uint64_t busy_ns; /* time spent in steps */
 };
 
 void engine_stats_read(struct engine *engine, struct engine_stats *out);
+/* Tokens of this prompt that the engine has kept from an earlier one and would not compute again now. */
+size_t engine_cached_tokens(struct engine *engine, const int32_t *prompt, size_t prompt_len);
 
 #endif

@@ -117,6 +117,8 @@ struct shelf_entry {
 };
 
 struct shelf {
+    uv_mutex_t mutex; /* the scheduler alone changes entries, and holds it then; others hold it to look */
+    bool has_mutex;
     struct shelf_entry entries[SHELF_LEN_MAX];
     int32_t *tokens;
     size_t context_len;
@@ -130,6 +132,8 @@ void shelf_release(struct shelf *shelf);
 void shelf_put(struct engine *engine, struct kv_seq *kv, const int32_t *tokens, size_t prompt_len);
 /* The entry that shares most with the first len tokens; *common of them. NULL: none worth taking. */
 struct shelf_entry *shelf_find(struct engine *engine, const int32_t *tokens, size_t len, size_t *common);
+/* How many of the first len tokens would be taken; any thread. */
+size_t shelf_look(struct engine *engine, const int32_t *tokens, size_t len);
 struct kv_seq *shelf_take(struct engine *engine, struct shelf_entry *entry, size_t common);
 /* Gives the pages of the least recently used entry back, `keep` excepted. false: there is none. */
 bool shelf_drop_oldest(struct engine *engine, const struct shelf_entry *keep);

@@ -23,6 +23,9 @@ static size_t pages_of(const struct engine *engine, size_t len)
 
 bool shelf_open(struct shelf *shelf, size_t context_len)
 {
+    if (uv_mutex_init(&shelf->mutex) != 0)
+        return false;
+    shelf->has_mutex = true;
     shelf->context_len = context_len;
     shelf->tokens = mem_alloc(SHELF_LEN_MAX * context_len * sizeof *shelf->tokens); /* touched when used */
     for (size_t i = 0; shelf->tokens && i < SHELF_LEN_MAX; i++)
@@ -32,14 +35,18 @@ bool shelf_open(struct shelf *shelf, size_t context_len)
 
 void shelf_release(struct shelf *shelf)
 {
+    if (shelf->has_mutex)
+        uv_mutex_destroy(&shelf->mutex);
     mem_free(shelf->tokens);
 }
 
 static void remove_entry(struct engine *engine, struct shelf_entry *entry)
 {
+    uv_mutex_lock(&engine->shelf.mutex);
     engine->shelf.pages -= pages_of(engine, entry->len);
     entry->kv = NULL;
     entry->len = 0;
+    uv_mutex_unlock(&engine->shelf.mutex);
 }
 
 bool shelf_drop_oldest(struct engine *engine, const struct shelf_entry *keep)
@@ -76,11 +83,13 @@ void shelf_put(struct engine *engine, struct kv_seq *kv, const int32_t *tokens, 
     }
     struct shelf_entry *entry = free_entry(engine);
     kv_seq_truncate(engine->runner, kv, len);
+    uv_mutex_lock(&engine->shelf.mutex);
     memcpy(entry->tokens, tokens, len * sizeof *tokens);
     entry->kv = kv;
     entry->len = len;
     entry->used = ++engine->shelf.clock;
     engine->shelf.pages += pages_of(engine, len);
+    uv_mutex_unlock(&engine->shelf.mutex);
 }
 
 static size_t common_len(const int32_t *a, const int32_t *b, size_t len)
@@ -106,6 +115,15 @@ struct shelf_entry *shelf_find(struct engine *engine, const int32_t *tokens, siz
         }
     }
     return best;
+}
+
+size_t shelf_look(struct engine *engine, const int32_t *tokens, size_t len)
+{
+    size_t common;
+    uv_mutex_lock(&engine->shelf.mutex);
+    (void)shelf_find(engine, tokens, len, &common);
+    uv_mutex_unlock(&engine->shelf.mutex);
+    return common;
 }
 
 struct kv_seq *shelf_take(struct engine *engine, struct shelf_entry *entry, size_t common)

@@ -1,10 +1,11 @@
-/* The common face of providers: each call goes to the functions of its kind. */
+/* The common face of providers: each call goes to the functions of its kind; what a kind does not have is
+ * answered here. */
 #include "base/mem.h"
 #include "provider/provider_int.h"
 
 int provider_init(struct provider *provider, const struct provider_ops *ops, const char *model_id)
 {
-    *provider = (struct provider){.ops = ops, .model_id = mem_strdup(model_id)};
+    *provider = (struct provider){.ops = ops, .model_id = mem_strdup(model_id), .name = ops->kind};
     return provider->model_id ? 0 : -1;
 }
 
@@ -24,6 +25,8 @@ void provider_free(struct provider *provider)
     provider->ops->free(provider);
 }
 
+/* ---- What it is */
+
 const char *provider_model_id(const struct provider *provider)
 {
     return provider->model_id;
@@ -34,9 +37,14 @@ const char *provider_kind(const struct provider *provider)
     return provider->ops->kind;
 }
 
+const char *provider_name(const struct provider *provider)
+{
+    return provider->name;
+}
+
 struct engine *provider_engine(const struct provider *provider)
 {
-    return provider->ops->engine(provider);
+    return provider->ops->engine ? provider->ops->engine(provider) : NULL;
 }
 
 bool provider_ready(const struct provider *provider)
@@ -52,8 +60,17 @@ const char *provider_problem(const struct provider *provider)
 size_t provider_context_len(const struct provider *provider)
 {
     const struct engine *engine = provider_engine(provider);
-    return engine ? engine_context_len(engine) : 0;
+    return engine ? engine_context_len(engine) : provider->context_len;
 }
+
+void provider_state(const struct provider *provider, struct provider_state *out)
+{
+    *out = (struct provider_state){.usable = provider->ready, .why = CHAT_CAUSE_OURS};
+    if (provider->ops->state)
+        provider->ops->state(provider, out);
+}
+
+/* ---- Answering */
 
 enum ph_status provider_start(struct provider *provider, struct net_loop *loop,
                               const struct chat_request *request, const struct provider_sink *sink,
@@ -72,8 +89,101 @@ void provider_cancel(struct provider_call *call)
     call->ops->cancel(call);
 }
 
+void provider_hang_up(struct provider_call *call, uint32_t drain_ms)
+{
+    if (call->ops->hang_up)
+        call->ops->hang_up(call, drain_ms);
+    else
+        call->ops->cancel(call);
+}
+
+void provider_call_note(const struct provider_call *call, struct provider_call_note *out)
+{
+    *out = (struct provider_call_note){0};
+    if (call->ops->note)
+        call->ops->note(call, out);
+}
+
+static enum ph_status unable(const struct provider *provider, struct chat_fault *fault, const char *what)
+{
+    chat_fault_set(fault, 501, "unsupported", "model", "%s (%s) %s", provider->model_id, provider->name,
+                   what);
+    fault->cause = CHAT_CAUSE_UNABLE;
+    return PH_ERR_UNSUPPORTED;
+}
+
+enum ph_status provider_embed(struct provider *provider, struct net_loop *loop,
+                              const struct chat_embed_request *request,
+                              const struct provider_embed_sink *sink, struct provider_call **out,
+                              struct chat_fault *fault)
+{
+    (void)loop;
+    *out = NULL;
+    if (!provider->ops->embed)
+        return unable(provider, fault, "makes no embeddings");
+    return provider->ops->embed(provider, request, sink, out, fault);
+}
+
 enum ph_status provider_prompt(struct provider *provider, const struct chat_request *request, struct buf *out,
                                struct chat_fault *fault)
 {
+    if (!provider->ops->prompt)
+        return unable(provider, fault, "does not run in this process: its prompts are made elsewhere");
     return provider->ops->prompt(provider, request, out, fault);
+}
+
+/* ---- Tokens */
+
+size_t provider_count_tokens(struct provider *provider, const struct chat_request *request, bool *exact)
+{
+    bool is_exact = false;
+    size_t tokens;
+    if (provider->ops->count) {
+        tokens = provider->ops->count(provider, request, &is_exact);
+    } else {
+        struct prompt_weight weight = prompt_weigh(request);
+        tokens = prompt_estimate(&weight, &(struct token_ratio){0});
+    }
+    if (exact)
+        *exact = is_exact;
+    return tokens;
+}
+
+size_t provider_cached_tokens(struct provider *provider, const struct chat_request *request)
+{
+    return provider->ops->cached ? provider->ops->cached(provider, request) : 0;
+}
+
+/* ---- Stopping */
+
+struct farewell {
+    struct net_wake *wake;
+    void (*stopped)(void *ud);
+    void *ud;
+};
+
+static void say_stopped(void *ud)
+{
+    struct farewell farewell = *(struct farewell *)ud;
+    mem_free(ud);
+    net_wake_close(farewell.wake);
+    farewell.stopped(farewell.ud);
+}
+
+void provider_stop(struct provider *provider, struct net_loop *loop, void (*stopped)(void *ud), void *ud)
+{
+    if (provider->ops->stop) {
+        provider->ops->stop(provider, stopped, ud);
+        return;
+    }
+    struct farewell *farewell = mem_alloc(sizeof *farewell);
+    if (farewell) {
+        *farewell = (struct farewell){.stopped = stopped, .ud = ud};
+        if (net_wake_open(&farewell->wake, loop, say_stopped, farewell) == PH_OK) {
+            net_wake_call(farewell->wake);
+            return;
+        }
+    }
+    mem_free(farewell);
+    stopped(ud); /* better early than never */
 }

@@ -93,7 +93,7 @@ PH_MUST_USE enum ph_status provider_supervised_create(struct provider **out,
 bool provider_supervised_release(struct provider *provider);
 /* Ends the engine and everything it started; `stopped` comes once, on the loop. Before provider_free. Other
  * kinds answer at once, in a turn of the loop. */
-void provider_stop(struct provider *provider, void (*stopped)(void *ud), void *ud);
+void provider_stop(struct provider *provider, struct net_loop *loop, void (*stopped)(void *ud), void *ud);
 
 /* ---- All of them ---- */
 

@@ -16,12 +16,24 @@ struct provider_ops {
                              struct chat_fault *fault);
     struct engine *(*engine)(const struct provider *provider);
     void (*free)(struct provider *provider);
+    /* From here on NULL is fine: provider.c then says what holds for a kind that has no such thing. */
+    void (*hang_up)(struct provider_call *call, uint32_t drain_ms); /* NULL: cancelled, USAGE not said */
+    void (*note)(const struct provider_call *call, struct provider_call_note *out);
+    void (*state)(const struct provider *provider, struct provider_state *out);
+    size_t (*count)(struct provider *provider, const struct chat_request *request, bool *exact);
+    size_t (*cached)(struct provider *provider, const struct chat_request *request);
+    enum ph_status (*embed)(struct provider *provider, const struct chat_embed_request *request,
+                            const struct provider_embed_sink *sink, struct provider_call **out,
+                            struct chat_fault *fault);
+    void (*stop)(struct provider *provider, void (*stopped)(void *ud), void *ud);
 };
 
 struct provider {
     const struct provider_ops *ops;
-    char *model_id; /* owned */
-    char *problem;  /* owned; NULL: none */
+    char *model_id;   /* owned */
+    char *problem;    /* owned; NULL: none */
+    const char *name; /* lives as long as the provider */
+    size_t context_len;
     bool ready;
 };
 
@@ -32,6 +44,43 @@ struct provider_call {
 /* Sets up what is common; 0, or -1 when out of memory. */
 int provider_init(struct provider *provider, const struct provider_ops *ops, const char *model_id);
 void provider_set_problem(struct provider *provider, const char *reason);
+
+/* ---- Counting tokens where no tokenizer is at hand (provider_tokens.c)
+ *
+ * A fixed rule weighs a text; what replies reported against those weights teaches a ratio. */
+
+struct token_ratio {
+    double mean, spread; /* tokens a unit of weight; spread: mean distance from the mean */
+    unsigned samples;    /* as many as count; they stop counting up when the average has its length */
+};
+void token_ratio_learn(struct token_ratio *ratio, double weight, double tokens);
+/* The mean; 1 while nothing was learned. */
+double token_ratio_mean(const struct token_ratio *ratio);
+/* Above nearly all that was seen; while little was, above the rule. */
+double token_ratio_upper(const struct token_ratio *ratio);
+
+/* Roughly the tokens of a text: a unit for four ASCII bytes, or for two others. */
+double token_weight_text(const char *text, size_t len);
+double token_weight_json(const struct json *value);
+
+struct prompt_weight {
+    double text;  /* what the ratio applies to */
+    size_t known; /* tokens that came as ids */
+    size_t media; /* tokens of images, sound and files, by constants */
+};
+struct prompt_weight prompt_weigh(const struct chat_request *request);
+size_t prompt_estimate(const struct prompt_weight *weight, const struct token_ratio *ratio);
+
+/* Generated tokens, counted from deltas. */
+struct delta_count {
+    double weight; /* of the deltas so far */
+    double tokens; /* counted for them */
+    size_t deltas;
+};
+/* Weighs a delta, and answers for how many whole tokens it stands. `known`: the codec knows; 0: it does not.
+ */
+size_t delta_count_add(struct delta_count *count, const struct token_ratio *ratio, size_t bytes,
+                       size_t known);
 
 /* ---- Prompts of local models (provider_prompt.c) */
 

@@ -16,6 +16,8 @@
 #include "base/mem.h"
 #include "provider/provider_int.h"
 
+#define SPEED_SAMPLES 8 /* the length of the running averages */
+
 enum stage {
     STAGE_BEGIN, /* owes ROLE */
     STAGE_ECHO,  /* owes the prompt's text, when it is to be echoed */
@@ -30,6 +32,8 @@ struct local_seq {
     atomic_bool ready; /* set by the scheduler: there is something to read */
     enum stage stage;
     size_t choice;
+    size_t told;              /* tokens that emitted events stand for */
+    size_t read;              /* tokens that were read */
     bool holding;             /* `last` was read and is still to be said */
     struct engine_event last; /* its text lives until the next engine_read */
 };
@@ -47,6 +51,7 @@ struct local_call {
     size_t echo_count;
     struct buf scratch; /* bytes of tokens, for logprobs */
     bool blocked, usage_said, dead;
+    bool hung_up; /* nobody waits for it any more, but it is counted to its end */
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
 };
 
@@ -65,6 +70,8 @@ struct local {
     struct engine *engine;      /* NULL: not attached */
     struct prompt_maker *maker; /* NULL: not attached */
     struct pump *pumps;
+    struct token_ratio prompts;               /* for prompts that are too long to be counted on the loop */
+    double prefill_tokens_s, decode_tokens_s; /* running averages; 0: nothing measured yet */
 };
 
 /* A prompt on its way through a helper thread. It outlives a cancelled call. */
@@ -163,7 +170,7 @@ static void sweep(struct pump *pump)
 static void emit(struct local_call *call, const struct chat_event *event)
 {
     if (!call->sink.event(call->sink.ud, event) && !call->dead)
-        call->blocked = true;
+        call->blocked = !call->hung_up;
 }
 
 /* ERROR or DONE: the last event. The request may be gone when the sink returns. */
@@ -215,18 +222,38 @@ static void emit_logprobs(struct local_call *call, struct chat_event *out, const
 static void emit_text(struct local_seq *s, const struct engine_event *event)
 {
     struct local_call *call = s->call;
-    struct chat_event out = {
-        .kind = CHAT_EVENT_TEXT, .choice = s->choice, .text = {event->text, event->text_len}};
-    if (event->kind == ENGINE_TOKEN && call->request->logprobs)
+    struct chat_event out = {.kind = CHAT_EVENT_TEXT,
+                             .choice = s->choice,
+                             .text = {event->text, event->text_len},
+                             .tokens = s->read - s->told};
+    bool logprobs = event->kind == ENGINE_TOKEN && call->request->logprobs;
+    if (!logprobs && event->text_len == 0)
+        return; /* its tokens count with the next text */
+    s->told = s->read;
+    if (logprobs)
         emit_logprobs(call, &out, event);
-    else if (event->text_len)
+    else
         emit(call, &out);
+}
+
+/* A running average of tokens a second. */
+static void measure(double *speed, size_t tokens, uint64_t ns)
+{
+    if (tokens == 0 || ns == 0)
+        return;
+    double now = (double)tokens * 1e9 / (double)ns;
+    *speed += *speed > 0 ? (now - *speed) / SPEED_SAMPLES : now;
 }
 
 static void emit_finish(struct local_seq *s)
 {
     const struct engine_event *last = &s->last;
+    struct local *local = s->call->pump->local;
     struct chat_event out = {.kind = CHAT_EVENT_FINISH, .choice = s->choice};
+    out.tokens = last->generated_tokens - s->told;
+    measure(&local->prefill_tokens_s, last->prompt_tokens - last->cached_tokens, last->prefill_ns);
+    if (last->generated_tokens > 1)
+        measure(&local->decode_tokens_s, last->generated_tokens - 1, last->decode_ns);
     out.finish = last->finish == ENGINE_FINISH_LENGTH ? CHAT_FINISH_LENGTH : CHAT_FINISH_STOP;
     out.timing.queue_ns = last->queue_ns;
     out.timing.prefill_ns = last->prefill_ns;
@@ -237,6 +264,14 @@ static void emit_finish(struct local_seq *s)
     emit(s->call, &out);
 }
 
+/* What the prompt has beside what was estimated for it. */
+static void learn_prompt(struct local_call *call)
+{
+    struct prompt_weight weight = prompt_weigh(call->request);
+    if (weight.known == 0 && weight.media == 0)
+        token_ratio_learn(&call->pump->local->prompts, weight.text, (double)call->prompt_tokens);
+}
+
 static void emit_usage(struct local_call *call)
 {
     struct chat_event out = {.kind = CHAT_EVENT_USAGE};
@@ -244,14 +279,16 @@ static void emit_usage(struct local_call *call)
     out.usage.cached_tokens = call->cached_tokens;
     out.usage.completion_tokens = call->completion_tokens;
     call->usage_said = true;
+    learn_prompt(call);
     emit(call, &out);
 }
 
 /* ---- Engine events in */
 
-static bool is_failure(const struct engine_event *finish)
+static bool is_failure(const struct local_call *call, const struct engine_event *finish)
 {
-    return finish->finish == ENGINE_FINISH_CANCELLED || finish->finish == ENGINE_FINISH_ERROR;
+    return (finish->finish == ENGINE_FINISH_CANCELLED && !call->hung_up) ||
+           finish->finish == ENGINE_FINISH_ERROR;
 }
 
 static void on_engine_failure(struct local_call *call, const struct engine_event *event)
@@ -270,7 +307,7 @@ static void on_engine_failure(struct local_call *call, const struct engine_event
 static void on_engine_finish(struct local_seq *s, const struct engine_event *event)
 {
     struct local_call *call = s->call;
-    if (is_failure(event)) {
+    if (is_failure(call, event)) {
         on_engine_failure(call, event);
         return;
     }
@@ -302,7 +339,8 @@ static bool seq_advance(struct local_seq *s)
             emit(s->call, &(struct chat_event){.kind = CHAT_EVENT_PROGRESS, .choice = s->choice});
             return true;
         }
-        if (event.kind == ENGINE_FINISH && is_failure(&event)) { /* nothing was said: it keeps its status */
+        if (event.kind == ENGINE_FINISH &&
+            is_failure(s->call, &event)) { /* nothing was said: it keeps its status */
             on_engine_failure(s->call, &event);
             return true;
         }
@@ -321,6 +359,7 @@ static bool seq_advance(struct local_seq *s)
         else if (!engine_read(s->seq, &event))
             return false;
         s->holding = false;
+        s->read += event.kind == ENGINE_TOKEN;
         if (event.kind == ENGINE_TOKEN)
             emit_text(s, &event);
         else if (event.kind == ENGINE_FINISH)
@@ -694,6 +733,79 @@ static void local_cancel(struct provider_call *base)
     call_kill(call);
 }
 
+/* The engine stops after its step and says what it has generated; nobody is slow any more. */
+static void local_hang_up(struct provider_call *base, uint32_t drain_ms)
+{
+    struct local_call *call = (struct local_call *)base;
+    (void)drain_ms;
+    if (call->errand)
+        call->errand->call = NULL;
+    call->errand = NULL;
+    call->hung_up = true;
+    call->blocked = false;
+    for (size_t i = 0; i < call->seq_count; i++)
+        engine_cancel(call->seqs[i].seq);
+    net_wake_call(call->pump->wake);
+}
+
+static void local_state(const struct provider *provider, struct provider_state *out)
+{
+    const struct local *local = (const struct local *)provider;
+    if (!local->engine)
+        return;
+    struct engine_stats stats;
+    engine_stats_read(local->engine, &stats);
+    out->running = stats.running + stats.waiting;
+    out->waiting = stats.waiting;
+    out->sequences_max = stats.sequences_max;
+    out->kv_tokens_free = (stats.kv_pages_total - stats.kv_pages_used) * stats.kv_page_len;
+    out->prefill_tokens_s = local->prefill_tokens_s;
+    out->decode_tokens_s = local->decode_tokens_s;
+}
+
+/* The job of a prompt that can be made here and now; NULL: too long for the loop, or impossible. */
+static struct prompt_job *short_job(const struct local *local, const struct chat_request *request,
+                                    const struct prompt_weight *weight)
+{
+    if (!local->maker || weight->text * 4 > CHAT_INLINE_BYTES_MAX)
+        return NULL;
+    struct prompt_job *job = prompt_job_new(local->maker, request);
+    if (!job)
+        return NULL;
+    prompt_job_run(job);
+    if (job->status == PH_OK)
+        return job;
+    prompt_job_free(job);
+    return NULL;
+}
+
+static size_t local_count(struct provider *provider, const struct chat_request *request, bool *exact)
+{
+    struct local *local = (struct local *)provider;
+    struct prompt_weight weight = prompt_weigh(request);
+    struct prompt_job *job = short_job(local, request, &weight);
+    if (!job)
+        return prompt_estimate(&weight, &local->prompts);
+    size_t tokens = 0;
+    for (size_t i = 0; i < job->prompt_count; i++)
+        tokens += job->prompts[i].len;
+    prompt_job_free(job);
+    *exact = true;
+    return tokens;
+}
+
+static size_t local_cached(struct provider *provider, const struct chat_request *request)
+{
+    struct local *local = (struct local *)provider;
+    struct prompt_weight weight = prompt_weigh(request);
+    struct prompt_job *job = short_job(local, request, &weight);
+    size_t tokens = 0;
+    for (size_t i = 0; job && i < job->prompt_count; i++)
+        tokens += engine_cached_tokens(local->engine, job->prompts[i].ids, job->prompts[i].len);
+    prompt_job_free(job);
+    return tokens;
+}
+
 static enum ph_status local_prompt(struct provider *provider, const struct chat_request *request,
                                    struct buf *out, struct chat_fault *fault)
 {
@@ -730,8 +842,19 @@ static void local_free(struct provider *provider)
 enum ph_status provider_local_create(struct provider **out, const char *model_id,
                                      const struct clock_source *clock, struct ph_err *err)
 {
-    static const struct provider_ops ops = {"local",      local_start,  local_resume, local_cancel,
-                                            local_prompt, local_engine, local_free};
+    static const struct provider_ops ops = {
+        .kind = "local",
+        .start = local_start,
+        .resume = local_resume,
+        .cancel = local_cancel,
+        .hang_up = local_hang_up,
+        .prompt = local_prompt,
+        .engine = local_engine,
+        .state = local_state,
+        .count = local_count,
+        .cached = local_cached,
+        .free = local_free,
+    };
     struct local *local = mem_calloc(1, sizeof *local);
     *out = NULL;
     if (!local || provider_init(&local->base, &ops, model_id) != 0) {

@@ -215,8 +215,12 @@ static void run_loop(void *ud)
 
 static struct fixture *fixture_open_with(uint32_t stall_ms)
 {
-    static const struct provider_ops ops = {"script", script_start,  script_resume, script_cancel,
-                                            NULL,     script_engine, script_free};
+    static const struct provider_ops ops = {.kind = "script",
+                                            .start = script_start,
+                                            .resume = script_resume,
+                                            .cancel = script_cancel,
+                                            .engine = script_engine,
+                                            .free = script_free};
     struct fixture *f = mem_calloc(1, sizeof *f);
     struct ph_err err;
     assert_non_null(f);
