@@ -61,6 +61,29 @@ PH_MUST_USE enum ph_status file_truncate(const char *path, uint64_t len, struct 
 PH_MUST_USE enum ph_status file_make_dir(const char *path, struct ph_err *err);
 /* The same with every directory above it; those that were not there get the mode, less the umask. */
 PH_MUST_USE enum ph_status file_make_dirs(const char *path, unsigned mode, struct ph_err *err);
+
+/* ---- What nobody else may see: keys, secrets */
+
+/* Tells one state of a file from another, for the price of a stat. All 0: there is none. */
+struct file_stamp {
+    uint64_t device, inode, bytes;
+    int64_t modified_ns, changed_ns; /* its content; also its mode and name */
+};
+void file_stamp(const char *path, struct file_stamp *out);
+bool file_stamp_equal(const struct file_stamp *a, const struct file_stamp *b);
+
+/* Appends a whole file that holds secrets. PH_ERR_ARG: somebody but its owner may read or write it, or it is
+ * neither this user's nor root's; the message names the command that mends it. PH_ERR_NOTFOUND: there is
+ * none. `stamp` (may be NULL) is of what was read. On failure the buffer's text is as before. */
+PH_MUST_USE enum ph_status file_read_private(const char *path, struct buf *out, struct file_stamp *stamp,
+                                             struct ph_err *err);
+/* A directory for such files, made (0700, its parents too) unless it is there. PH_ERR_ARG: others may write
+ * in it. */
+PH_MUST_USE enum ph_status file_make_private_dir(const char *path, struct ph_err *err);
+/* file_lock, for up to timeout_ms. */
+PH_MUST_USE enum ph_status file_lock_wait(const char *path, unsigned timeout_ms, int *lock,
+                                          struct ph_err *err);
+
 /* Removes what interrupted writers left in a directory of which the caller is the only writer. */
 void file_remove_strays(const char *dir);
 /* Locks a file, made where absent, for this process until it ends or closes *lock (file_unlock).

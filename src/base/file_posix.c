@@ -1,5 +1,5 @@
 /* Files on a POSIX system. */
-#include "base/file.h"
+#include "base/file_int.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 #define TEMP_RANDOM_BYTES 8
 #define ERROR_TEXT_MAX 128
 
-static enum ph_status fail_os(struct ph_err *err, const char *doing, const char *path)
+enum ph_status file_fail_os(struct ph_err *err, const char *doing, const char *path)
 {
     int code = errno;
     char words[ERROR_TEXT_MAX];
@@ -46,13 +46,13 @@ static enum ph_status map_descriptor(struct file_map *map, int fd, const char *p
 {
     struct stat info;
     if (fstat(fd, &info) != 0)
-        return fail_os(err, "inspect", path);
+        return file_fail_os(err, "inspect", path);
     enum ph_status status = check_mappable(&info, path, err);
     if (status != PH_OK || info.st_size == 0)
         return status;
     void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
-        return fail_os(err, "map", path);
+        return file_fail_os(err, "map", path);
     map->data = data;
     map->len = (size_t)info.st_size;
     return PH_OK;
@@ -63,7 +63,7 @@ enum ph_status file_map_open(struct file_map *map, const char *path, struct ph_e
     *map = (struct file_map){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not block us */
     if (fd < 0)
-        return fail_os(err, "open", path);
+        return file_fail_os(err, "open", path);
     enum ph_status status = map_descriptor(map, fd, path, err);
     close(fd);
     return status;
@@ -86,7 +86,7 @@ static ssize_t read_retrying(int fd, void *bytes, size_t len)
 }
 
 /* Reads up to the buffer's maximum and then one byte more, to tell a full buffer from a longer file. */
-static enum ph_status read_descriptor(int fd, const char *path, struct buf *out, struct ph_err *err)
+enum ph_status file_read_descriptor(int fd, const char *path, struct buf *out, struct ph_err *err)
 {
     for (;;) {
         size_t room = out->max - out->len;
@@ -97,7 +97,7 @@ static enum ph_status read_descriptor(int fd, const char *path, struct buf *out,
             return ph_fail(err, buf_status(out), "no memory to read %s", path);
         ssize_t got = read_retrying(fd, into, want > 0 ? want : 1);
         if (got < 0)
-            return fail_os(err, "read", path);
+            return file_fail_os(err, "read", path);
         if (got == 0)
             return PH_OK;
         if (want == 0)
@@ -114,8 +114,8 @@ enum ph_status file_read(const char *path, struct buf *out, struct ph_err *err)
     const char *name = standard_input ? "standard input" : path;
     int fd = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return fail_os(err, "open", name);
-    enum ph_status status = read_descriptor(fd, name, out, err);
+        return file_fail_os(err, "open", name);
+    enum ph_status status = file_read_descriptor(fd, name, out, err);
     if (!standard_input)
         close(fd);
     if (status != PH_OK && out->data) {
@@ -192,7 +192,7 @@ static enum ph_status sync_directory(const char *path, struct ph_err *err)
     enum ph_status status = PH_OK;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || (fsync_retrying(fd) != 0 && errno != EINVAL))
-        status = fail_os(err, "sync the directory of", path);
+        status = file_fail_os(err, "sync the directory of", path);
     if (fd >= 0)
         close(fd);
     mem_free(dir);
@@ -223,14 +223,14 @@ enum ph_status file_out_open(struct file_out *out, const char *path, unsigned mo
     out->fd = open(out->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
     if (out->fd >= 0)
         return PH_OK;
-    status = fail_os(err, "create a file beside", path);
+    status = file_fail_os(err, "create a file beside", path);
     file_out_abandon(out);
     return status;
 }
 
 enum ph_status file_out_write(struct file_out *out, const void *bytes, size_t len, struct ph_err *err)
 {
-    return write_all(out->fd, bytes, len) == 0 ? PH_OK : fail_os(err, "write", out->path);
+    return write_all(out->fd, bytes, len) == 0 ? PH_OK : file_fail_os(err, "write", out->path);
 }
 
 enum ph_status file_out_rewrite(struct file_out *out, uint64_t offset, const void *bytes, size_t len,
@@ -242,7 +242,7 @@ enum ph_status file_out_rewrite(struct file_out *out, uint64_t offset, const voi
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return fail_os(err, "write", out->path);
+            return file_fail_os(err, "write", out->path);
         from += written;
         offset += (uint64_t)written;
         len -= (size_t)written;
@@ -254,12 +254,12 @@ enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
 {
     enum ph_status status = PH_OK;
     if (fsync_retrying(out->fd) != 0)
-        status = fail_os(err, "sync", out->path);
+        status = file_fail_os(err, "sync", out->path);
     if (close(out->fd) != 0 && status == PH_OK && errno != EINTR)
-        status = fail_os(err, "close", out->path);
+        status = file_fail_os(err, "close", out->path);
     out->fd = -1;
     if (status == PH_OK && rename(out->temp, out->path) != 0)
-        status = fail_os(err, "replace", out->path);
+        status = file_fail_os(err, "replace", out->path);
     if (status == PH_OK) {
         mem_free(out->temp);
         out->temp = NULL;
@@ -298,7 +298,7 @@ enum ph_status file_write_atomic(const char *path, const void *bytes, size_t len
 
 enum ph_status file_truncate(const char *path, uint64_t len, struct ph_err *err)
 {
-    return truncate(path, (off_t)len) == 0 ? PH_OK : fail_os(err, "cut", path);
+    return truncate(path, (off_t)len) == 0 ? PH_OK : file_fail_os(err, "cut", path);
 }
 
 bool file_exists(const char *path)
@@ -313,7 +313,7 @@ static enum ph_status make_dir(const char *path, unsigned mode, struct ph_err *e
     if (mkdir(path, (mode_t)mode) == 0)
         return PH_OK;
     if (errno != EEXIST)
-        return fail_os(err, "make the directory", path);
+        return file_fail_os(err, "make the directory", path);
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
         return PH_OK;
     return ph_fail(err, PH_ERR_ARG, "%s is there and is no directory; name another one", path);
@@ -355,12 +355,12 @@ enum ph_status file_lock(const char *path, int *lock, struct ph_err *err)
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (*lock < 0)
-        return fail_os(err, "open", path);
+        return file_fail_os(err, "open", path);
     if (fcntl(*lock, F_SETLK, &whole) == 0)
         return PH_OK;
     enum ph_status status = errno == EACCES || errno == EAGAIN
                                 ? ph_fail(err, PH_ERR_BUSY, "%s is locked by another process", path)
-                                : fail_os(err, "lock", path);
+                                : file_fail_os(err, "lock", path);
     file_unlock(*lock);
     *lock = -1;
     return status;

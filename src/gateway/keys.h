@@ -81,10 +81,14 @@ void keys_close(struct keys *keys);
 /* Looks whether the file has changed (a stat) and reads it; a broken file leaves the old keys and is logged.
  * true: something changed. */
 bool keys_refresh(struct keys *keys);
+/* Whether a key is asked for: there was one once. A file that is emptied or lost closes the station, it does
+ * not open it. */
+bool keys_on(const struct keys *keys);
 /* A struct key stays where it is until keys_close and changes in place: a request that holds one sees it
  * revoked. A key that has left the file counts as revoked. */
 size_t keys_count(const struct keys *keys);
 const struct key *keys_at(const struct keys *keys, size_t index);
+/* *out: the key, unless MALFORMED or UNKNOWN. */
 enum key_verdict keys_check(struct keys *keys, const char *text, size_t len, const struct key **out);
 
 #endif
