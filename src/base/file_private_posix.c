@@ -2,13 +2,11 @@
  * open descriptor, so that what was checked is what is read. */
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/file_int.h"
-#include "base/limits.h"
 
 #define OTHERS (S_IRWXG | S_IRWXO)
 #define OTHERS_WRITE (S_IWGRP | S_IWOTH)
@@ -82,38 +80,14 @@ enum ph_status file_read_private(const char *path, struct buf *out, struct file_
     return status;
 }
 
-/* Makes every directory of the path that is not there. */
-static enum ph_status make_all(const char *path, struct ph_err *err)
-{
-    char part[PATH_BYTES_MAX];
-    size_t len = strlen(path);
-    if (len >= sizeof part)
-        return ph_fail(err, PH_ERR_LIMIT, "a path of %zu bytes is too long; %zu are possible", len,
-                       sizeof part - 1);
-    memcpy(part, path, len + 1);
-    for (size_t i = 1; i <= len; i++) {
-        if (part[i] && part[i] != '/')
-            continue;
-        part[i] = 0;
-        if (mkdir(part, S_IRWXU) != 0 && errno != EEXIST && errno != EISDIR)
-            return file_fail_os(err, "make the directory", part);
-        part[i] = path[i];
-    }
-    return PH_OK;
-}
-
 enum ph_status file_make_private_dir(const char *path, struct ph_err *err)
 {
     struct stat info;
-    if (stat(path, &info) != 0) {
-        enum ph_status status = make_all(path, err);
-        if (status != PH_OK)
-            return status;
-        if (stat(path, &info) != 0)
-            return file_fail_os(err, "inspect", path);
-    }
-    if (!S_ISDIR(info.st_mode))
-        return ph_fail(err, PH_ERR_ARG, "%s is there and is no directory; name another one", path);
+    enum ph_status status = file_make_dirs(path, S_IRWXU, err);
+    if (status != PH_OK)
+        return status;
+    if (stat(path, &info) != 0)
+        return file_fail_os(err, "inspect", path);
     if (info.st_mode & OTHERS_WRITE)
         return ph_fail(err, PH_ERR_ARG, "other users may write in %s (mode %03o); run: chmod 700 %s", path,
                        (unsigned)info.st_mode & 0777, path);
