@@ -125,7 +125,7 @@ struct chat_request {
     /* Headers of Anthropic clients (anthropic-version, anthropic-beta), set by who has them: `raw` is to be
      * read by these rules, so they go with it to a provider of that dialect. NULL: none. */
     const char *api_version, *api_betas;
-    const char *request_id; /* passed on as x-request-id; NULL: none */
+    const char *request_id; /* passed on as x-request-id, and in errors of dialects that say it; NULL: none */
     const struct json *metadata;
     const struct json *raw; /* the body as it came */
     bool messages_changed;  /* `messages` are not those of `raw` any more */
@@ -301,6 +301,9 @@ struct chat_target {
     bool no_stream_usage;    /* OpenAI: an engine that does not know stream_options */
     const char *api_version; /* Anthropic; NULL: the client's, else the one the codec was made for */
 };
+
+/* Anthropic: the API demands a limit; this one is sent when the request has none. */
+#define CHAT_ANTHROPIC_MAX_TOKENS 8192
 
 /* An HTTP POST: in the request's arena. */
 struct chat_post {
