@@ -5,7 +5,6 @@
 #include <uv.h>
 
 #define NS_PER_MS 1000000
-#define MS_PER_DAY 86400000
 #define DAYS_PER_ERA 146097 /* 400 Gregorian years */
 #define DAYS_TO_1970 719468 /* from 0000-03-01 */
 
@@ -45,12 +44,15 @@ static int64_t floor_div(int64_t value, int64_t by)
     return value / by - (value % by < 0);
 }
 
+int64_t clock_day(int64_t unix_ms)
+{
+    return floor_div(unix_ms, CLOCK_MS_PER_DAY);
+}
+
 /* Years begin in March here, so that the leap day is the last of its year and months have a linear rule:
  * (153 * month + 2) / 5 days lie before a month. */
-void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX])
+struct clock_date clock_date(int64_t days)
 {
-    int64_t days = floor_div(unix_ms, MS_PER_DAY);
-    int64_t ms = unix_ms - days * MS_PER_DAY;
     int64_t era = floor_div(days + DAYS_TO_1970, DAYS_PER_ERA);
     int64_t day_of_era = days + DAYS_TO_1970 - era * DAYS_PER_ERA;
     int64_t year_of_era =
@@ -59,10 +61,26 @@ void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX])
     int64_t month = (5 * day + 2) / 153;
     day -= (153 * month + 2) / 5;
     month += month < 10 ? 3 : -9;
-    int64_t year = era * 400 + year_of_era + (month <= 2);
-    snprintf(out, CLOCK_UTC_TEXT_MAX, "%04lld-%02hhu-%02hhuT%02hhu:%02hhu:%02hhu.%03huZ", (long long)year,
-             (unsigned char)month, (unsigned char)(day + 1), (unsigned char)(ms / 3600000),
-             (unsigned char)(ms / 60000 % 60), (unsigned char)(ms / 1000 % 60), (unsigned short)(ms % 1000));
+    return (struct clock_date){era * 400 + year_of_era + (month <= 2), (int)month, (int)day + 1};
+}
+
+int64_t clock_day_of(struct clock_date date)
+{
+    int64_t year = date.year - (date.month <= 2), month = date.month > 2 ? date.month - 3 : date.month + 9;
+    int64_t era = floor_div(year, 400), year_of_era = year - era * 400;
+    int64_t day_of_year = (153 * month + 2) / 5 + date.day - 1;
+    return era * DAYS_PER_ERA + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year -
+           DAYS_TO_1970;
+}
+
+void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX])
+{
+    struct clock_date date = clock_date(clock_day(unix_ms));
+    int64_t ms = unix_ms - clock_day(unix_ms) * CLOCK_MS_PER_DAY;
+    snprintf(out, CLOCK_UTC_TEXT_MAX, "%04lld-%02hhu-%02hhuT%02hhu:%02hhu:%02hhu.%03huZ",
+             (long long)date.year, (unsigned char)date.month, (unsigned char)date.day,
+             (unsigned char)(ms / 3600000), (unsigned char)(ms / 60000 % 60), (unsigned char)(ms / 1000 % 60),
+             (unsigned short)(ms % 1000));
 }
 
 int entropy_fill(void *bytes, size_t len)

@@ -19,6 +19,16 @@ int64_t clock_unix_ms(const struct clock_source *clock);
 #define CLOCK_UTC_TEXT_MAX 64
 void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX]);
 
+/* The proleptic Gregorian calendar: days since 1970-01-01 and dates; month 1 to 12, day 1 to 31. */
+#define CLOCK_MS_PER_DAY 86400000
+struct clock_date {
+    int64_t year;
+    int month, day;
+};
+int64_t clock_day(int64_t unix_ms); /* the day it lies in, UTC */
+struct clock_date clock_date(int64_t day);
+int64_t clock_day_of(struct clock_date date); /* days beyond the month's end count on */
+
 /* xoshiro256** 1.0 (Blackman and Vigna 2018), seeded through splitmix64. Not for secrets. Owner: the caller.
  */
 struct rng {

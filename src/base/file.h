@@ -53,6 +53,37 @@ void file_out_abandon(struct file_out *out);
  * hours of work, better asked before. PH_ERR_ARG as above. */
 PH_MUST_USE enum ph_status file_out_check(const char *path, struct ph_err *err);
 
+/* ---- What is written in place: journals, and state that outlives a killed process */
+
+/* A regular file read and written at offsets; one that may be written is made (0600) where absent. */
+struct file_at {
+    int fd;
+    char *path;
+};
+PH_MUST_USE enum ph_status file_at_open(struct file_at *file, const char *path, bool write,
+                                        struct ph_err *err);
+PH_MUST_USE enum ph_status file_at_len(const struct file_at *file, uint64_t *len, struct ph_err *err);
+/* *got is less than len at the file's end only. */
+PH_MUST_USE enum ph_status file_at_read(const struct file_at *file, uint64_t offset, void *bytes, size_t len,
+                                        size_t *got, struct ph_err *err);
+/* All of it, or an error and perhaps a part: a retry at the same offset mends that. */
+PH_MUST_USE enum ph_status file_at_write(const struct file_at *file, uint64_t offset, const void *bytes,
+                                         size_t len, struct ph_err *err);
+PH_MUST_USE enum ph_status file_at_cut(const struct file_at *file, uint64_t len, struct ph_err *err);
+void file_at_close(struct file_at *file); /* zeroes it; a file never opened is fine when zeroed */
+/* What was written to the file, by whomever, and its name reach the disk. */
+PH_MUST_USE enum ph_status file_sync(const char *path, struct ph_err *err);
+
+/* Memory that is a file (0600; made, or grown with zeroes, to `len` bytes which the disk really has): what is
+ * stored there outlives the process, whatever ends it. Not a power cut: then any page may be old. */
+struct file_shared {
+    uint8_t *data;
+    size_t len;
+};
+PH_MUST_USE enum ph_status file_shared_open(struct file_shared *map, const char *path, size_t len,
+                                            struct ph_err *err);
+void file_shared_release(struct file_shared *map);
+
 bool file_exists(const char *path);
 /* Cuts a file off after `len` bytes. */
 PH_MUST_USE enum ph_status file_truncate(const char *path, uint64_t len, struct ph_err *err);
@@ -87,7 +118,7 @@ PH_MUST_USE enum ph_status file_lock_wait(const char *path, unsigned timeout_ms,
 /* Removes what interrupted writers left in a directory of which the caller is the only writer. */
 void file_remove_strays(const char *dir);
 /* Locks a file, made where absent, for this process until it ends or closes *lock (file_unlock).
- * PH_ERR_BUSY: another process has it. */
+ * PH_ERR_BUSY: another process has it; the message names it. */
 PH_MUST_USE enum ph_status file_lock(const char *path, int *lock, struct ph_err *err);
 void file_unlock(int lock);
 

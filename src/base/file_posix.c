@@ -180,7 +180,7 @@ static int fsync_retrying(int fd)
 }
 
 /* Makes the rename durable. File systems that can't sync a directory say EINVAL and need not. */
-static enum ph_status sync_directory(const char *path, struct ph_err *err)
+enum ph_status file_sync_directory(const char *path, struct ph_err *err)
 {
     size_t len = directory_len(path);
     char *dir = mem_alloc(len + 2);
@@ -263,7 +263,7 @@ enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
     if (status == PH_OK) {
         mem_free(out->temp);
         out->temp = NULL;
-        status = sync_directory(out->path, err);
+        status = file_sync_directory(out->path, err);
     } else {
         unlink(out->temp);
     }
@@ -350,6 +350,14 @@ void file_remove_strays(const char *dir)
     closedir(entries);
 }
 
+static enum ph_status fail_locked(int lock, const char *path, struct ph_err *err)
+{
+    struct flock held = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(lock, F_GETLK, &held) == 0 && held.l_type != F_UNLCK && held.l_pid > 0)
+        return ph_fail(err, PH_ERR_BUSY, "%s is locked by another process (pid %ld)", path, (long)held.l_pid);
+    return ph_fail(err, PH_ERR_BUSY, "%s is locked by another process", path);
+}
+
 enum ph_status file_lock(const char *path, int *lock, struct ph_err *err)
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -358,9 +366,8 @@ enum ph_status file_lock(const char *path, int *lock, struct ph_err *err)
         return file_fail_os(err, "open", path);
     if (fcntl(*lock, F_SETLK, &whole) == 0)
         return PH_OK;
-    enum ph_status status = errno == EACCES || errno == EAGAIN
-                                ? ph_fail(err, PH_ERR_BUSY, "%s is locked by another process", path)
-                                : file_fail_os(err, "lock", path);
+    enum ph_status status =
+        errno == EACCES || errno == EAGAIN ? fail_locked(*lock, path, err) : file_fail_os(err, "lock", path);
     file_unlock(*lock);
     *lock = -1;
     return status;

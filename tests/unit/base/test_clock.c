@@ -1,3 +1,4 @@
+#include <stdbool.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -155,12 +156,36 @@ static void a_long_prefix_fits(void **state)
     assert_int_equal(strlen(id), 45);
 }
 
+/* Day after day over eight centuries: each date follows the one before, and leads back to its day. */
+static void days_and_dates_are_the_same(void **state)
+{
+    (void)state;
+    static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    struct clock_date last = clock_date(-146098);
+    for (int64_t day = -146097; day < 146097; day++) {
+        struct clock_date date = clock_date(day);
+        bool leap = (last.year % 4 == 0 && last.year % 100 != 0) || last.year % 400 == 0;
+        bool ends = last.day == lengths[last.month - 1] + (leap && last.month == 2);
+        bool year_ends = ends && last.month == 12;
+        assert_int_equal(date.day, ends ? 1 : last.day + 1);
+        assert_int_equal(date.month, year_ends ? 1 : last.month + ends);
+        assert_int_equal(date.year, last.year + year_ends);
+        assert_int_equal(clock_day_of(date), day);
+        last = date;
+    }
+    assert_int_equal(clock_day(-1), -1);
+    assert_int_equal(clock_day(0), 0);
+    assert_int_equal(clock_day_of((struct clock_date){2026, 13, 1}),
+                     clock_day_of((struct clock_date){2027, 1, 1}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_clock_is_a_parameter),
         cmocka_unit_test(the_system_clock_moves_on),
         cmocka_unit_test(times_are_written_in_utc),
+        cmocka_unit_test(days_and_dates_are_the_same),
         cmocka_unit_test(the_generator_is_xoshiro256starstar),
         cmocka_unit_test(uniform_numbers_fill_the_unit_interval),
         cmocka_unit_test(entropy_differs_from_call_to_call),

@@ -356,8 +356,12 @@ static void a_lock_is_one_process_s(void **state)
     struct ph_err err;
     assert_int_equal(file_lock(f->path, &lock, &err), PH_OK);
     pid_t child = fork();
-    if (child == 0)
-        _exit(file_lock(f->path, &other, &err) == PH_ERR_BUSY && other == -1 ? 0 : 1);
+    if (child == 0) {
+        char pid[32];
+        snprintf(pid, sizeof pid, "(pid %d)", (int)getppid());
+        bool busy = file_lock(f->path, &other, &err) == PH_ERR_BUSY && other == -1;
+        _exit(busy && strstr(err.message, pid) ? 0 : 1);
+    }
     assert_int_equal(waitpid(child, &code, 0), child);
     assert_int_equal(code, 0);
     file_unlock(lock);
@@ -368,6 +372,68 @@ static void a_lock_is_one_process_s(void **state)
     assert_int_equal(code, 0);
     file_unlock(-1);
     assert_int_equal(file_lock("/no/such/place/lock", &lock, &err), PH_ERR_NOTFOUND);
+}
+
+static void places_are_read_and_written(void **state)
+{
+    const struct fixture *f = *state;
+    struct ph_err err = {0};
+    struct file_at file;
+    uint64_t len;
+    size_t got;
+    char bytes[16];
+    assert_int_equal(file_at_open(&file, f->path, false, &err), PH_ERR_NOTFOUND);
+    assert_int_equal(file_at_open(&file, f->dir, false, &err), PH_ERR_ARG);
+    file_at_close(&file);
+    assert_int_equal(file_at_open(&file, f->path, true, &err), PH_OK);
+    assert_int_equal(file_at_write(&file, 3, "world", 5, &err), PH_OK);
+    assert_int_equal(file_at_write(&file, 0, "abc", 3, &err), PH_OK);
+    assert_int_equal(file_at_read(&file, 1, bytes, sizeof bytes, &got, &err), PH_OK);
+    assert_int_equal(got, 7);
+    assert_memory_equal(bytes, "bcworld", 7);
+    assert_int_equal(file_at_cut(&file, 2, &err), PH_OK);
+    assert_int_equal(file_at_len(&file, &len, &err), PH_OK);
+    assert_int_equal(len, 2);
+    file_at_close(&file);
+    assert_int_equal(file_sync(f->path, &err), PH_OK);
+    struct stat info;
+    assert_int_equal(stat(f->path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    assert_int_equal(file_at_open(&file, f->path, false, &err), PH_OK);
+    assert_int_equal(file_at_write(&file, 0, "x", 1, &err), PH_ERR_IO);
+    assert_non_null(strstr(err.message, f->path));
+    file_at_close(&file);
+    unlink(f->path);
+    assert_int_equal(file_sync(f->path, &err), PH_ERR_NOTFOUND);
+}
+
+static void shared_memory_outlives_a_killed_process(void **state)
+{
+    const struct fixture *f = *state;
+    struct ph_err err = {0};
+    struct file_shared map;
+    struct stat info;
+    pid_t child = fork();
+    if (child == 0) {
+        if (file_shared_open(&map, f->path, 8192, NULL) == PH_OK) {
+            map.data[5] = 42;
+            raise(SIGKILL);
+        }
+        _exit(1);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(file_shared_open(&map, f->path, 100000, &err), PH_OK);
+    assert_int_equal(map.len, 100000);
+    assert_int_equal(map.data[5], 42);
+    assert_int_equal(map.data[99999], 0);
+    file_shared_release(&map);
+    file_shared_release(&map);
+    assert_int_equal(stat(f->path, &info), 0);
+    assert_int_equal(info.st_size, 100000);
+    assert_true(info.st_blocks * 512 >= 100000); /* no store can find the disk full */
+    assert_int_equal(file_shared_open(&map, f->dir, 100, &err), PH_ERR_IO);
 }
 
 int main(void)
@@ -385,6 +451,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_a_whole_file, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_made_once_and_strays_go, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_made_with_those_above, setup, teardown),
+        cmocka_unit_test_setup_teardown(places_are_read_and_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(shared_memory_outlives_a_killed_process, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lock_is_one_process_s, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
