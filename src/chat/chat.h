@@ -30,6 +30,7 @@ struct chat_text {
 struct chat_tool_call {
     const char *id, *name;
     struct chat_text arguments; /* JSON text, as the model wrote it */
+    bool custom;                /* of a tool that takes free text: `arguments` are no JSON */
 };
 
 enum chat_part_kind {
@@ -188,12 +189,13 @@ struct chat_event {
     struct chat_text text;
     const struct chat_token_logprob *logprobs; /* one for each token of this delta; NULL: not asked for */
     size_t logprob_count;
-    const struct chat_token_logprob *top; /* [logprob_count][top_count] */
+    const struct chat_token_logprob *top; /* [logprob_count][top_count]; a text NULL: a row ends before */
     size_t top_count;
     struct {
         size_t index;
         const char *id, *name; /* first delta only */
         struct chat_text arguments;
+        bool custom; /* as in chat_tool_call */
     } tool_call;
     enum chat_finish finish;
     const char *stop_text; /* FINISH: the stop string that was found, where the provider tells; NULL */

@@ -17,7 +17,7 @@
 #include "chat/chat_int.h"
 
 struct choice {
-    struct buf text;                         /* not streaming */
+    struct buf text, reasoning;              /* not streaming */
     struct buf logprobs;                     /* chat: entries of content; completions: of tokens */
     struct buf values, offsets, top;         /* completions: the parallel arrays */
     struct buf calls;                        /* tool calls, each without its closing brackets */
@@ -33,7 +33,8 @@ struct chat_encoder {
     struct choice *choices;
     size_t choice_count;
     struct choice delta; /* for streams: the logprobs of one delta */
-    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    bool has_usage;
+    uint64_t prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
 };
 
 static bool is_chat(const struct chat_encoder *e)
@@ -45,14 +46,14 @@ static bool is_chat(const struct chat_encoder *e)
 
 static void choice_init(struct choice *c)
 {
-    struct buf *all[] = {&c->text, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
+    struct buf *all[] = {&c->text, &c->reasoning, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         buf_init(all[i], CHAT_REPLY_BYTES_MAX);
 }
 
 static void choice_clear(struct choice *c)
 {
-    struct buf *all[] = {&c->text, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
+    struct buf *all[] = {&c->text, &c->reasoning, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         buf_clear(all[i]);
     c->logprob_count = 0;
@@ -60,7 +61,7 @@ static void choice_clear(struct choice *c)
 
 static void choice_release(struct choice *c)
 {
-    struct buf *all[] = {&c->text, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
+    struct buf *all[] = {&c->text, &c->reasoning, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         buf_release(all[i]);
 }
@@ -142,8 +143,10 @@ static void write_usage(const struct chat_encoder *e, struct buf *out)
     unsigned long long prompt = e->prompt_tokens, completion = e->completion_tokens;
     buf_printf(out,
                "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
-               "\"prompt_tokens_details\":{\"cached_tokens\":%llu}}",
-               prompt, completion, prompt + completion, (unsigned long long)e->cached_tokens);
+               "\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
+               "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
+               prompt, completion, prompt + completion, (unsigned long long)e->cached_tokens,
+               (unsigned long long)e->reasoning_tokens);
 }
 
 /* {"token":..,"logprob":..,"bytes":[..]  without the closing bracket. */
@@ -165,7 +168,7 @@ static void add_chat_logprob(struct choice *c, const struct chat_token_logprob *
     comma(&c->logprobs);
     write_chat_token(&c->logprobs, token);
     buf_puts(&c->logprobs, ",\"top_logprobs\":[");
-    for (size_t i = 0; i < top_count; i++) {
+    for (size_t i = 0; i < top_count && top[i].token.text; i++) {
         if (i)
             buf_putc(&c->logprobs, ',');
         write_chat_token(&c->logprobs, &top[i]);
@@ -201,7 +204,7 @@ static void add_completion_logprob(struct choice *c, const struct chat_token_log
         return;
     comma(&c->top);
     buf_putc(&c->top, '{');
-    for (size_t i = 0; i < top_count; i++) {
+    for (size_t i = 0; i < top_count && top[i].token.text; i++) {
         if (i)
             buf_putc(&c->top, ',');
         write_completion_token(&c->top, top[i].token);
@@ -316,22 +319,37 @@ static void write_chunk(struct chat_encoder *e, const struct chat_event *event, 
     end_chunk(e, out);
 }
 
+/* What a call says depends on the kind of its tool. */
+static const char *call_type(const struct chat_event *event)
+{
+    return event->tool_call.custom ? "custom" : "function";
+}
+
+static const char *call_member(const struct chat_event *event)
+{
+    return event->tool_call.custom ? "input" : "arguments";
+}
+
+/* "id":..,"type":"function","function":{"name":.. */
+static void write_call_head(const struct chat_event *event, struct buf *out)
+{
+    const char *id = event->tool_call.id ? event->tool_call.id : "";
+    buf_puts(out, "\"id\":");
+    json_write_string(out, id, strlen(id));
+    buf_printf(out, ",\"type\":\"%s\",\"%s\":{\"name\":", call_type(event), call_type(event));
+    json_write_string(out, event->tool_call.name, strlen(event->tool_call.name));
+}
+
 static void write_call_delta(const struct chat_event *event, struct buf *delta)
 {
     buf_printf(delta, "\"tool_calls\":[{\"index\":%zu,", event->tool_call.index);
     if (event->tool_call.name) {
-        const char *id = event->tool_call.id ? event->tool_call.id : "";
-        buf_puts(delta, "\"id\":");
-        json_write_string(delta, id, strlen(id));
-        buf_puts(delta, ",\"type\":\"function\",");
-    }
-    buf_puts(delta, "\"function\":{");
-    if (event->tool_call.name) {
-        buf_puts(delta, "\"name\":");
-        json_write_string(delta, event->tool_call.name, strlen(event->tool_call.name));
+        write_call_head(event, delta);
         buf_putc(delta, ',');
+    } else {
+        buf_printf(delta, "\"%s\":{", call_type(event));
     }
-    buf_puts(delta, "\"arguments\":");
+    buf_printf(delta, "\"%s\":", call_member(event));
     write_text(delta, event->tool_call.arguments);
     buf_puts(delta, "}}]");
 }
@@ -341,12 +359,17 @@ static void stream_choice_event(struct chat_encoder *e, const struct chat_event 
     struct choice *c = &e->choices[event->choice];
     struct buf *delta = &e->delta.text;
     choice_clear(&e->delta);
+    if (!is_chat(e) && event->kind != CHAT_EVENT_TEXT && event->kind != CHAT_EVENT_FINISH)
+        return; /* a completion has text and an end */
     if (event->kind == CHAT_EVENT_ROLE) {
-        if (!is_chat(e))
-            return;
         buf_puts(delta, "\"role\":\"assistant\",\"content\":\"\"");
     } else if (event->kind == CHAT_EVENT_TOOL_CALL) {
         write_call_delta(event, delta);
+    } else if (event->kind == CHAT_EVENT_REASONING) {
+        if (event->text.len == 0)
+            return; /* a seal, which has no place here */
+        buf_puts(delta, "\"reasoning_content\":");
+        write_text(delta, event->text);
     } else if (event->kind == CHAT_EVENT_TEXT) {
         add_logprobs(e, &e->delta, c->chars, event);
         c->chars += count_chars(event->text);
@@ -373,13 +396,10 @@ static void collect_call(struct choice *c, const struct chat_event *event)
     struct buf piece;
     if (event->tool_call.name) {
         close_call(c);
-        const char *id = event->tool_call.id ? event->tool_call.id : "";
         comma(&c->calls);
-        buf_puts(&c->calls, "{\"id\":");
-        json_write_string(&c->calls, id, strlen(id));
-        buf_puts(&c->calls, ",\"type\":\"function\",\"function\":{\"name\":");
-        json_write_string(&c->calls, event->tool_call.name, strlen(event->tool_call.name));
-        buf_puts(&c->calls, ",\"arguments\":\"");
+        buf_putc(&c->calls, '{');
+        write_call_head(event, &c->calls);
+        buf_printf(&c->calls, ",\"%s\":\"", call_member(event));
         c->in_call = true;
         c->call_count++;
     }
@@ -399,6 +419,8 @@ static void collect(struct chat_encoder *e, const struct chat_event *event)
         add_logprobs(e, c, c->chars, event);
         c->chars += count_chars(event->text);
         buf_append(&c->text, event->text.text, event->text.len);
+    } else if (event->kind == CHAT_EVENT_REASONING) {
+        buf_append(&c->reasoning, event->text.text, event->text.len);
     } else if (event->kind == CHAT_EVENT_TOOL_CALL) {
         collect_call(c, event);
     } else if (event->kind == CHAT_EVENT_FINISH) {
@@ -415,6 +437,10 @@ static void write_message(const struct choice *c, struct buf *out)
     else
         write_text(out, (struct chat_text){c->text.data, c->text.len});
     buf_puts(out, ",\"refusal\":null");
+    if (c->reasoning.len) {
+        buf_puts(out, ",\"reasoning_content\":");
+        write_text(out, (struct chat_text){c->reasoning.data, c->reasoning.len});
+    }
     if (c->call_count) {
         buf_puts(out, ",\"tool_calls\":[");
         buf_append(out, c->calls.data, c->calls.len);
@@ -425,7 +451,8 @@ static void write_message(const struct choice *c, struct buf *out)
 
 static enum ph_status choice_status(const struct choice *c)
 {
-    const struct buf *all[] = {&c->text, &c->logprobs, &c->values, &c->offsets, &c->top, &c->calls};
+    const struct buf *all[] = {&c->text,    &c->reasoning, &c->logprobs, &c->values,
+                               &c->offsets, &c->top,       &c->calls};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i]->status != PH_OK)
             return all[i]->status;
@@ -465,6 +492,12 @@ static void encode_end(struct chat_encoder *e, const struct chat_event *event, s
         write_error(out, event->error.message, event->error.type, event->error.param, event->error.code);
         buf_puts(out, stream ? "\n\n" : "");
     } else if (stream) {
+        if (e->request->include_usage && e->has_usage) {
+            begin_chunk(e, out);
+            buf_puts(out, "],");
+            write_usage(e, out);
+            buf_puts(out, "}\n\n");
+        }
         buf_puts(out, "data: [DONE]\n\n");
     } else {
         write_whole(e, out);
@@ -476,6 +509,7 @@ static void openai_encode(struct chat_encoder *e, const struct chat_event *event
     switch (event->kind) {
     case CHAT_EVENT_ROLE:
     case CHAT_EVENT_TEXT:
+    case CHAT_EVENT_REASONING:
     case CHAT_EVENT_TOOL_CALL:
     case CHAT_EVENT_FINISH:
         if (e->request->stream)
@@ -483,22 +517,16 @@ static void openai_encode(struct chat_encoder *e, const struct chat_event *event
         else
             collect(e, event);
         break;
-    case CHAT_EVENT_REASONING:
-        break; /* NEEDSWORK: reasoning_content */
     case CHAT_EVENT_PROGRESS:
         if (e->request->stream)
             buf_puts(out, ": keep-alive\n\n");
         break;
-    case CHAT_EVENT_USAGE:
+    case CHAT_EVENT_USAGE: /* sums so far: the last one is said at the end */
+        e->has_usage = true;
         e->prompt_tokens = event->usage.prompt_tokens;
         e->cached_tokens = event->usage.cached_tokens;
         e->completion_tokens = event->usage.completion_tokens;
-        if (e->request->stream && e->request->include_usage) {
-            begin_chunk(e, out);
-            buf_puts(out, "],");
-            write_usage(e, out);
-            buf_puts(out, "}\n\n");
-        }
+        e->reasoning_tokens = event->usage.reasoning_tokens;
         break;
     case CHAT_EVENT_ERROR:
     case CHAT_EVENT_DONE:

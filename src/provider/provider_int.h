@@ -110,6 +110,9 @@ struct prompt_job {
     struct chat_fault fault;
 };
 
+/* Refuses what a model that reads text cannot be given: images, files, tools that are no functions. */
+PH_MUST_USE enum ph_status prompt_check(const struct chat_request *request, struct chat_fault *fault);
+
 /* NULL: out of memory. */
 struct prompt_job *prompt_job_new(const struct prompt_maker *maker, const struct chat_request *request);
 void prompt_job_free(struct prompt_job *job);

@@ -626,6 +626,7 @@ static enum ph_status refuse(struct chat_fault *fault, const char *param, const 
 {
     chat_fault_set(fault, 400, "unsupported_parameter", param, "%s is not supported by local models yet",
                    what);
+    fault->cause = CHAT_CAUSE_UNABLE;
     return PH_ERR_UNSUPPORTED;
 }
 
@@ -641,7 +642,7 @@ static enum ph_status check_supported(const struct chat_request *request, struct
         return refuse(fault, "suffix", "suffix");
     if (request->echo && request->logprobs)
         return refuse(fault, "echo", "echo together with logprobs");
-    return PH_OK;
+    return prompt_check(request, fault);
 }
 
 static enum ph_status check_ready(const struct local *local, struct chat_fault *fault)
@@ -811,6 +812,8 @@ static enum ph_status local_prompt(struct provider *provider, const struct chat_
 {
     struct local *local = (struct local *)provider;
     enum ph_status status = check_ready(local, fault);
+    if (status == PH_OK)
+        status = prompt_check(request, fault);
     if (status != PH_OK)
         return status;
     struct prompt_job *job = prompt_job_new(local->maker, request);

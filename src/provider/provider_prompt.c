@@ -299,3 +299,54 @@ void prompt_job_run(struct prompt_job *job)
         if (job->texts[i].text)
             job->status = tokenize(job, job->texts[i], &job->prompts[i]);
 }
+
+/* ---- What a model that reads text cannot be given */
+
+static bool is_readable(const struct chat_part *part)
+{
+    return part->kind == CHAT_PART_TEXT || part->kind == CHAT_PART_REASONING;
+}
+
+static enum ph_status refuse_part(const struct chat_request *request, size_t message, size_t part,
+                                  struct chat_fault *fault)
+{
+    static const char *const kinds[] = {[CHAT_PART_IMAGE] = "image",
+                                        [CHAT_PART_AUDIO] = "audio",
+                                        [CHAT_PART_FILE] = "file",
+                                        [CHAT_PART_OTHER] = "unknown"};
+    const struct chat_part *it = &request->messages[message].parts[part];
+    char param[80];
+    snprintf(param, sizeof param, "messages[%zu].content[%zu].type", message, part);
+    chat_fault_set(fault, 400, "unsupported_content", arena_strdup(request->arena, param),
+                   "messages[%zu].content[%zu] is of type \"%.40s\"; this model reads text only", message,
+                   part, json_text(json_get(it->raw, "type"), kinds[it->kind]));
+    fault->cause = CHAT_CAUSE_UNABLE;
+    return PH_ERR_UNSUPPORTED;
+}
+
+static enum ph_status check_tools(const struct chat_request *request, struct chat_fault *fault)
+{
+    size_t index = 0;
+    JSON_EACH (tool, request->tools) {
+        const char *type = json_text(json_get(tool, "type"), "function");
+        char param[40];
+        snprintf(param, sizeof param, "tools[%zu].type", index);
+        if (strcmp(type, "function") != 0) {
+            chat_fault_set(fault, 400, "unsupported_parameter", arena_strdup(request->arena, param),
+                           "tools[%zu].type is \"%.40s\"; this model takes function tools only", index, type);
+            fault->cause = CHAT_CAUSE_UNABLE;
+            return PH_ERR_UNSUPPORTED;
+        }
+        index++;
+    }
+    return PH_OK;
+}
+
+enum ph_status prompt_check(const struct chat_request *request, struct chat_fault *fault)
+{
+    for (size_t m = 0; m < request->message_count; m++)
+        for (size_t p = 0; p < request->messages[m].part_count; p++)
+            if (!is_readable(&request->messages[m].parts[p]))
+                return refuse_part(request, m, p, fault);
+    return check_tools(request, fault);
+}

@@ -26,6 +26,7 @@ static void must_decode(struct fixture *f, enum chat_kind kind, const char *body
 }
 
 #define USER "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+#define PARTS(part) "{\"messages\":[{\"role\":\"user\",\"content\":[" part "]}]}"
 
 /* ---- What must be refused, and the parameter that the answer names */
 
@@ -46,9 +47,17 @@ static const struct {
     {"{\"messages\":[{\"role\":\"wizard\",\"content\":\"x\"}]}", "messages[0].role"},
     {"{\"messages\":[{\"role\":\"user\",\"content\":[\"x\"]}]}", "messages[0].content[0]"},
     {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", "messages[0].content[0].text"},
-    {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-     "{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x\"}}]}]}",
-     "messages[0].content[1].type"},
+    {PARTS("{\"type\":\"text\",\"text\":5}"), "messages[0].content[0].text"},
+    {PARTS("{\"type\":\"refusal\"}"), "messages[0].content[0].refusal"},
+    {PARTS("{\"type\":\"image_url\"}"), "messages[0].content[0].image_url"},
+    {PARTS("{\"type\":\"image_url\",\"image_url\":{\"url\":\"\"}}"), "messages[0].content[0].image_url"},
+    {PARTS("{\"type\":\"input_audio\",\"input_audio\":{}}"), "messages[0].content[0].input_audio"},
+    {PARTS("{\"type\":\"file\",\"file\":{\"filename\":\"x\"}}"), "messages[0].content[0].file"},
+    {PARTS("5"), "messages[0].content[0]"},
+    {"{" USER ",\"parallel_tool_calls\":1}", "parallel_tool_calls"},
+    {"{" USER ",\"reasoning_effort\":1}", "reasoning_effort"},
+    {"{" USER ",\"tools\":[5]}", "tools[0].type"},
+    {"{" USER ",\"tools\":[{\"type\":5}]}", "tools[0].type"},
     {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":{}}]}", "messages[0].tool_calls"},
     {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\"}]}]}", "messages[0].tool_calls"},
     {"{" USER ",\"max_tokens\":0}", "max_tokens"},
@@ -87,7 +96,6 @@ static const struct {
     {"{" USER ",\"logit_bias\":{\"99999999999\":1}}", "logit_bias"},
     {"{" USER ",\"tools\":{}}", "tools"},
     {"{" USER ",\"tools\":[{\"type\":\"function\"}]}", "tools[0].function.name"},
-    {"{" USER ",\"tools\":[{\"type\":\"web_search\"}]}", "tools[0].type"},
     {"{" USER ",\"tool_choice\":5}", "tool_choice"},
     {"{" USER ",\"tool_choice\":\"perhaps\"}", "tool_choice"},
     {"{" USER ",\"response_format\":\"text\"}", "response_format"},
@@ -240,6 +248,77 @@ static void content_parts_join_as_lines(void **state)
     arena_release(&f.arena);
 }
 
+static void media_become_parts(void **state)
+{
+    (void)state;
+    struct fixture f;
+    must_decode(&f, CHAT_KIND_CHAT,
+                PARTS("{\"type\":\"text\",\"text\":\"what\",\"cache_control\":{\"type\":\"ephemeral\"}},"
+                      "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/"
+                      "png;base64,iVBO\",\"detail\":\"low\"}},"
+                      "{\"type\":\"image_url\",\"image_url\":\"http://x/y.png\"},"
+                      "{\"type\":\"input_audio\",\"input_audio\":{\"data\":\"UklG\",\"format\":\"mp3\"}},"
+                      "{\"type\":\"file\",\"file\":{\"filename\":\"a.pdf\",\"file_data\":\"data:application/"
+                      "pdf;base64,JVBE\"}},"
+                      "{\"type\":\"file\",\"file\":{\"file_id\":\"file-1\"}},"
+                      "{\"type\":\"video_url\",\"video_url\":{\"url\":\"http://v\"}},"
+                      "{\"type\":\"text\",\"text\":\"is this\"},"
+                      "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:,\"}}"));
+    const struct chat_message *m = &f.request.messages[0];
+    const struct chat_part *p = m->parts;
+    assert_int_equal(m->part_count, 9);
+    assert_string_equal(m->content.text, "what\nis this");
+    assert_int_equal(p[0].kind, CHAT_PART_TEXT);
+    assert_true(json_text_is(json_get(p[0].cache_control, "type"), "ephemeral"));
+    assert_int_equal(p[1].kind, CHAT_PART_IMAGE);
+    assert_string_equal(p[1].media_type, "image/png");
+    assert_string_equal(p[1].data.text, "iVBO");
+    assert_string_equal(p[1].detail, "low");
+    assert_null(p[1].url);
+    assert_int_equal(p[2].kind, CHAT_PART_IMAGE);
+    assert_string_equal(p[2].url, "http://x/y.png");
+    assert_int_equal(p[3].kind, CHAT_PART_AUDIO);
+    assert_string_equal(p[3].media_type, "audio/mpeg");
+    assert_int_equal(p[3].data.len, 4);
+    assert_int_equal(p[4].kind, CHAT_PART_FILE);
+    assert_string_equal(p[4].filename, "a.pdf");
+    assert_string_equal(p[4].media_type, "application/pdf");
+    assert_string_equal(p[4].data.text, "JVBE");
+    assert_int_equal(p[5].kind, CHAT_PART_OTHER);
+    assert_int_equal(p[6].kind, CHAT_PART_OTHER);
+    assert_true(json_text_is(json_get(p[6].raw, "type"), "video_url"));
+    assert_string_equal(p[8].url, "data:,");
+    arena_release(&f.arena);
+}
+
+static void an_image_alone_is_no_text(void **state)
+{
+    (void)state;
+    struct fixture f;
+    must_decode(&f, CHAT_KIND_CHAT, PARTS("{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x\"}}"));
+    assert_null(f.request.messages[0].content.text);
+    assert_int_equal(f.request.messages[0].part_count, 1);
+    arena_release(&f.arena);
+}
+
+static void tools_of_every_type_are_kept(void **state)
+{
+    (void)state;
+    struct fixture f;
+    must_decode(&f, CHAT_KIND_CHAT,
+                "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"i\",\"type\":\"custom\","
+                "\"custom\":{\"name\":\"sh\",\"input\":\"ls\"}}]}],\"tools\":[{\"type\":\"web_search\"},"
+                "{\"type\":\"custom\",\"custom\":{\"name\":\"sh\"}}],\"parallel_tool_calls\":false,"
+                "\"reasoning_effort\":\"high\"}");
+    assert_int_equal(json_count(f.request.tools), 2);
+    assert_true(f.request.single_tool_call);
+    assert_string_equal(f.request.reasoning_effort, "high");
+    assert_int_equal(f.request.reasoning_tokens, -1);
+    assert_true(f.request.messages[0].tool_calls[0].custom);
+    assert_string_equal(f.request.messages[0].tool_calls[0].arguments.text, "ls");
+    arena_release(&f.arena);
+}
+
 static void prompts_come_in_four_shapes(void **state)
 {
     (void)state;
@@ -342,6 +421,9 @@ int main(void)
         cmocka_unit_test(everything_said_is_read),
         cmocka_unit_test(tool_choice_none_hides_the_tools),
         cmocka_unit_test(content_parts_join_as_lines),
+        cmocka_unit_test(media_become_parts),
+        cmocka_unit_test(an_image_alone_is_no_text),
+        cmocka_unit_test(tools_of_every_type_are_kept),
         cmocka_unit_test(prompts_come_in_four_shapes),
         cmocka_unit_test(template_messages_are_plain),
         cmocka_unit_test(a_small_arena_is_a_fault_not_a_crash),

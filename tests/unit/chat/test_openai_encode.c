@@ -49,8 +49,11 @@ static void say_end(struct fixture *f, size_t choice, enum chat_finish finish)
 
 static void say_usage_and_done(struct fixture *f)
 {
-    say(f, (struct chat_event){.kind = CHAT_EVENT_USAGE,
-                               .usage = {.prompt_tokens = 5, .cached_tokens = 2, .completion_tokens = 3}});
+    say(f, (struct chat_event){.kind = CHAT_EVENT_USAGE, .usage = {.prompt_tokens = 5}}); /* so far */
+    say(f, (struct chat_event){
+               .kind = CHAT_EVENT_USAGE,
+               .usage = {
+                   .prompt_tokens = 5, .cached_tokens = 2, .completion_tokens = 3, .reasoning_tokens = 1}});
     say(f, (struct chat_event){.kind = CHAT_EVENT_DONE});
 }
 
@@ -110,7 +113,8 @@ static void usage_chunk_comes_only_when_asked_for(void **state)
           "data: {@\"choices\":[{\"index\":1,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"}],"
           "\"usage\":null}\n\n"
           "data: {@\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,"
-          "\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n"
+          "\"prompt_tokens_details\":{\"cached_tokens\":2},"
+          "\"completion_tokens_details\":{\"reasoning_tokens\":1}}}\n\n"
           "data: [DONE]\n\n",
           "chat.completion.chunk");
     end(&f);
@@ -154,7 +158,8 @@ static void chat_whole(void **state)
           "{\"index\":1,\"message\":{\"role\":\"assistant\",\"content\":\"x\",\"refusal\":null},"
           "\"logprobs\":null,\"finish_reason\":\"length\"}],"
           "\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,"
-          "\"prompt_tokens_details\":{\"cached_tokens\":2}}}",
+          "\"prompt_tokens_details\":{\"cached_tokens\":2},"
+          "\"completion_tokens_details\":{\"reasoning_tokens\":1}}}",
           "chat.completion");
     end(&f);
 }
@@ -203,8 +208,81 @@ static void tool_calls_whole(void **state)
         "\"arguments\":\"{\\\"x\\\":1}\"}},{\"id\":\"b\",\"type\":\"function\",\"function\":{\"name\":\"g\","
         "\"arguments\":\"{}\"}}]},\"logprobs\":null,\"finish_reason\":\"tool_calls\"}],"
         "\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,"
-        "\"prompt_tokens_details\":{\"cached_tokens\":2}}}",
+        "\"prompt_tokens_details\":{\"cached_tokens\":2},"
+        "\"completion_tokens_details\":{\"reasoning_tokens\":1}}}",
         "chat.completion");
+    end(&f);
+}
+
+static void say_custom(struct fixture *f, const char *id, const char *name, const char *input)
+{
+    say(f, (struct chat_event){
+               .kind = CHAT_EVENT_TOOL_CALL,
+               .tool_call = {.id = id, .name = name, .arguments = {input, strlen(input)}, .custom = true}});
+}
+
+static void custom_calls_have_an_input(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, CHAT_KIND_CHAT, true, 1);
+    open_encoder(&f);
+    say_custom(&f, "c", "sh", "ls");
+    say_custom(&f, NULL, NULL, " -l");
+    check(&f,
+          "data: {@\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\","
+          "\"type\":\"custom\",\"custom\":{\"name\":\"sh\",\"input\":\"ls\"}}]},\"logprobs\":null,"
+          "\"finish_reason\":null}]}\n\n"
+          "data: {@\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,"
+          "\"custom\":{\"input\":\" -l\"}}]},\"logprobs\":null,\"finish_reason\":null}]}\n\n",
+          "chat.completion.chunk");
+    end(&f);
+    begin(&f, CHAT_KIND_CHAT, false, 1);
+    open_encoder(&f);
+    say_custom(&f, "c", "sh", "ls");
+    say_custom(&f, NULL, NULL, " -l");
+    say_end(&f, 0, CHAT_FINISH_TOOL_CALLS);
+    say(&f, (struct chat_event){.kind = CHAT_EVENT_DONE});
+    assert_non_null(strstr(f.out.data, "\"tool_calls\":[{\"id\":\"c\",\"type\":\"custom\",\"custom\":{"
+                                       "\"name\":\"sh\",\"input\":\"ls -l\"}}]"));
+    end(&f);
+}
+
+static void say_thought(struct fixture *f, const char *text)
+{
+    say(f, (struct chat_event){.kind = CHAT_EVENT_REASONING,
+                               .text = {text, text ? strlen(text) : 0},
+                               .signature = text ? NULL : "seal"});
+}
+
+static void thoughts_are_reasoning_content(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, CHAT_KIND_CHAT, true, 1);
+    open_encoder(&f);
+    say_thought(&f, "hm");
+    say_thought(&f, NULL);
+    check(&f,
+          "data: {@\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"},\"logprobs\":null,"
+          "\"finish_reason\":null}]}\n\n",
+          "chat.completion.chunk");
+    end(&f);
+    begin(&f, CHAT_KIND_CHAT, false, 1);
+    open_encoder(&f);
+    say_thought(&f, "hm");
+    say_thought(&f, "m");
+    say_thought(&f, NULL);
+    say_text(&f, 0, "yes");
+    say_end(&f, 0, CHAT_FINISH_STOP);
+    say(&f, (struct chat_event){.kind = CHAT_EVENT_DONE});
+    assert_non_null(
+        strstr(f.out.data, "\"content\":\"yes\",\"refusal\":null,\"reasoning_content\":\"hmm\"}"));
+    end(&f);
+    begin(&f, CHAT_KIND_COMPLETION, true, 1); /* has no place for them */
+    open_encoder(&f);
+    say_thought(&f, "hm");
+    assert_int_equal(f.out.len, 0);
     end(&f);
 }
 
@@ -212,19 +290,19 @@ static void tool_calls_whole(void **state)
 static void say_halves(struct fixture *f)
 {
     static const struct chat_token_logprob first = {1, {"\xC3", 1}, -0.5}, second = {2, {"\xA9", 1}, -1};
-    static const struct chat_token_logprob top[] = {{1, {"\xC3", 1}, -0.5}, {7, {"e", 1}, -2}};
+    static const struct chat_token_logprob top[] = {{1, {"\xC3", 1}, -0.5}, {7, {"e", 1}, -2}, {-1, {0}, 0}};
     say(f, (struct chat_event){.kind = CHAT_EVENT_TEXT,
                                .text = {"", 0},
                                .logprobs = &first,
                                .logprob_count = 1,
                                .top = top,
-                               .top_count = 2});
+                               .top_count = 3}); /* rows end before */
     say(f, (struct chat_event){.kind = CHAT_EVENT_TEXT,
                                .text = {"\xC3\xA9", 2},
                                .logprobs = &second,
                                .logprob_count = 1,
                                .top = top,
-                               .top_count = 2});
+                               .top_count = 3}); /* rows end before */
 }
 
 static void chat_logprobs_carry_bytes(void **state)
@@ -272,7 +350,8 @@ static void completion_logprobs_are_parallel_arrays(void **state)
           "\"top_logprobs\":[{\"bytes:\\\\xc3\":-0.5,\"e\":-2},{\"bytes:\\\\xc3\":-0.5,\"e\":-2}],"
           "\"text_offset\":[0,0]},\"finish_reason\":\"stop\"}],"
           "\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,"
-          "\"prompt_tokens_details\":{\"cached_tokens\":2}}}",
+          "\"prompt_tokens_details\":{\"cached_tokens\":2},"
+          "\"completion_tokens_details\":{\"reasoning_tokens\":1}}}",
           "text_completion");
     end(&f);
 }
@@ -338,6 +417,8 @@ int main(void)
         cmocka_unit_test(chat_whole),
         cmocka_unit_test(tool_calls_stream),
         cmocka_unit_test(tool_calls_whole),
+        cmocka_unit_test(custom_calls_have_an_input),
+        cmocka_unit_test(thoughts_are_reasoning_content),
         cmocka_unit_test(chat_logprobs_carry_bytes),
         cmocka_unit_test(completion_logprobs_are_parallel_arrays),
         cmocka_unit_test(completions_stream),
