@@ -49,6 +49,7 @@
 #define HTTP_CALL_SILENCE_TIMEOUT_MS 60000
 #define HTTP_CALL_HEAD_BYTES_MAX (64u << 10)
 #define HTTP_CALL_BODY_BYTES_MAX (64u << 20)
+#define HTTP_CALL_TICK_MS 20 /* time limits are looked at no more often */
 
 /* Loop */
 #define NET_WORK_MAX 256 /* jobs for the helper threads, waiting or running */

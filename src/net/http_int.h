@@ -4,40 +4,9 @@
 #define PHAROS_NET_HTTP_INT_H
 
 #include "base/limits.h"
+#include "net/http_link_int.h"
 #include "net/http_parse_int.h"
 #include "net/net_int.h"
-
-/* ---- Intrusive circular lists: a link that points at itself is in none ---- */
-struct http_link {
-    struct http_link *next, *prev;
-};
-
-#define HTTP_CONTAINER(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
-
-static inline void http_link_init(struct http_link *link)
-{
-    link->next = link->prev = link;
-}
-
-static inline bool http_link_is_alone(const struct http_link *link)
-{
-    return link->next == link;
-}
-
-static inline void http_link_remove(struct http_link *link)
-{
-    link->prev->next = link->next;
-    link->next->prev = link->prev;
-    http_link_init(link);
-}
-
-static inline void http_link_append(struct http_link *list, struct http_link *link)
-{
-    link->prev = list->prev;
-    link->next = list;
-    list->prev->next = link;
-    list->prev = link;
-}
 
 /* ---- Deadlines. All of one kind last equally long, so each kind's list is in order of expiry as it grows.
  * ---- */

@@ -3,26 +3,63 @@
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include "base/limits.h"
 #include "net/net_int.h"
 
 /* Keep-alive alone would do for a silent connection only: data that waits for its acknowledgement puts it
  * off, and is itself given up after a quarter of an hour. TCP_USER_TIMEOUT (RFC 5482) bounds both; it also
  * ends a connection whose window stays shut, which the write stall does sooner when much is queued. */
-void net_socket_probe_peer(uv_tcp_t *tcp, unsigned probe_s, unsigned silence_ms)
+static void probe(int fd, unsigned probe_s, unsigned silence_ms)
 {
-    uv_tcp_keepalive(tcp, 1, probe_s);
-#if defined(TCP_USER_TIMEOUT) && defined(TCP_KEEPINTVL)
-    uv_os_fd_t fd;
-    int interval_s = (int)probe_s;
-    if (uv_fileno((const uv_handle_t *)tcp, &fd) != 0)
-        return;
+    int on = 1, interval_s = (int)probe_s;
     /* A socket that refuses these works without them. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+#ifdef TCP_KEEPIDLE
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &interval_s, sizeof interval_s);
+#endif
+#ifdef TCP_KEEPINTVL
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+#endif
+#ifdef TCP_USER_TIMEOUT
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
 #else
     (void)silence_ms;
 #endif
+}
+
+void net_socket_probe_peer(uv_tcp_t *tcp, unsigned probe_s, unsigned silence_ms)
+{
+    uv_os_fd_t fd;
+    if (uv_fileno((const uv_handle_t *)tcp, &fd) == 0)
+        probe(fd, probe_s, silence_ms);
+}
+
+int net_socket_open(int family, int type, int protocol)
+{
+    int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+    if (fd >= 0)
+        probe(fd, HTTP_PEER_PROBE_S, HTTP_PEER_SILENCE_MS);
+    return fd;
+}
+
+void net_socket_close(int fd)
+{
+    close(fd);
+}
+
+bool net_socket_has_peer(int fd)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof address;
+    return getpeername(fd, (struct sockaddr *)&address, &len) == 0 &&
+           (address.ss_family == AF_INET || address.ss_family == AF_INET6);
+}
+
+void net_socket_shut(int fd)
+{
+    (void)shutdown(fd, SHUT_WR); /* what fails has no other end any more */
 }
 
 /* The terminal's "output queue" request means, on a Linux socket, bytes not yet acknowledged (tcp(7)). */
