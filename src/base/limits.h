@@ -115,6 +115,21 @@
 #define KEYS_MAX 10000
 #define KEYS_FILE_BYTES_MAX (16u << 20)
 #define ACCOUNT_KEYS_MAX 64
+#define ACCOUNT_HEADERS_MAX 16
+#define ACCOUNT_ASIDE_S 60 /* a key that was refused is tried again after this, then twice as late ... */
+#define ACCOUNT_ASIDE_MAX_S 3600
+#define ACCOUNT_REST_MS 1000 /* a key that was too fast, when the provider does not say for how long */
+#define ACCOUNT_REST_MAX_MS 60000
+#define ACCOUNT_HINT_MAX_S 86400 /* no retry-after is believed beyond this */
+#define ACCOUNT_STICKY_MAX 1024  /* conversations whose key is remembered */
+#define BREAKER_FAILURES_MAX 5   /* in a window, and at least half of its calls: no more calls for now */
+#define BREAKER_WINDOW_S 30
+#define BREAKER_OPEN_S 5 /* until the first probe, then twice as late ... */
+#define BREAKER_OPEN_MAX_S 300
+#define PROVIDER_WHOLE_TIMEOUT_MS 600000      /* for the head of a reply that is not streamed */
+#define PROVIDER_PENDING_BYTES_MAX (4u << 20) /* of a reply, read but not to be shown yet */
+#define PROVIDER_FAULT_BYTES_MAX (64u << 10)  /* of the body of a reply that is an error */
+#define PROVIDER_ARENA_BYTES_MAX (192u << 20) /* of an attempt: the request translated, the reader */
 #define ROUTE_CANDIDATES_MAX 64
 #define ROUTE_ATTEMPTS_MAX 16          /* of one request, all models and keys together */
 #define ROUTE_RECORDS_MAX 4096         /* kept for /v1/routes */

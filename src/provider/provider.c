@@ -117,11 +117,10 @@ enum ph_status provider_embed(struct provider *provider, struct net_loop *loop,
                               const struct provider_embed_sink *sink, struct provider_call **out,
                               struct chat_fault *fault)
 {
-    (void)loop;
     *out = NULL;
     if (!provider->ops->embed)
         return unable(provider, fault, "makes no embeddings");
-    return provider->ops->embed(provider, request, sink, out, fault);
+    return provider->ops->embed(provider, loop, request, sink, out, fault);
 }
 
 enum ph_status provider_prompt(struct provider *provider, const struct chat_request *request, struct buf *out,

@@ -22,9 +22,9 @@ struct provider_ops {
     void (*state)(const struct provider *provider, struct provider_state *out);
     size_t (*count)(struct provider *provider, const struct chat_request *request, bool *exact);
     size_t (*cached)(struct provider *provider, const struct chat_request *request);
-    enum ph_status (*embed)(struct provider *provider, const struct chat_embed_request *request,
-                            const struct provider_embed_sink *sink, struct provider_call **out,
-                            struct chat_fault *fault);
+    enum ph_status (*embed)(struct provider *provider, struct net_loop *loop,
+                            const struct chat_embed_request *request, const struct provider_embed_sink *sink,
+                            struct provider_call **out, struct chat_fault *fault);
     void (*stop)(struct provider *provider, void (*stopped)(void *ud), void *ud);
 };
 
@@ -51,7 +51,7 @@ void provider_set_problem(struct provider *provider, const char *reason);
 
 struct token_ratio {
     double mean, spread; /* tokens a unit of weight; spread: mean distance from the mean */
-    unsigned samples;    /* as many as count; they stop counting up when the average has its length */
+    unsigned samples;    /* up to the length of the running average */
 };
 void token_ratio_learn(struct token_ratio *ratio, double weight, double tokens);
 /* The mean; 1 while nothing was learned. */
@@ -69,7 +69,10 @@ struct prompt_weight {
     size_t media; /* tokens of images, sound and files, by constants */
 };
 struct prompt_weight prompt_weigh(const struct chat_request *request);
+/* For reservations, leaning upwards. */
 size_t prompt_estimate(const struct prompt_weight *weight, const struct token_ratio *ratio);
+/* For sums, leaning nowhere once something was learned. */
+size_t prompt_guess(const struct prompt_weight *weight, const struct token_ratio *ratio);
 
 /* Generated tokens, counted from deltas. */
 struct delta_count {
@@ -77,8 +80,8 @@ struct delta_count {
     double tokens; /* counted for them */
     size_t deltas;
 };
-/* Weighs a delta, and answers for how many whole tokens it stands. `known`: the codec knows; 0: it does not.
- */
+/* Weighs a delta of so many bytes, and answers for how many whole tokens it stands. `known`: as the codec
+ * knows; 0: it does not. */
 size_t delta_count_add(struct delta_count *count, const struct token_ratio *ratio, size_t bytes,
                        size_t known);
 

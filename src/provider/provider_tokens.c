@@ -146,6 +146,12 @@ size_t prompt_estimate(const struct prompt_weight *weight, const struct token_ra
     return weight->known + weight->media + (size_t)ceil(weight->text * token_ratio_upper(ratio));
 }
 
+size_t prompt_guess(const struct prompt_weight *weight, const struct token_ratio *ratio)
+{
+    double factor = ratio->samples ? ratio->mean : token_ratio_upper(ratio);
+    return weight->known + weight->media + (size_t)ceil(weight->text * factor);
+}
+
 /* ---- Deltas */
 
 static double delta_weight(size_t bytes)
