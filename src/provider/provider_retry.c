@@ -51,7 +51,8 @@ static bool read_duration(const char *text, double *out_ms)
     static const struct {
         const char *name;
         double ms;
-    } units[] = {{"ms", 1}, {"us", 1e-3}, {"ns", 1e-6}, {"h", 3.6e6}, {"m", 6e4}, {"s", 1e3}, {"d", 8.64e7}};
+    } units[] = {{"ms", 1},  {"us", 1e-3}, {"ns", 1e-6},           {"h", 3.6e6},
+                 {"m", 6e4}, {"s", 1e3},   {"d", CLOCK_MS_PER_DAY}};
     *out_ms = 0;
     while (*text) {
         double value;
@@ -77,18 +78,11 @@ struct date {
     double second, offset_minutes;
 };
 
-/* Days from 1970-01-01 by the proleptic Gregorian calendar; the year begins in March. */
-static int64_t days_of(int64_t year, int64_t month, int64_t day)
-{
-    int64_t y = month <= 2 ? year - 1 : year, m = month <= 2 ? month + 9 : month - 3;
-    return 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719468;
-}
-
 static double date_ms(const struct date *date)
 {
     double minutes = (double)(date->hour * 60 + date->minute) - date->offset_minutes;
-    double days = (double)days_of(date->year, date->month, date->day);
-    return days * 8.64e7 + minutes * 6e4 + date->second * 1e3;
+    struct clock_date day = {date->year, (int)date->month, (int)date->day};
+    return (double)clock_day_of(day) * CLOCK_MS_PER_DAY + minutes * 6e4 + date->second * 1e3;
 }
 
 static bool date_is_sane(const struct date *date)
