@@ -1,6 +1,7 @@
 #include "base/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include <uv.h>
 
@@ -81,6 +82,27 @@ void clock_format_utc(int64_t unix_ms, char out[CLOCK_UTC_TEXT_MAX])
              (long long)date.year, (unsigned char)date.month, (unsigned char)date.day,
              (unsigned char)(ms / 3600000), (unsigned char)(ms / 60000 % 60), (unsigned char)(ms / 1000 % 60),
              (unsigned short)(ms % 1000));
+}
+
+static bool digits(const char *text, size_t count, int64_t *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return false;
+        *out = *out * 10 + (text[i] - '0');
+    }
+    return true;
+}
+
+bool clock_date_parse(const char *text, int64_t *unix_days)
+{
+    int64_t year, month, day;
+    if (strlen(text) != 10 || !digits(text, 4, &year) || text[4] != '-' || !digits(text + 5, 2, &month) ||
+        text[7] != '-' || !digits(text + 8, 2, &day) || month < 1 || month > 12 || day < 1)
+        return false;
+    *unix_days = clock_day_of((struct clock_date){year, (int)month, (int)day});
+    return clock_date(*unix_days).month == (int)month; /* else it lies beyond the month's end */
 }
 
 int entropy_fill(void *bytes, size_t len)

@@ -2,6 +2,7 @@
 #ifndef PHAROS_BASE_CLOCK_H
 #define PHAROS_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,8 @@ struct clock_date {
 int64_t clock_day(int64_t unix_ms); /* the day it lies in, UTC */
 struct clock_date clock_date(int64_t day);
 int64_t clock_day_of(struct clock_date date); /* days beyond the month's end count on */
+/* "2026-11-21" to days since 1970; false: it is no day of the calendar. */
+bool clock_date_parse(const char *text, int64_t *unix_days);
 
 /* xoshiro256** 1.0 (Blackman and Vigna 2018), seeded through splitmix64. Not for secrets. Owner: the caller.
  */

@@ -106,6 +106,7 @@ int cmd_train_lab(int argc, char **argv);
 int cmd_train_lm(int argc, char **argv);
 int cmd_train_prune(int argc, char **argv);
 int cmd_train_ngram(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);
@@ -167,6 +168,12 @@ PH_MUST_USE enum ph_status cli_loras_parse(struct arena *arena, const struct cli
 /* The mixture of this name, in any case; the error lists them all. */
 PH_MUST_USE enum ph_status cli_mixture_parse(const char *name, const struct mixture **out,
                                              struct ph_err *err);
+
+/* A span is "30m", "24h", "30d", "2w" or "0". A time is a span from now, or "2027-01-31", the end of that day
+ * in UTC. */
+PH_MUST_USE enum ph_status cli_duration_parse(const char *text, int64_t *seconds, struct ph_err *err);
+PH_MUST_USE enum ph_status cli_until_parse(const char *text, int64_t now_unix_s, int64_t *unix_s,
+                                           struct ph_err *err);
 
 /* Writes the buffer to stdout and empties it; a sticky failure of the buffer is an error, and stdout's own as
  * cli_sent has it, perhaps some calls later. */

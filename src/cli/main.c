@@ -12,6 +12,7 @@ static const struct cli_command commands[] = {
     {"logits", "logits after a prompt of token ids, to a file", cmd_logits},
     {"perplexity", "how well a model predicts a text", cmd_perplexity},
     {"quantize", "a model file in smaller number formats", cmd_quantize},
+    {"keys", "who may call the station: create, ls, revoke, rotate", cmd_keys},
     {"train", "learn tokenizers and models from your own data", cmd_train},
     {"bench", "measure speed beside the machine's limits", cmd_bench},
     {NULL, NULL, NULL},

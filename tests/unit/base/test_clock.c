@@ -71,6 +71,26 @@ static void times_are_written_in_utc(void **state)
 }
 
 /* First outputs of xoshiro256** from the state {1, 2, 3, 4}, as other implementations publish them. */
+static void days_are_read_as_they_are_written(void **state)
+{
+    (void)state;
+    char text[CLOCK_UTC_TEXT_MAX];
+    int64_t days;
+    for (int64_t day = -719528; day < 2932897; day += 17) { /* years 0 to 9999 */
+        clock_format_utc(day * 86400000, text);
+        text[10] = 0;
+        assert_true(clock_date_parse(text, &days));
+        assert_int_equal(days, day);
+    }
+    assert_true(clock_date_parse("2024-02-29", &days));
+    assert_int_equal(days, 19782);
+    const char *const none[] = {"",           "2023-02-29", "2024-13-01", "2024-00-10",
+                                "2024-04-31", "2024-01-00", "2024-1-01",  "24-01-01",
+                                "2024/01/01", "2024-01-1x", "2024-01-011"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
+        assert_false(clock_date_parse(none[i], &days));
+}
+
 static void the_generator_is_xoshiro256starstar(void **state)
 {
     (void)state;
@@ -186,6 +206,7 @@ int main(void)
         cmocka_unit_test(the_system_clock_moves_on),
         cmocka_unit_test(times_are_written_in_utc),
         cmocka_unit_test(days_and_dates_are_the_same),
+        cmocka_unit_test(days_are_read_as_they_are_written),
         cmocka_unit_test(the_generator_is_xoshiro256starstar),
         cmocka_unit_test(uniform_numbers_fill_the_unit_interval),
         cmocka_unit_test(entropy_differs_from_call_to_call),

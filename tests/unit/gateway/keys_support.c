@@ -58,3 +58,22 @@ char *test_dir_read(const struct test_dir *dir, const char *name)
     buf_puts(&text, "");
     return buf_take(&text);
 }
+
+void test_keys_equal(const struct key *a, const struct key *b)
+{
+    assert_string_equal(a->id, b->id);
+    assert_string_equal(a->account, b->account);
+    assert_string_equal(a->name, b->name);
+    assert_int_equal(a->scope_count, b->scope_count);
+    for (size_t i = 0; i < a->scope_count; i++)
+        assert_string_equal(a->scopes[i], b->scopes[i]);
+    assert_true(a->budget_usd_month == b->budget_usd_month);
+    assert_int_equal(a->rpm, b->rpm);
+    assert_int_equal(a->tpm, b->tpm);
+    assert_int_equal(a->concurrency, b->concurrency);
+    assert_int_equal(a->created_unix_s, b->created_unix_s);
+    assert_int_equal(a->expires_unix_s, b->expires_unix_s);
+    assert_int_equal(a->revoked_unix_s, b->revoked_unix_s);
+    assert_string_equal(a->replaced_by, b->replaced_by);
+    assert_memory_equal(a->hash, b->hash, sizeof a->hash);
+}

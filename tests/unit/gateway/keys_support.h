@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "gateway/keys.h"
 #include "test_support.h"
 
 struct test_clock {
@@ -21,5 +22,8 @@ void test_dir_remove(struct test_dir *dir); /* with what is in it */
 /* Writes, or reads (mem_free), DIR/NAME. */
 void test_dir_write(const struct test_dir *dir, const char *name, const char *text, unsigned mode);
 char *test_dir_read(const struct test_dir *dir, const char *name);
+
+/* Member by member. */
+void test_keys_equal(const struct key *a, const struct key *b);
 
 #endif

@@ -77,7 +77,7 @@ static void all_of_a_key_is_kept_but_its_secret(void **state)
     assert_int_equal(keys_create(f->dir.path, &f->clock.source, &spec, &made, text, &f->err), PH_OK);
     assert_int_equal(list(f), PH_OK);
     assert_int_equal(f->count, 1);
-    assert_memory_equal(&f->keys[0], &made, sizeof made);
+    test_keys_equal(&f->keys[0], &made);
     assert_string_equal(made.account, made.id);
     assert_int_equal(made.created_unix_s, NOW);
     assert_int_equal(made.rpm, 60);
@@ -230,7 +230,7 @@ static void rotating_keeps_rights_and_account(void **state)
     assert_int_equal(key_state(old, NOW + 100 + 3599), KEY_OK);
     assert_int_equal(key_state(old, NOW + 100 + 3600), KEY_EXPIRED);
     assert_int_equal(key_state(&f->keys[1], NOW + 100), KEY_EXPIRED);
-    assert_memory_equal(new, &third, sizeof third);
+    test_keys_equal(new, &third);
     assert_string_equal(new->account, first.id);
     assert_int_equal(new->rpm, 7);
     assert_string_equal(new->scopes[0], "admin");
