@@ -370,18 +370,22 @@ static void encode_reasoning(struct chat_encoder *e, const struct chat_event *ev
     }
 }
 
-/* Arguments that come late, when another call has begun, still find their block. */
-static struct block *block_of_call(struct chat_encoder *e, size_t call)
+/* Arguments that come late, when another call has begun, still find their block. Some providers give every
+ * call the same index: another id is another call. */
+static struct block *block_of_call(struct chat_encoder *e, const struct chat_event *event)
 {
-    for (size_t i = e->count; i-- > 0;)
-        if (e->blocks[i].kind == BLOCK_TOOL && e->blocks[i].call == call)
-            return &e->blocks[i];
+    const char *id = event->tool_call.name ? event->tool_call.id : NULL;
+    for (size_t i = e->count; i-- > 0;) {
+        struct block *block = &e->blocks[i];
+        if (block->kind == BLOCK_TOOL && block->call == event->tool_call.index)
+            return id && block->id && strcmp(id, block->id) != 0 ? NULL : block;
+    }
     return NULL;
 }
 
 static void encode_call(struct chat_encoder *e, const struct chat_event *event, struct buf *out)
 {
-    struct block *block = block_of_call(e, event->tool_call.index);
+    struct block *block = block_of_call(e, event);
     if (!block) {
         close_block(e, out);
         block = add_block(e, BLOCK_TOOL);
