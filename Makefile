@@ -67,7 +67,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all run model test unit e2e lint format bench bench-train fuzz soak deps install clean
+.PHONY: all run model test unit e2e lint format bench bench-train bench-gateway fuzz soak deps install clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos
 
@@ -130,6 +130,10 @@ format:
 bench: $(OUT)/pharos
 	@scripts/bench $(OUT)/pharos
 	@scripts/bench-train $(OUT)/pharos
+	@scripts/bench-gateway $(OUT)/pharos
+
+bench-gateway: $(OUT)/pharos
+	@scripts/bench-gateway $(OUT)/pharos
 
 bench-train: $(OUT)/pharos
 	@scripts/bench-train $(OUT)/pharos
@@ -156,6 +160,8 @@ fuzz: $(FUZZERS)
 
 soak: $(OUT)/pharos
 	@PHAROS=$(CURDIR)/$(OUT)/pharos scripts/soak
+	@PHAROS=$(CURDIR)/$(OUT)/pharos MONEY_REQUESTS=$${MONEY_REQUESTS:-10000} MONEY_KILLS=$${MONEY_KILLS:-20} python3 tests/e2e/run_money.py
+	@scripts/bench-gateway $(OUT)/pharos --soak $${SOAK_GATEWAY_REQUESTS:-1000000}
 
 install: $(OUT)/pharos
 	install -D -m 0755 $(OUT)/pharos $(DESTDIR)$(PREFIX)/bin/pharos

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Money: mixed requests with aborts and faults, and a station that is killed in the middle, against the upstream's own meter.
+
+MONEY_REQUESTS (300), MONEY_KILLS (2), MONEY_SEED (1). The sums of `pharos cost report` must be the upstream's own, model by
+model and to the token: the output of every request; the prompt wherever the upstream said its size in what it sent. Where it
+could not (a stream of OpenAI's kind that was left before its sums came), the station counts its own estimate, which must
+not be less than what was billed. At a kill -9 each request on its way may have been billed for more than was counted, by
+what was on the wire, and never for less. Then budgets: many streams at once, none may pass its limit by more than the
+price of one token a running stream.
+"""
+import collections
+import concurrent.futures
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import edges
+from behind import APIS, PRICES, configuration, model_line, provider_line
+from station import PHAROS, Runner, Station
+from upstream import Upstream, reply_text
+
+REQUESTS = int(os.environ.get("MONEY_REQUESTS", "300"))
+KILLS = int(os.environ.get("MONEY_KILLS", "2"))
+SEED = int(os.environ.get("MONEY_SEED", "1"))
+CLIENTS = 24
+FAULTS = ["429-retry", "429", "500", "502-html", "cut-3", "cut-1", "error-2", "half-json-2", "no-finish-4", "wrong-type",
+          "200-error", "empty", "reset", "overloaded", "no-usage"]
+WIRE_TOKENS = 64  # that may lie in socket buffers when a station is killed, for each request
+
+
+def money_configuration(upstream, data, budgets=""):
+    """One model a provider's kind, and a route over all four from each one's point of view."""
+    models = [model_line(kind, kind, kind, f"{kind}-slow-2", more="capabilities: [tools, images, prefix, json]") for kind in APIS]
+    providers = [provider_line(kind, kind, upstream).replace("silence_timeout_s: 2", "silence_timeout_s: 5") for kind in APIS]
+    routes = "routes:\n"
+    for first in APIS:
+        order = [first, *(kind for kind in APIS if kind != first)]
+        routes += f"  - {{model: any-{first}, policy: fallback, order: [{', '.join(order)}]}}\n"
+    return configuration(models, providers, f"data: {data}\n" + routes + budgets)
+
+
+# ---- The two sides
+
+def ledger_sums(data):
+    """{model: tokens and cost} from the report."""
+    done = subprocess.run([PHAROS, "cost", "report", "--data", data, "--by", "model", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {row["model"]: row for row in json.loads(done.stdout)["rows"]}
+
+
+def billed_sums(upstream):
+    """{kind: what the upstream billed}; `untold`: requests whose prompt's size it could not say."""
+    sums = {kind: collections.Counter() for kind in APIS}
+    for entry in upstream.meter()["requests"]:
+        row = sums[entry["kind"]]
+        row["output"] += entry["output"]
+        row["prompt"] += entry["prompt"]
+        if entry["prompt"]:
+            row["requests"] += 1
+        if entry["prompt"] and not entry["told_prompt"]:
+            row["untold"] += 1
+            row["untold_prompt"] += entry["prompt"]
+    return sums
+
+
+def wait_until_idle(upstream, seconds=20):
+    until = time.monotonic() + seconds
+    while upstream.meter()["running"]:
+        assert time.monotonic() < until, "the upstream goes on and on"
+        time.sleep(0.05)
+
+
+# ---- The clients
+
+class Traffic:
+    def __init__(self, upstream, data):
+        self.upstream, self.data = upstream, data
+        self.lock, self.next, self.wrong = threading.Lock(), 0, []
+        self.outcomes = collections.Counter()
+        self.on_way = 0
+        self.station = None
+
+    def take(self, until):
+        with self.lock:
+            if self.next >= until:
+                return None
+            self.next += 1
+            self.on_way += 1
+            return self.next
+
+    def one(self, number):
+        rng = random.Random(SEED * 1_000_003 + number)
+        edge = rng.choice(["openai", "openai", "anthropic", "responses"])
+        model = rng.choice([f"any-{kind}" for kind in APIS] + list(APIS))
+        stream = rng.random() < 0.7
+        prompt = f"request {number}, {rng.randrange(4, 40)} tokens"
+        leaves = rng.random() < 0.25
+        stop_after = (rng.randrange(1, 20) if stream else rng.uniform(0.005, 0.05)) if leaves else None
+        limit = rng.randrange(2, 30) if rng.random() < 0.2 else None
+        answer = edges.ask(self.station.port, edge, model, prompt, stream, stop_after=stop_after, max_tokens=limit,
+                           reset=leaves and rng.random() < 0.5, timeout=30)
+        if answer.whole:
+            expected = reply_text(prompt)
+            right = expected.startswith(answer.text) if limit else expected == answer.text
+            if not right:
+                self.wrong.append(f"request {number}, {edge}, {model}, stream {stream}: {answer.text!r} is not {expected!r}")
+        self.outcomes["whole" if answer.whole else "left" if leaves else f"failed {answer.status}"] += 1
+
+    def client(self, until):
+        while (number := self.take(until)) is not None:
+            try:
+                self.one(number)
+            except Exception as error:  # pylint: disable=broad-except
+                self.outcomes[f"{type(error).__name__}"] += 1
+                self.wrong.append(f"request {number}: {error!r}")
+            finally:
+                with self.lock:
+                    self.on_way -= 1
+
+    def run(self, until):
+        clients = [threading.Thread(target=self.client, args=(until,)) for _ in range(CLIENTS)]
+        for thread in clients:
+            thread.start()
+        return clients
+
+
+# ---- Sums
+
+def sums_are_equal(upstream, data):
+    """Nobody was killed: equality."""
+    ledger, billed = ledger_sums(data), billed_sums(upstream)
+    for kind, row in billed.items():
+        ours = ledger[kind]
+        print(f"  {kind:10} ledger {ours['prompt_tokens']:>8} + {ours['output_tokens']:>7}   upstream {row['prompt']:>8} + {row['output']:>7}"
+              f"   {row['requests']} requests, {row['untold']} without a word on their prompt")
+        assert ours["output_tokens"] == row["output"], f"{kind}: output {ours['output_tokens']}, billed {row['output']}"
+        more = ours["prompt_tokens"] - row["prompt"]
+        if row["untold"]:
+            assert 0 <= more <= row["untold_prompt"] + 30 * row["untold"], f"{kind}: prompts {ours['prompt_tokens']}, billed {row['prompt']}"
+        else:
+            assert more == 0, f"{kind}: prompts {ours['prompt_tokens']}, billed {row['prompt']}"
+        check_cost(kind, ours)
+
+
+def check_cost(kind, ours):
+    price_in, price_out = PRICES[kind]
+    cost = (ours["prompt_tokens"] * price_in + ours["output_tokens"] * price_out) / 1e6
+    assert abs(ours["cost_usd"] - cost) < 1e-6, f"{kind}: {ours['cost_usd']} USD for tokens of {cost}"
+
+
+def sums_bound(upstream, data, killed_on_way):
+    """Stations were killed: counted <= billed + estimates, billed <= counted + what was on the wire."""
+    ledger, billed = ledger_sums(data), billed_sums(upstream)
+    counted = sum(row["output_tokens"] for row in ledger.values())
+    sent = sum(row["output"] for row in billed.values())
+    print(f"  output: ledger {counted}, upstream {sent}; {killed_on_way} requests were on their way when a station was killed")
+    assert counted <= sent, f"counted {counted} of {sent}: more than was sent"
+    assert sent <= counted + WIRE_TOKENS * killed_on_way, f"counted {counted} of {sent}: more is missing than was on the wire"
+
+
+# ---- Checks
+
+def without_kills(upstream):
+    with tempfile.TemporaryDirectory() as data:
+        upstream.reset()
+        upstream.control("/__chaos", {"rate": 0.25, "seed": SEED, "faults": FAULTS})
+        traffic = Traffic(upstream, data)
+        with Station(money_configuration(upstream, data)) as station:
+            traffic.station = station
+            for thread in traffic.run(REQUESTS):
+                thread.join()
+            wait_until_idle(upstream)
+        print(f"  {dict(traffic.outcomes)}")
+        assert not traffic.wrong, f"{len(traffic.wrong)} wrong, first: {traffic.wrong[:3]}"
+        sums_are_equal(upstream, data)
+
+
+def with_kills(upstream):
+    with tempfile.TemporaryDirectory() as data:
+        upstream.reset()
+        upstream.control("/__chaos", {"rate": 0.1, "seed": SEED + 1, "faults": FAULTS})
+        traffic = Traffic(upstream, data)
+        killed_on_way = 0
+        for kill in range(KILLS + 1):
+            until = REQUESTS * (kill + 1) // (KILLS + 1)
+            station = Station(money_configuration(upstream, data))
+            traffic.station = station
+            clients = traffic.run(until)
+            if kill < KILLS:
+                while traffic.next < until - CLIENTS // 2:
+                    time.sleep(0.002)
+                killed_on_way += traffic.on_way
+                station.signal(signal.SIGKILL)
+                station.wait()
+            for thread in clients:
+                thread.join()
+            if kill == KILLS:
+                station.signal()
+                assert station.wait() == 0, station.log()
+            station.discard()
+            wait_until_idle(upstream)
+        wrong = [text for text in traffic.wrong if "refused" not in text]
+        assert not wrong, f"{len(wrong)} wrong, first: {wrong[:3]}"
+        sums_bound(upstream, data, killed_on_way)
+
+
+def budgets_hold(upstream):
+    """Sixteen endless streams against a month's budget that pays for a part of them, on every edge."""
+    for kind in APIS:
+        upstream.reset()
+        price_in, price_out = PRICES[kind]
+        limit, streams = 0.004, 16
+        with tempfile.TemporaryDirectory() as data:
+            config = configuration([model_line("m", kind, kind, "slow-2-fault-runaway")], [provider_line(kind, kind, upstream)],
+                                   f"data: {data}\nbudgets: {{premium_usd_month: {limit}}}\n")
+            with Station(config) as station:
+                with concurrent.futures.ThreadPoolExecutor(streams) as pool:
+                    answers = list(pool.map(lambda i: edges.ask(station.port, ("openai", "anthropic", "responses")[i % 3], "m",
+                                                                f"stream {i}", True, timeout=60), range(streams)))
+                last = edges.ask(station.port, "openai", "m", "one more", False)
+                wait_until_idle(upstream)
+            ledger = ledger_sums(data)["m"]
+        billed = sum((entry["prompt"] * price_in + entry["output"] * price_out) / 1e6 for entry in upstream.meter()["requests"])
+        print(f"  {kind:10} limit {limit:.6f}, ledger {ledger['cost_usd']:.6f}, billed {billed:.6f} USD; "
+              f"{sum(answer.status == 200 for answer in answers)} of {streams} streams began")
+        assert billed <= limit + streams * price_out / 1e6, f"{kind}: {billed} USD were billed, {limit} allowed"
+        assert ledger["cost_usd"] <= limit + streams * price_out / 1e6
+        assert billed > 0.5 * limit, f"{kind}: only {billed} of {limit} USD could be used"
+        assert last.status == 429 and "budget" in last.error["message"], f"{kind}: {last}"
+
+
+def main():
+    runner = Runner("money")
+    with Upstream() as upstream:
+        for check in (without_kills, with_kills, budgets_hold):
+            print(f"{check.__name__}:", flush=True)
+            runner.run(check.__name__, lambda: check(upstream))
+    runner.finish()
+
+
+if __name__ == "__main__":
+    main()
