@@ -39,7 +39,8 @@ class Station:
             file.write(config)
         self.stderr = open(os.path.join(self.dir.name, "stderr"), "w+", encoding="utf-8")
         self.started = time.monotonic()
-        self.process = subprocess.Popen([PHAROS, "serve", "--config", path, *arguments],
+        environment = {**os.environ, "PHAROS_DATA": os.path.join(self.dir.name, "data")}
+        self.process = subprocess.Popen([PHAROS, "serve", "--config", path, *arguments], env=environment,
                                         stdout=subprocess.PIPE, stderr=self.stderr, text=True)
         line = self.process.stdout.readline()
         match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
