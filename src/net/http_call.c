@@ -93,10 +93,10 @@ static struct http_call *take_spare(struct http_client *client)
     return call;
 }
 
-static void give_spare(struct http_call *call)
+void http_call_give_back(struct http_call *call)
 {
     struct http_client *client = call->client;
-    if (client->spare_count >= SPARE_CALLS_MAX) {
+    if (client->spare_count >= SPARE_CALLS_MAX || client->is_closing) {
         http_call_destroy(call);
         return;
     }
@@ -292,7 +292,8 @@ static void reset(struct http_call *call, const struct http_call_params *params,
     call->fd = CURL_SOCKET_BAD;
     call->phase_due_ms = now_ms + call->connect_ms;
     call->total_due_ms = params->total_timeout_ms ? now_ms + params->total_timeout_ms : UINT64_MAX;
-    call->is_attached = call->is_paused = call->is_draining = call->is_over = call->is_judged = false;
+    call->is_attached = call->is_paused = call->is_draining = false;
+    call->is_over = call->is_judged = call->has_left = false;
     call->expects_status_line = true;
     call->head_is_whole = call->head_is_told = false;
     call->field_count = call->head_bytes = call->body_bytes = 0;
@@ -317,7 +318,7 @@ enum ph_status http_call_start(struct http_call **out, struct http_client *clien
     uv_update_time(client->uv); /* the limits count from now, not from the loop's last turn */
     reset(call, params, sink);
     if (!set_request(call, params) || curl_multi_add_handle(client->multi, call->easy) != CURLM_OK) {
-        give_spare(call);
+        http_call_give_back(call);
         return ph_fail(err, PH_ERR_NOMEM, "no memory for a request to another machine");
     }
     call->is_attached = true;
@@ -351,7 +352,7 @@ void http_call_finish(struct http_call *call, enum http_call_end how, const char
     http_client_tell(call);
 }
 
-void http_call_release(struct http_call *call)
+void http_call_leave(struct http_call *call)
 {
     struct http_client *client = call->client;
     detach(call);
@@ -361,14 +362,17 @@ void http_call_release(struct http_call *call)
     http_link_remove(&call->news);
     http_link_remove(&call->link);
     buf_release(&call->body);
+    call->has_left = true;
     client->stats.calls--;
     http_client_count(client);
-    give_spare(call);
 }
 
 void http_call_cancel(struct http_call *call)
 {
-    http_call_release(call);
+    if (call->has_left) /* inside its own `end` */
+        return;
+    http_call_leave(call);
+    http_call_give_back(call);
 }
 
 /* ---- Pausing ---- */

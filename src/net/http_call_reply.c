@@ -47,11 +47,15 @@ static void continue_field(struct http_call *call, const char *text, size_t len)
 static void keep_field(struct http_call *call, const char *line, size_t name_len, const char *value,
                        size_t value_len)
 {
+    char *at = buf_reserve(&call->head, name_len + value_len + 2);
+    if (!at)
+        return; /* the buffer remembers */
     for (size_t i = 0; i < name_len; i++)
-        buf_putc(&call->head, lower(line[i]));
-    buf_putc(&call->head, 0);
-    buf_append(&call->head, value, value_len);
-    buf_putc(&call->head, 0);
+        at[i] = lower(line[i]);
+    at[name_len] = 0;
+    memcpy(at + name_len + 1, value, value_len);
+    at[name_len + 1 + value_len] = 0;
+    buf_grew(&call->head, name_len + value_len + 2);
     call->field_count++;
 }
 
@@ -273,12 +277,12 @@ static void tell_body(struct http_call *call)
         curl_easy_pause(call->easy, CURLPAUSE_RECV);
 }
 
+/* It leaves first: the sink may close the client now. */
 static void tell_end(struct http_call *call)
 {
-    struct http_call_sink sink = call->sink;
-    http_link_remove(&call->news);
-    sink.end(sink.ud, call->how, call->message);
-    http_call_release(call);
+    http_call_leave(call);
+    call->sink.end(call->sink.ud, call->how, call->message);
+    http_call_give_back(call);
 }
 
 void http_call_deliver(struct http_call *call)

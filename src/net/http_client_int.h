@@ -91,7 +91,8 @@ struct http_call {
     size_t body_bytes;
 
     /* The end. */
-    bool is_over;
+    bool is_over;   /* as far as curl goes */
+    bool has_left;  /* `end` is running, or it was cancelled */
     bool is_judged; /* `how` and `message` are set: by a callback that had to stop curl */
     enum http_call_end how;
     char message[CURL_ERROR_SIZE];
@@ -112,7 +113,8 @@ int http_client_close_socket(void *ud, curl_socket_t fd);
 void http_call_destroy(struct http_call *call); /* a spare one */
 /* It is over, as far as curl goes; the sink is told in a turn. A call that was over stays as it was. */
 void http_call_finish(struct http_call *call, enum http_call_end how, const char *message);
-void http_call_release(struct http_call *call);          /* leaves curl and becomes a spare */
+void http_call_leave(struct http_call *call);            /* curl and the client's lists; the struct stays */
+void http_call_give_back(struct http_call *call);        /* to the spares */
 uint64_t http_call_due_ms(const struct http_call *call); /* UINT64_MAX: none */
 void http_call_expire(struct http_call *call, uint64_t now_ms);
 
