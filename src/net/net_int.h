@@ -16,7 +16,7 @@ void net_socket_probe_peer(uv_tcp_t *tcp, unsigned probe_s, unsigned silence_ms)
 /* For connections that something else than libuv makes: never inherited by a child, never blocking, probed as
  * above. -1: errno. */
 int net_socket_open(int family, int type, int protocol);
-void net_socket_close(int fd);
+void net_socket_close(int fd);    /* any descriptor; -1 is fine */
 bool net_socket_has_peer(int fd); /* it is one end of a connection over a network */
 void net_socket_shut(int fd);     /* our half: the other end reads its end, and may still send */
 

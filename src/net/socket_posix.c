@@ -46,7 +46,8 @@ int net_socket_open(int family, int type, int protocol)
 
 void net_socket_close(int fd)
 {
-    close(fd);
+    if (fd >= 0)
+        close(fd);
 }
 
 bool net_socket_has_peer(int fd)
