@@ -451,10 +451,12 @@ static enum ph_status submit_fault(const struct local_call *call, size_t prompt_
             fault, 400, "context_length_exceeded", param,
             "this model's maximum context length is %zu tokens and the prompt has %zu; shorten the %s",
             context, prompt_len, param);
+        fault->cause = CHAT_CAUSE_CONTEXT;
     } else if (status == PH_ERR_BUSY) {
         chat_fault_set(fault, 429, "rate_limit_exceeded", NULL,
                        "the model's queue is full; try again in a moment");
         fault->retry_after_s = 1;
+        fault->cause = CHAT_CAUSE_OVERLOADED;
     } else if (status == PH_ERR_ARG) {
         chat_fault_set(fault, 400, NULL, param, "%s", err->message);
     } else if (status == PH_ERR_CANCELLED) {
@@ -514,6 +516,7 @@ static enum ph_status check_capacity(const struct local_call *call, struct chat_
                    "%s: %zu sequences are asked for at once, and this model holds at most %zu, running and "
                    "waiting; ask for fewer choices or prompts",
                    param, count, capacity);
+    fault->cause = CHAT_CAUSE_UNABLE;
     return PH_ERR_LIMIT;
 }
 
@@ -683,6 +686,7 @@ static enum ph_status start_job(struct local_call *call, struct prompt_job *job,
                    status == PH_ERR_BUSY ? "rate_limit_exceeded" : NULL, NULL,
                    "too many long prompts are waiting; try again in a moment");
     fault->retry_after_s = 1;
+    fault->cause = CHAT_CAUSE_OVERLOADED;
     return status;
 }
 

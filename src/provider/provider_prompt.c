@@ -221,6 +221,7 @@ static enum ph_status cut_after_unfinished(struct prompt_job *job, struct buf *o
         }
     chat_fault_set(&job->fault, 400, NULL, "continue_final_message",
                    "the model's chat template does not show the last message, so it cannot be continued");
+    job->fault.cause = CHAT_CAUSE_UNABLE;
     return PH_ERR_ARG;
 }
 
@@ -239,6 +240,8 @@ enum ph_status prompt_job_render(struct prompt_job *job, struct buf *out)
     else if (status != PH_OK)
         chat_fault_set(&job->fault, 400, NULL, "messages", "the model's chat template refuses: %s",
                        err.message);
+    if (status != PH_OK && status != PH_ERR_NOMEM)
+        job->fault.cause = CHAT_CAUSE_UNABLE; /* another model's may take it */
     if (status == PH_OK && job->unfinished.text)
         status = cut_after_unfinished(job, out);
     return status;

@@ -78,7 +78,9 @@ struct conversation {
     bool cancel_at_first_text, over, paused;
     struct buf text[8];
     enum chat_finish finish;
-    uint64_t prompt_tokens, completion_tokens;
+    uint64_t prompt_tokens, completion_tokens, told_tokens;
+    size_t hang_up_at; /* after so many texts; 0: never */
+    enum chat_cause cause;
     int http_status;
     char code[64], message[PH_ERR_MESSAGE_MAX];
     struct net_timer *timer;
@@ -105,6 +107,7 @@ static void take(struct conversation *c, const struct chat_event *event)
     assert_true(c->count < EVENTS_MAX);
     c->kinds[c->count] = event->kind;
     c->choices[c->count++] = event->choice;
+    c->told_tokens += event->tokens;
     if (event->kind == CHAT_EVENT_TEXT) {
         c->text_count++;
         buf_append(&c->text[event->choice], event->text.text, event->text.len);
@@ -115,6 +118,7 @@ static void take(struct conversation *c, const struct chat_event *event)
         c->completion_tokens = event->usage.completion_tokens;
     } else if (event->kind == CHAT_EVENT_ERROR) {
         c->http_status = event->error.http_status;
+        c->cause = event->error.cause;
         snprintf(c->code, sizeof c->code, "%s", event->error.code ? event->error.code : "");
         snprintf(c->message, sizeof c->message, "%s", event->error.message);
     }
@@ -132,6 +136,9 @@ static bool on_event(void *ud, const struct chat_event *event)
     } else if (c->cancel_at_first_text && event->kind == CHAT_EVENT_TEXT) {
         provider_cancel(c->call);
         end_conversation(c);
+    } else if (c->hang_up_at && c->text_count == c->hang_up_at && event->kind == CHAT_EVENT_TEXT) {
+        provider_hang_up(c->call, 1000);
+        return false; /* which does not matter any more */
     } else if (c->take_max && c->count % c->take_max == 0) {
         c->paused = true;
         net_timer_start(c->timer, 1, 0);
@@ -369,6 +376,114 @@ static char *long_body(size_t words)
     return buf_take(&body);
 }
 
+/* What was generated is counted to its last token, and told event by event. */
+static void tokens_are_told(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    static const char body[] =
+        "{\"prompt\":\"Once upon\",\"n\":2,\"max_tokens\":60,\"seed\":5,\"stop\":[\"zzzz\"],\"echo\":true}";
+    struct provider *provider = provider_with(TEMPLATE_PLAIN);
+    struct conversation c;
+    converse(&c, provider, CHAT_KIND_COMPLETION, body);
+    assert_true(c.completion_tokens > 60);
+    assert_int_equal(c.told_tokens, c.completion_tokens);
+    release(&c);
+    struct provider_state s;
+    provider_state(provider, &s);
+    assert_true(s.usable);
+    assert_true(s.prefill_tokens_s > 0);
+    assert_true(s.decode_tokens_s > 0);
+    assert_true(s.kv_tokens_free > 0);
+    provider_free(provider);
+}
+
+static void hung_up_calls_end_in_usage(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    static const char body[] =
+        "{\"prompt\":\"Once upon\",\"n\":3,\"max_tokens\":200,\"ignore_eos\":true,\"seed\":3}";
+    struct provider *provider = provider_with(TEMPLATE_PLAIN);
+    struct conversation c;
+    begin(&c, CHAT_KIND_COMPLETION, body);
+    c.hang_up_at = 5;
+    start(&c, provider);
+    finish(&c);
+    assert_int_equal(c.kinds[c.count - 1], CHAT_EVENT_DONE);
+    assert_int_equal(c.kinds[c.count - 2], CHAT_EVENT_USAGE);
+    assert_in_range(c.completion_tokens, 5, 599); /* not all of the 600 */
+    assert_int_equal(c.told_tokens, c.completion_tokens);
+    assert_int_equal(c.prompt_tokens, 3);
+    release(&c);
+    begin(&c, CHAT_KIND_COMPLETION, body); /* before anything came */
+    start(&c, provider);
+    provider_hang_up(c.call, 1000);
+    finish(&c);
+    assert_int_equal(c.kinds[c.count - 1], CHAT_EVENT_DONE);
+    assert_int_equal(c.told_tokens, c.completion_tokens);
+    release(&c);
+    wait_until_idle(provider);
+    provider_free(provider);
+}
+
+static void prompts_are_counted_as_they_will_run(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    static const char body[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Once upon a time there was a little girl who had a "
+        "red ball and a dog, and they went to the park to play all day long.\"}],\"max_tokens\":3}";
+    struct provider *provider = provider_with(TEMPLATE_PLAIN);
+    struct conversation c;
+    bool exact = false;
+    begin(&c, CHAT_KIND_CHAT, body);
+    size_t counted = provider_count_tokens(provider, &c.request, &exact);
+    assert_true(exact);
+    assert_int_equal(provider_cached_tokens(provider, &c.request), 0);
+    start(&c, provider);
+    finish(&c);
+    assert_int_equal(c.prompt_tokens, counted);
+    release(&c);
+    wait_until_idle(provider);
+    begin(&c, CHAT_KIND_CHAT, body);
+    assert_int_equal(provider_cached_tokens(provider, &c.request), counted - 1); /* all but the last */
+    end_conversation(&c);
+    finish(&c);
+    release(&c);
+    char *text = long_body(20000);
+    begin(&c, CHAT_KIND_CHAT, text);
+    assert_true(provider_count_tokens(provider, &c.request, &exact) > 20000); /* not on the loop */
+    assert_false(exact);
+    end_conversation(&c);
+    finish(&c);
+    release(&c);
+    mem_free(text);
+    provider_free(provider);
+}
+
+static void note_stopped(void *ud)
+{
+    struct conversation *c = ud;
+    c->count++;
+    end_conversation(c);
+}
+
+static void a_local_model_stops_in_a_turn_of_the_loop(void **state)
+{
+    (void)state;
+    struct provider *provider;
+    struct conversation c;
+    assert_int_equal(provider_local_create(&provider, "any", clock_system(), NULL), PH_OK);
+    begin(&c, CHAT_KIND_CHAT, HELLO);
+    provider_stop(provider, c.loop, note_stopped, &c);
+    assert_int_equal(c.count, 0);
+    finish(&c);
+    assert_int_equal(c.count, 1);
+    release(&c);
+    provider_free(provider);
+}
+
 static void long_prompts_go_over_a_helper(void **state)
 {
     (void)state;
@@ -381,6 +496,7 @@ static void long_prompts_go_over_a_helper(void **state)
     assert_int_equal(c.kinds[0], CHAT_EVENT_ERROR);
     assert_int_equal(c.http_status, 400);
     assert_string_equal(c.code, "context_length_exceeded");
+    assert_int_equal(c.cause, CHAT_CAUSE_CONTEXT);
     assert_non_null(strstr(c.message, "256"));
     release(&c);
     begin(&c, CHAT_KIND_CHAT, body); /* the request goes away while the helper works */
@@ -456,6 +572,10 @@ int main(void)
         cmocka_unit_test(prompts_are_the_templates),
         cmocka_unit_test(a_full_sink_gets_nothing_more),
         cmocka_unit_test(cancelled_calls_say_nothing_more),
+        cmocka_unit_test(tokens_are_told),
+        cmocka_unit_test(hung_up_calls_end_in_usage),
+        cmocka_unit_test(prompts_are_counted_as_they_will_run),
+        cmocka_unit_test(a_local_model_stops_in_a_turn_of_the_loop),
         cmocka_unit_test(long_prompts_go_over_a_helper),
         cmocka_unit_test(what_cannot_be_done_is_refused),
         cmocka_unit_test(a_model_that_is_not_there_says_so),
