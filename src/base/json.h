@@ -76,6 +76,9 @@ struct json *json_set(struct arena *arena, struct json *object, const char *key,
 struct json *json_push(struct json *array, struct json *value);
 void json_remove(struct json *object, const char *key);                /* every member of that name */
 struct json *json_copy(struct arena *arena, const struct json *value); /* a root, deep */
+/* A root whose own members or elements may be set, pushed and removed; what hangs below them is still that of
+ * `value`, whose arena must live as long, and must not be changed. */
+struct json *json_share(struct arena *arena, const struct json *value);
 
 /* Writing. Compact; text is escaped as RFC 8259 asks and no further ("/" and non-ASCII stay); invalid UTF-8
  * becomes U+FFFD. Failures stick to the buffer; a tree nested absurdly deep is PH_ERR_LIMIT. Numbers are

@@ -290,3 +290,36 @@ struct json *json_copy(struct arena *arena, const struct json *value)
 {
     return copy(arena, value, 0);
 }
+
+static struct json *share_node(struct arena *arena, const struct json *value)
+{
+    struct json *node = arena_alloc(arena, sizeof *node);
+    if (node) {
+        *node = *value;
+        node->next = NULL;
+    }
+    return node;
+}
+
+struct json *json_share(struct arena *arena, const struct json *value)
+{
+    struct json *root = value ? share_node(arena, value) : json_new(arena, JSON_NULL);
+    if (!root)
+        return NULL;
+    root->key = NULL;
+    root->key_len = 0;
+    if (!is_list(root))
+        return root;
+    root->u.list.first = root->u.list.last = NULL;
+    JSON_EACH (member, value) {
+        struct json *node = share_node(arena, member);
+        if (!node)
+            return NULL;
+        if (root->u.list.last)
+            root->u.list.last->next = node;
+        else
+            root->u.list.first = node;
+        root->u.list.last = node;
+    }
+    return root;
+}

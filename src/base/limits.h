@@ -107,7 +107,10 @@
 #define CHAT_INLINE_BYTES_MAX (16u << 10)               /* longer prompts are rendered on a helper thread */
 #define CHAT_PROMPT_BYTES_MAX (32u << 20)               /* rendered */
 #define CHAT_SSE_EVENT_BYTES_MAX (8u << 20)             /* one event of a provider */
-#define CHAT_KEEPALIVE_MS 10000                         /* silence in a stream before a comment line */
+#define CHAT_TOOL_CALLS_MAX 128                         /* of one choice */
+#define CHAT_EMBED_INPUTS_MAX 2048
+#define CHAT_EMBED_WIDTH_MAX (1u << 16)
+#define CHAT_KEEPALIVE_MS 10000 /* silence in a stream before a comment line */
 
 /* Gateway */
 #define LEDGER_HOLDS_MAX 8192  /* requests on their way at the same time */
