@@ -104,10 +104,15 @@ void file_stamp(const char *path, struct file_stamp *out);
 bool file_stamp_equal(const struct file_stamp *a, const struct file_stamp *b);
 
 /* Appends a whole file that holds secrets. PH_ERR_ARG: somebody but its owner may read or write it, or it is
- * neither this user's nor root's; the message names the command that mends it. PH_ERR_NOTFOUND: there is
- * none. `stamp` (may be NULL) is of what was read. On failure the buffer's text is as before. */
+ * neither this user's nor root's (the superuser may read anybody's); the message names the command that mends
+ * it. PH_ERR_NOTFOUND: there is none. `stamp` (may be NULL) is of what was read. On failure the buffer's text
+ * is as before. */
 PH_MUST_USE enum ph_status file_read_private(const char *path, struct buf *out, struct file_stamp *stamp,
                                              struct ph_err *err);
+/* file_write_atomic for such a file: mode 0600. What the superuser writes belongs to the directory's owner,
+ * locks too. */
+PH_MUST_USE enum ph_status file_write_private(const char *path, const void *bytes, size_t len,
+                                              struct ph_err *err);
 /* A directory for such files, made (0700, its parents too) unless it is there. PH_ERR_ARG: others may write
  * in it. */
 PH_MUST_USE enum ph_status file_make_private_dir(const char *path, struct ph_err *err);

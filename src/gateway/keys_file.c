@@ -246,7 +246,7 @@ static enum ph_status edit_commit(struct edit *edit, const struct key_line *chan
         ph_fail(err, status, "%s cannot be written: %s", edit->file.path,
                 status == PH_ERR_LIMIT ? "it would be too long; remove old keys" : ph_status_name(status));
     else
-        status = file_write_atomic(edit->file.path, out.data, out.len, 0600, err);
+        status = file_write_private(edit->file.path, out.data, out.len, err);
     buf_release(&out);
     return status;
 }

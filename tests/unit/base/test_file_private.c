@@ -128,6 +128,49 @@ static void a_private_directory_is_made_or_refused(void **state)
     assert_int_equal(rmdir(f->path), 0);
 }
 
+/* Only the superuser can try what the superuser does for others. */
+static void what_root_writes_is_the_directory_owners(void **state)
+{
+    enum { OTHER = 65534 };
+    struct fixture *f = *state;
+    struct stat info;
+    struct buf text;
+    int lock;
+    if (geteuid() != 0)
+        skip();
+    buf_init(&text, 100);
+    assert_int_equal(chown(f->dir, OTHER, OTHER), 0);
+    assert_int_equal(file_make_private_dir(f->dir, &f->err), PH_OK);
+    assert_int_equal(file_write_private(f->path, "secret", 6, &f->err), PH_OK);
+    assert_int_equal(stat(f->path, &info), 0);
+    assert_int_equal(info.st_uid, OTHER);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    assert_int_equal(file_read_private(f->path, &text, NULL, &f->err), PH_OK);
+    unlink(f->path);
+    assert_int_equal(file_lock_wait(f->path, 0, &lock, &f->err), PH_OK);
+    file_unlock(lock);
+    assert_int_equal(stat(f->path, &info), 0);
+    assert_int_equal(info.st_uid, OTHER);
+    assert_int_equal(chown(f->path, 0, 0), 0); /* as if it were a link to a file of root's */
+    char other[160];
+    snprintf(other, sizeof other, "%s2", f->path);
+    assert_int_equal(link(f->path, other), 0);
+    assert_int_equal(file_lock_wait(f->path, 0, &lock, &f->err), PH_ERR_ARG);
+    assert_int_equal(stat(f->path, &info), 0);
+    assert_int_equal(info.st_uid, 0);
+    unlink(other);
+    pid_t child = fork(); /* and what is another's, one who is not root does not read */
+    if (child == 0) {
+        bool as_should = chmod(f->dir, 0755) == 0 && chown(f->path, 1, 1) == 0 && setuid(OTHER) == 0;
+        as_should &= file_read_private(f->path, &text, NULL, NULL) == PH_ERR_ARG;
+        _exit(!as_should);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    buf_release(&text);
+}
+
 /* A lock that another process holds: waited for as long as was said, and had once that is gone. */
 static void a_lock_is_waited_for(void **state)
 {
@@ -165,6 +208,7 @@ int main(void)
         TEST(too_much_is_refused_and_leaves_nothing),
         TEST(a_stamp_tells_changes),
         TEST(a_private_directory_is_made_or_refused),
+        TEST(what_root_writes_is_the_directory_owners),
         TEST(a_lock_is_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
