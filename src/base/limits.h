@@ -113,8 +113,10 @@
 #define CHAT_KEEPALIVE_MS 10000 /* silence in a stream before a comment line */
 
 /* Gateway */
-#define LEDGER_HOLDS_MAX 8192  /* requests on their way at the same time */
-#define LEDGER_NAMES_MAX 65536 /* keys, models, providers in one day's journal */
+#define LEDGER_HOLDS_MAX 8192 /* requests on their way at the same time */
+#define LEDGER_SLOTS 16384    /* those and settled ones that wait for the disk */
+#define LEDGER_BATCH_RECORDS 256
+#define LEDGER_ACCOUNTS_MAX 65536 /* keys and providers */
 #define KEYS_MAX 10000
 #define KEYS_FILE_BYTES_MAX (16u << 20)
 #define ACCOUNT_KEYS_MAX 64

@@ -8,6 +8,11 @@
  * nothing that it had counted: the next one settles what it finds there. Settled holds go to a journal of
  * fixed records with checksums, one file a day, in batches. The rules are in the README.
  *
+ * A request belongs to the day and month in which it was reserved, however long it runs.
+ *
+ * Names and request ids are kept to the lengths of ledger_record; of a longer one the beginning and a
+ * checksum.
+ *
  * Thread: the loop's; ledger_read and the report: any. */
 #ifndef PHAROS_GATEWAY_LEDGER_H
 #define PHAROS_GATEWAY_LEDGER_H
@@ -38,10 +43,18 @@ struct ledger_params {
     const struct clock_source *clock;
 };
 /* Reads this month's journal, settles what a killed station left behind (counted in `recovered`, may be
- * NULL). PH_ERR_BUSY: another station uses this directory. */
+ * NULL). PH_ERR_BUSY: another station uses this directory; the message names its process. */
 PH_MUST_USE enum ph_status ledger_open(struct ledger **out, const struct ledger_params *params,
                                        size_t *recovered, struct ph_err *err);
-void ledger_close(struct ledger *ledger); /* writes everything; holds left open count as aborted */
+void ledger_close(
+    struct ledger *ledger); /* writes everything; holds left open count as aborted; NULL: fine */
+
+/* Once a second, from a timer: writes what was settled and has it brought to the disk by a thread of its own.
+ * (A full batch is written without waiting for it.) */
+void ledger_tick(struct ledger *ledger);
+/* NULL: all is well. Else what keeps the journal from being written, for a person: budgets are held on, the
+ * records wait in the mapped file and are tried again with each tick. Valid until the next tick. */
+const char *ledger_problem(const struct ledger *ledger);
 
 /* A month's limit; 0: nothing may be spent; negative: no limit. `name`: of tier, provider or key; "" for the
  * station. May be called again at any time. */
@@ -70,13 +83,18 @@ struct ledger_refusal {
     int64_t renews_unix_s;
 };
 
-/* PH_ERR_LIMIT: a budget does not even pay for the prompt and one token; `refusal` says which. PH_ERR_BUSY:
- * more holds than LEDGER_HOLDS_MAX. */
+/* PH_ERR_LIMIT: a budget does not even pay for the prompt and one token; `refusal` says which. What costs
+ * nothing is never refused. PH_ERR_BUSY: more holds than LEDGER_HOLDS_MAX, or as many records as there is
+ * room for wait for the disk. Only stores, but for the first one of a month, which looks for its journal: any
+ * other status is that this could not be read. */
 PH_MUST_USE enum ph_status ledger_reserve(struct ledger *ledger, const struct ledger_ask *ask,
                                           struct ledger_hold **out, struct ledger_refusal *refusal);
-/* How much output the hold pays for: at most what was asked. */
+/* How much output the hold pays for: at most what was asked. What the provider should be told as the most to
+ * answer. May become less while the stream runs. */
 uint64_t ledger_hold_output_max(const struct ledger_hold *hold);
-/* The output so far, as counted from the stream; costs a store. false: the hold is used up, stop here. */
+/* The output so far, as counted from the stream; costs a store. false: the hold is used up, stop here. That
+ * is the first token beyond what was granted (a provider that obeys never gets there), or, when a budget has
+ * become tighter since (a prompt was longer than thought, a limit was lowered), the last one it pays for. */
 bool ledger_count(struct ledger_hold *hold, uint64_t output_tokens);
 /* The provider has said how long the prompt really is (Anthropic does, at once): the hold follows. */
 bool ledger_count_prompt(struct ledger_hold *hold, uint64_t prompt_tokens, uint64_t cached_tokens,
@@ -86,12 +104,13 @@ enum ledger_outcome {
     LEDGER_WHOLE,
     LEDGER_ABORTED, /* by the client */
     LEDGER_CUT,     /* by the budget */
-    LEDGER_FAILED,  /* by the provider: what came is what counts */
+    LEDGER_FAILED,  /* by the provider: what came is what counts; nothing came: nothing */
     LEDGER_CRASHED, /* the station was killed */
-    LEDGER_UNUSED,  /* nothing was sent: costs nothing */
+    LEDGER_UNUSED,  /* nothing was sent: costs nothing, leaves no record */
     LEDGER_OUTCOME_COUNT
 };
 
+/* prompt_tokens are all of them, the cached and the newly cached ones too. */
 struct ledger_usage {
     uint64_t prompt_tokens, cached_tokens, cache_write_tokens, output_tokens;
     bool estimated; /* counted here, not said by the provider */
@@ -100,7 +119,7 @@ struct ledger_usage {
 void ledger_settle(struct ledger *ledger, struct ledger_hold *hold, const struct ledger_usage *usage,
                    enum ledger_outcome outcome);
 
-/* This month so far. limit < 0: none. */
+/* This month so far. limit < 0: none. Beyond what 64 bits hold: the largest value. */
 struct ledger_sum {
     int64_t limit_pico, spent_pico, held_pico;
 };
@@ -109,12 +128,13 @@ struct ledger_sum ledger_sum(const struct ledger *ledger, enum ledger_scope scop
 /* ---- Reading what was written, also while a station runs ---- */
 
 struct ledger_record {
-    int64_t unix_ms;
+    int64_t unix_ms;   /* when it was reserved */
+    uint64_t sequence; /* no two records have the same */
     const char *request_id, *key_id, *model, *provider;
     enum ledger_tier tier;
     enum ledger_outcome outcome;
     struct ledger_usage usage;
-    int64_t cost_pico, premium_pico;
+    int64_t cost_pico, premium_pico; /* premium 0: unknown, or nothing */
 };
 /* Calls fn for every record from day to day (Unix days, both included), in order of the journal. A torn or
  * damaged record is skipped and counted. fn answers false to stop. */
