@@ -3,7 +3,8 @@
 
 #include "chat/chat.h"
 
-static const struct chat_codec *const codecs[] = {&chat_codec_openai, &chat_codec_anthropic, NULL};
+static const struct chat_codec *const codecs[] = {&chat_codec_anthropic, &chat_codec_openai,
+                                                  &chat_codec_gemini, NULL};
 
 const struct chat_codec *chat_codec_find(const char *name)
 {

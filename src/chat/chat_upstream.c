@@ -84,6 +84,11 @@ static const struct clue message_clues[] = {
     {CHAT_CAUSE_KEY, "insufficient balance"},
     {CHAT_CAUSE_KEY, "insufficient credits"},
     {CHAT_CAUSE_KEY, "specified api usage limits"},
+    {CHAT_CAUSE_KEY, "api key not found"},
+    {CHAT_CAUSE_KEY, "credits are depleted"},
+    {CHAT_CAUSE_KEY, "spending cap"},
+    {CHAT_CAUSE_KEY, "user location is not supported"},
+    {CHAT_CAUSE_KEY, "enable billing"},
     {CHAT_CAUSE_CONTEXT, "maximum context length"},
     {CHAT_CAUSE_CONTEXT, "maximum model length"},
     {CHAT_CAUSE_CONTEXT, "maximum prompt length"},
@@ -114,6 +119,7 @@ static const struct clue message_clues[] = {
     {CHAT_CAUSE_CONTEXT, "`inputs` must have less than"},
     {CHAT_CAUSE_CONTEXT, "reduce the length of the"},
     {CHAT_CAUSE_CONTEXT, "request too large for"},
+    {CHAT_CAUSE_CONTEXT, "request payload size exceeds"},
     {CHAT_CAUSE_REFUSED, "content management policy"},
     {CHAT_CAUSE_REFUSED, "content policy"},
     {CHAT_CAUSE_REFUSED, "content exists risk"},
@@ -148,7 +154,10 @@ static const struct clue message_clues[] = {
     {CHAT_CAUSE_UNABLE, "deprecated for this model"},
     {CHAT_CAUSE_UNABLE, "be specified for this model"},
     {CHAT_CAUSE_UNABLE, "maximum allowed number of output tokens"},
+    {CHAT_CAUSE_UNABLE, "is not enabled for"},
     {CHAT_CAUSE_UNABLE, "invalid `signature` in"}, /* a thought that another provider sealed */
+    {CHAT_CAUSE_UNABLE, "thought signature"},
+    {CHAT_CAUSE_UNABLE, "thought_signature"},
     {CHAT_CAUSE_NO_MODEL, "model not exist"},
     {CHAT_CAUSE_NO_MODEL, "model not found"},
     {CHAT_CAUSE_NO_MODEL, "no such model"},
@@ -268,7 +277,7 @@ static enum chat_cause cause_of(int http_status, const struct upstream_error *er
     return row->cause;
 }
 
-/* "Please try again in 1m26.4s", "350ms": rounded up. */
+/* "Please try again in 1m26.4s", "Please retry in 350ms": rounded up. */
 static uint32_t retry_after(const char *message)
 {
     static const struct {
@@ -276,8 +285,8 @@ static uint32_t retry_after(const char *message)
         double seconds;
     } units[] = {{"ms", 0.001}, {"h", 3600}, {"m", 60}, {"s", 1}};
     double seconds = 0;
-    const char *at = find_word(message, "try again in ");
-    for (at = at ? at + 13 : ""; *at >= '0' && *at <= '9';) {
+    const char *again = find_word(message, "try again in "), *retry = find_word(message, "retry in ");
+    for (const char *at = again ? again + 13 : (retry ? retry + 9 : ""); *at >= '0' && *at <= '9';) {
         char *end;
         double value = strtod(at, &end);
         size_t unit = 0;

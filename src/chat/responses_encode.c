@@ -173,9 +173,10 @@ static void write_logprobs(struct buf *out, const struct chat_event *event)
         buf_puts(out, i ? "," : "");
         write_token(out, &event->logprobs[i]);
         buf_puts(out, ",\"top_logprobs\":[");
-        for (size_t k = 0; event->top && k < event->top_count; k++) {
+        const struct chat_token_logprob *row = event->top ? event->top + i * event->top_count : NULL;
+        for (size_t k = 0; row && k < event->top_count && row[k].token.text; k++) {
             buf_puts(out, k ? "," : "");
-            write_token(out, &event->top[i * event->top_count + k]);
+            write_token(out, &row[k]);
             buf_putc(out, '}');
         }
         buf_puts(out, "]}");
