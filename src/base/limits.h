@@ -142,6 +142,14 @@
 #define SUPERVISED_WAITING_MAX 1024    /* requests that wait for an engine to start */
 #define SUPERVISED_START_TIMEOUT_S 300
 #define SUPERVISED_STOP_GRACE_MS 5000
+#define SUPERVISED_LOOK_MS 100 /* how often an engine that starts is asked whether it is there */
+#define SUPERVISED_TICK_MS 1000
+#define SUPERVISED_HEALTH_S 10     /* how often one that runs and has nothing to do is asked ... */
+#define SUPERVISED_HEALTH_MISSES 3 /* ... and that many times without an answer it is started anew */
+#define SUPERVISED_RETRY_MS 1000   /* after an engine died; then twice as long ... */
+#define SUPERVISED_RETRY_MAX_MS 60000
+#define SUPERVISED_STEADY_S 60 /* one that ran for so long is no longer thought to be failing */
+#define SUPERVISED_COMMAND_BYTES_MAX 4096
 #define GATE_WAITING_MAX 4096
 #define RATES_NAMES_MAX 16384 /* keys and providers that were used within a minute */
 

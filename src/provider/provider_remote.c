@@ -319,12 +319,13 @@ static const char *header(const struct http_header *headers, size_t count, const
 
 static void keep_upstream_id(struct remote_call *call, const struct http_header *headers, size_t count)
 {
+    const char *ours = call->embed ? call->embed->request_id : call->request->request_id;
     static const char *const names[] = {"x-request-id", "request-id", "x-goog-request-id", "cf-ray"};
     for (size_t i = 0; i < sizeof names / sizeof names[0] && !call->upstream_id[0]; i++) {
         const char *id = header(headers, count, names[i]);
         size_t len = id ? strlen(id) : 0;
-        if (len == 0 || len >= sizeof call->upstream_id)
-            continue;
+        if (len == 0 || len >= sizeof call->upstream_id || (ours && strcmp(id, ours) == 0))
+            continue; /* some give ours back */
         memcpy(call->upstream_id, id, len + 1);
     }
 }
@@ -745,6 +746,11 @@ static size_t remote_count(struct provider *provider, const struct chat_request 
     struct prompt_weight weight = prompt_weigh(request);
     *exact = weight.text == 0 && weight.media == 0; /* ids were given */
     return prompt_estimate(&weight, &remote->prompts);
+}
+
+void remote_forget(struct provider *provider)
+{
+    account_lane_forget(((struct remote *)provider)->lane);
 }
 
 static void remote_free(struct provider *provider)

@@ -4,6 +4,9 @@
 
 #include "provider/provider_account_int.h"
 
+/* What was learned about a remote provider's keys and health: it is another one now. */
+void remote_forget(struct provider *provider);
+
 /* The call ended like this, and not with a whole reply. `message`: net's words. */
 void remote_fault_of_end(struct chat_fault *fault, const char *provider, enum http_call_end how,
                          const char *message);

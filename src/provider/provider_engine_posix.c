@@ -1,0 +1,165 @@
+/* Log and process number of a supervised engine.
+ *
+ * A station that is killed leaves its engines running. Their numbers are in files beside their logs, each
+ * with the time at which the process began, in the kernel's count: a number may have gone to somebody else
+ * meanwhile, the pair has not. Where the system does not tell that time nothing is ended. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "provider/provider_engine_int.h"
+
+#define STAT_BYTES_MAX 4096
+#define STAT_START_FIELD 22 /* proc(5): starttime */
+
+/* ---- Paths */
+
+static char *path_of(const char *dir, const char *model_id, const char *suffix)
+{
+    struct buf path;
+    buf_init(&path, PATH_BYTES_MAX);
+    buf_printf(&path, "%s/", dir);
+    for (const char *c = model_id; *c; c++) {
+        bool fit = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+                   *c == '-' || *c == '_' || (*c == '.' && c != model_id);
+        buf_putc(&path, fit ? *c : '_');
+    }
+    buf_puts(&path, suffix);
+    if (buf_status(&path) != PH_OK) {
+        buf_release(&path);
+        return NULL;
+    }
+    return buf_take(&path);
+}
+
+enum ph_status engine_files_init(struct engine_files *files, const char *dir, const char *model_id,
+                                 struct ph_err *err)
+{
+    *files = (struct engine_files){
+        .log = path_of(dir, model_id, ".log"),
+        .old_log = path_of(dir, model_id, ".log.1"),
+        .pid = path_of(dir, model_id, ".pid"),
+    };
+    if (files->log && files->old_log && files->pid)
+        return PH_OK;
+    engine_files_release(files);
+    return ph_fail(err, PH_ERR_LIMIT, "%s: the path of a log in %s is too long", model_id, dir);
+}
+
+void engine_files_release(struct engine_files *files)
+{
+    mem_free(files->log);
+    mem_free(files->old_log);
+    mem_free(files->pid);
+    *files = (struct engine_files){0};
+}
+
+/* ---- Logs */
+
+void engine_files_turn(const struct engine_files *files)
+{
+    if (rename(files->log, files->old_log) != 0 && errno != ENOENT)
+        log_warn("provider", "cannot rename %s: %s", files->log, strerror(errno));
+}
+
+/* Control characters become blanks, lines are joined by " | ". */
+static void append_line(struct buf *out, const char *text, size_t len)
+{
+    bool gap = false;
+    size_t begun = out->len;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (c == '\n' || c == '\r') {
+            gap = true;
+            continue;
+        }
+        if (gap && out->len > begun)
+            buf_puts(out, " | ");
+        gap = false;
+        buf_putc(out, (unsigned char)c < ' ' || c == 0x7f ? ' ' : c);
+    }
+}
+
+void engine_files_tail(const struct engine_files *files, size_t bytes_max, struct buf *out)
+{
+    struct file_at file = {0};
+    struct ph_err err;
+    char bytes[SUPERVISED_LOG_TAIL_BYTES];
+    uint64_t len = 0;
+    size_t got = 0;
+    bytes_max = bytes_max < sizeof bytes ? bytes_max : sizeof bytes;
+    if (file_at_open(&file, files->log, false, &err) != PH_OK)
+        return;
+    if (file_at_len(&file, &len, &err) == PH_OK) {
+        uint64_t from = len > bytes_max ? len - bytes_max : 0;
+        if (file_at_read(&file, from, bytes, bytes_max, &got, &err) != PH_OK)
+            got = 0;
+        const char *text = bytes, *line = from ? memchr(bytes, '\n', got) : NULL;
+        if (line) /* whole lines, if there are any */
+            text = line + 1;
+        append_line(out, text, got - (size_t)(text - bytes));
+    }
+    file_at_close(&file);
+}
+
+/* ---- Processes */
+
+/* When a process began; 0: it is not there, or the system does not say. */
+static unsigned long long started_at(long pid)
+{
+    char path[64];
+    struct buf stat;
+    struct ph_err err;
+    unsigned long long start = 0;
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    buf_init(&stat, STAT_BYTES_MAX);
+    if (file_read(path, &stat, &err) == PH_OK && stat.len) {
+        const char *at = strrchr(stat.data, ')'); /* the name before it may hold anything */
+        for (int field = 2; at && field < STAT_START_FIELD; field++) {
+            at = strchr(at, ' ');
+            at = at ? at + 1 : NULL;
+        }
+        start = at ? strtoull(at, NULL, 10) : 0;
+    }
+    buf_release(&stat);
+    return start;
+}
+
+void engine_files_note(const struct engine_files *files, int pid)
+{
+    char line[64];
+    struct ph_err err;
+    int len = snprintf(line, sizeof line, "%d %llu\n", pid, started_at(pid));
+    if (file_write_atomic(files->pid, line, (size_t)len, 0600, &err) != PH_OK)
+        log_warn("provider", "%s", err.message);
+}
+
+void engine_files_forget(const struct engine_files *files)
+{
+    (void)unlink(files->pid);
+}
+
+void engine_files_end_orphan(const struct engine_files *files)
+{
+    struct buf line;
+    struct ph_err err;
+    if (!file_exists(files->pid))
+        return;
+    buf_init(&line, 64);
+    if (file_read(files->pid, &line, &err) == PH_OK && line.len) {
+        char *end = line.data;
+        long pid = strtol(line.data, &end, 10);
+        unsigned long long start = strtoull(end, NULL, 10);
+        if (pid > 1 && start && started_at(pid) == start && kill((pid_t)-pid, SIGKILL) == 0)
+            log_warn("provider", "process group %ld, left behind by a station that was killed, is ended",
+                     pid);
+    }
+    buf_release(&line);
+    engine_files_forget(files);
+}
