@@ -106,11 +106,10 @@ enum ph_status keys_open(struct keys **out, const char *dir, const struct clock_
         return ph_fail(err, PH_ERR_NOMEM, "no memory for the keys");
     keys->clock = clock;
     keys->dir = mem_strdup(dir);
-    keys->path = key_file_path(dir, KEYS_FILE_NAME);
     keys->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     keys->hasher = EVP_MD_CTX_new();
-    enum ph_status status = PH_OK;
-    if (!keys->dir || !keys->path || !keys->sha256 || !keys->hasher)
+    enum ph_status status = key_file_path(dir, KEYS_FILE_NAME, &keys->path, err);
+    if (status == PH_OK && (!keys->dir || !keys->sha256 || !keys->hasher))
         status = ph_fail(err, PH_ERR_NOMEM, "no memory for the keys, or OpenSSL has no SHA-256");
     if (status == PH_OK)
         status = read_file(keys, err);

@@ -22,14 +22,18 @@
 
 /* ---- Reading */
 
-char *key_file_path(const char *dir, const char *name)
+enum ph_status key_file_path(const char *dir, const char *name, char **out, struct ph_err *err)
 {
     struct buf path;
     buf_init(&path, PATH_BYTES_MAX);
     buf_printf(&path, "%s/%s", dir, name);
-    char *text = buf_status(&path) == PH_OK ? buf_take(&path) : NULL;
+    enum ph_status status = buf_status(&path);
+    *out = status == PH_OK ? buf_take(&path) : NULL;
     buf_release(&path);
-    return text;
+    if (status == PH_OK)
+        return PH_OK;
+    return ph_fail(err, status, "the path of %s in the data directory %s", name,
+                   status == PH_ERR_LIMIT ? "is too long" : "finds no memory");
 }
 
 static bool is_blank(const char *line, size_t len)
@@ -118,11 +122,12 @@ static enum ph_status check_ids(const struct key_file *file, struct ph_err *err)
 
 enum ph_status key_file_read(struct key_file *file, const char *dir, struct ph_err *err)
 {
-    *file = (struct key_file){.path = key_file_path(dir, KEYS_FILE_NAME)};
+    *file = (struct key_file){0};
     buf_init(&file->text, KEYS_FILE_BYTES_MAX);
-    if (!file->path)
-        return ph_fail(err, PH_ERR_LIMIT, "the path of the data directory is too long");
-    enum ph_status status = file_read_private(file->path, &file->text, &file->stamp, err);
+    enum ph_status status = key_file_path(dir, KEYS_FILE_NAME, &file->path, err);
+    if (status != PH_OK)
+        return status;
+    status = file_read_private(file->path, &file->text, &file->stamp, err);
     if (status == PH_ERR_NOTFOUND)
         return PH_OK;
     if (status == PH_OK)
@@ -173,13 +178,12 @@ static enum ph_status edit_begin(struct edit *edit, const char *dir, const struc
     *edit = (struct edit){.lock = -1, .clock = clock};
     arena_init(&edit->arena, LINE_ARENA_BYTES_MAX);
     buf_init(&edit->file.text, KEYS_FILE_BYTES_MAX);
+    char *path = NULL;
     enum ph_status status = file_make_private_dir(dir, err);
-    if (status != PH_OK)
-        return status;
-    char *path = key_file_path(dir, LOCK_NAME);
-    if (!path)
-        return ph_fail(err, PH_ERR_LIMIT, "the path of the data directory is too long");
-    status = file_lock_wait(path, LOCK_TIMEOUT_MS, &edit->lock, err);
+    if (status == PH_OK)
+        status = key_file_path(dir, LOCK_NAME, &path, err);
+    if (status == PH_OK)
+        status = file_lock_wait(path, LOCK_TIMEOUT_MS, &edit->lock, err);
     mem_free(path);
     return status == PH_OK ? key_file_read(&edit->file, dir, err) : status;
 }

@@ -48,6 +48,6 @@ struct key_file {
 /* No file: no lines. Release in either case. */
 PH_MUST_USE enum ph_status key_file_read(struct key_file *file, const char *dir, struct ph_err *err);
 void key_file_release(struct key_file *file);
-char *key_file_path(const char *dir, const char *name); /* NULL: out of memory */
+PH_MUST_USE enum ph_status key_file_path(const char *dir, const char *name, char **out, struct ph_err *err);
 
 #endif

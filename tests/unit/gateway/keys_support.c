@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/file.h"
 
@@ -18,6 +19,13 @@ static int64_t test_unix_ms(void *ud)
 void test_clock_init(struct test_clock *clock, int64_t unix_s)
 {
     *clock = (struct test_clock){{test_ns, test_unix_ms, clock}, 1000000000, unix_s * 1000};
+}
+
+double test_cpu_ns(void)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
 void test_dir_make(struct test_dir *dir)

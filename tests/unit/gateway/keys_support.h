@@ -14,6 +14,9 @@ struct test_clock {
 };
 void test_clock_init(struct test_clock *clock, int64_t unix_s);
 
+/* Processor time of this thread, which others on the machine do not lengthen much. */
+double test_cpu_ns(void);
+
 struct test_dir {
     char path[64];
 };

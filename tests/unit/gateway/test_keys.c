@@ -229,10 +229,10 @@ static void many_keys_are_found_fast(void **state)
     test_dir_write(&f->dir, KEYS_FILE_NAME, text.data, 0600);
     assert_true(keys_refresh(f->keys));
     assert_int_equal(keys_count(f->keys), MANY + 1);
-    uint64_t start = clock_monotonic_ns(clock_system());
+    double start = test_cpu_ns();
     for (int i = 0; i < CHECKS; i++)
         assert_int_equal(check(f, f->text, &key), KEY_OK);
-    double each_ns = (double)(clock_monotonic_ns(clock_system()) - start) / CHECKS;
+    double each_ns = (test_cpu_ns() - start) / CHECKS;
     print_message("a check of %d keys takes %.0f ns\n", MANY + 1, each_ns);
     assert_true(SANITIZED || each_ns < 10000);
     buf_release(&text);

@@ -278,12 +278,12 @@ static void a_take_is_cheap(void **state)
     for (int i = 0; i < 16; i++)
         snprintf(who[i], sizeof who[i], "%08d", i);
     assert_int_equal(rates_create(&rates, clock_system()), PH_OK);
-    uint64_t start = clock_monotonic_ns(clock_system());
+    double start = test_cpu_ns();
     for (int i = 0; i < TAKES; i++) {
         assert_true(rates_take(rates, who[i & 15], &limits, 100, &f->take, &f->wait, &f->which));
         rates_give(rates, &f->take, 90);
     }
-    double each_ns = (double)(clock_monotonic_ns(clock_system()) - start) / TAKES;
+    double each_ns = (test_cpu_ns() - start) / TAKES;
     print_message("a take and its return take %.0f ns\n", each_ns);
     assert_true(SANITIZED || each_ns < 3000);
     rates_free(rates);
