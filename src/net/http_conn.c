@@ -19,6 +19,11 @@
  * written, while `out` gathers anew. An empty `out` goes back to the server: an idle connection holds no
  * buffer.
  *
+ * TLS, where the server has it, stands between the socket and both: what is read is opened record by record
+ * (on_sealed), what is in `out` is sealed when it is offered to the socket (to_wire). A handshake has the
+ * time that a head has. A clean end says so in TLS, too; a reset does not, so that a client can tell them
+ * apart.
+ *
  * Ending. A close with unread bytes in the socket makes TCP send a reset, which may destroy the reply on its
  * way (RFC 9112, 9.6). So: shut our end, read and drop for at most HTTP_LINGER_DEADLINE_MS, then close. */
 #include <stdio.h>
@@ -63,21 +68,23 @@ void http_conn_put(struct http_conn *conn, const void *bytes, size_t len)
     http_conn_soon(conn);
 }
 
-static void return_out(struct http_conn *conn)
+/* An emptied buffer. */
+static void return_out(struct http_conn *conn, struct buf *out)
 {
     struct buf *spare = &conn->server->spare_out;
-    if (spare->data || conn->out.cap > OUT_KEPT_BYTES_MAX) {
-        buf_release(&conn->out);
+    if (spare->data || out->cap > OUT_KEPT_BYTES_MAX) {
+        buf_release(out);
         return;
     }
-    buf_clear(&conn->out);
-    *spare = conn->out;
-    buf_init(&conn->out, SIZE_MAX);
+    buf_clear(out);
+    *spare = *out;
+    buf_init(out, SIZE_MAX);
 }
 
 size_t http_conn_queue_len(const struct http_conn *conn)
 {
-    return conn->out.len + uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
+    size_t sealed = conn->tls ? tls_conn_wire(conn->tls)->len : 0;
+    return conn->out.len + sealed + uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
 }
 
 static void on_written(uv_write_t *request, int status)
@@ -97,15 +104,15 @@ static void on_written(uv_write_t *request, int status)
 }
 
 /* What the socket did not take: libuv goes on with it as the client reads. */
-static void write_later(struct http_conn *conn, size_t from)
+static void write_later(struct http_conn *conn, struct buf *wire, size_t from)
 {
     struct http_write *write = mem_alloc(sizeof *write);
     if (!write) {
         http_conn_close(conn, true);
         return;
     }
-    write->bytes = conn->out;
-    buf_init(&conn->out, SIZE_MAX);
+    write->bytes = *wire;
+    buf_init(wire, SIZE_MAX);
     write->request.data = conn;
     write->left_at_check = write->bytes.len - from;
     uv_buf_t piece = {.base = write->bytes.data + from, .len = write->bytes.len - from};
@@ -120,15 +127,30 @@ static void write_later(struct http_conn *conn, size_t from)
     http_deadline_set(conn->server, &conn->write_deadline, HTTP_DEADLINE_STALL);
 }
 
+/* The bytes that are for the socket; NULL: some are missing in the middle. */
+static struct buf *to_wire(struct http_conn *conn)
+{
+    struct buf *wire = conn->tls ? tls_conn_wire(conn->tls) : &conn->out;
+    if (conn->tls && conn->out.len && tls_conn_is_open(conn->tls)) {
+        if (!tls_conn_seal(conn->tls, conn->out.data, conn->out.len))
+            return NULL;
+        return_out(conn, &conn->out);
+    }
+    return buf_status(wire) == PH_OK ? wire : NULL;
+}
+
 void http_conn_flush(struct http_conn *conn)
 {
-    if (conn->phase == HTTP_CONN_CLOSED || conn->writing || (!conn->out.len && conn->out.status == PH_OK))
+    if (conn->phase == HTTP_CONN_CLOSED || conn->writing)
         return;
-    if (buf_status(&conn->out) != PH_OK) { /* bytes are missing in the middle: no way to go on */
+    struct buf *wire = buf_status(&conn->out) == PH_OK ? to_wire(conn) : NULL;
+    if (!wire) { /* no way to go on */
         http_conn_close(conn, true);
         return;
     }
-    uv_buf_t piece = {.base = conn->out.data, .len = conn->out.len};
+    if (!wire->len)
+        return;
+    uv_buf_t piece = {.base = wire->data, .len = wire->len};
     int n = uv_try_write((uv_stream_t *)&conn->tcp, &piece, 1);
     if (n < 0 && n != UV_EAGAIN) {
         http_conn_close(conn, false);
@@ -136,10 +158,23 @@ void http_conn_flush(struct http_conn *conn)
     }
     size_t taken = n > 0 ? (size_t)n : 0;
     conn->server->stats.bytes_written += taken;
-    if (taken == conn->out.len)
-        return_out(conn);
+    if (taken == wire->len)
+        return_out(conn, wire);
     else
-        write_later(conn, taken);
+        write_later(conn, wire, taken);
+}
+
+/* The last word of TLS; a client whose socket takes no more has no use for it. */
+static void say_end(struct http_conn *conn)
+{
+    if (!conn->tls || conn->writing)
+        return;
+    struct buf *wire = tls_conn_wire(conn->tls);
+    tls_conn_say_end(conn->tls);
+    uv_buf_t piece = {.base = wire->data, .len = wire->len};
+    if (wire->len && buf_status(wire) == PH_OK)
+        (void)uv_try_write((uv_stream_t *)&conn->tcp, &piece, 1);
+    buf_release(wire);
 }
 
 /* ---- Ending ---- */
@@ -161,13 +196,17 @@ static void drop_parser(struct http_conn *conn)
 
 static void on_closed(uv_handle_t *handle)
 {
-    http_server_lost_conn(handle->data);
+    struct http_conn *conn = handle->data;
+    tls_conn_free(conn->tls);
+    http_server_lost_conn(conn);
 }
 
 void http_conn_close(struct http_conn *conn, bool reset)
 {
     if (conn->phase == HTTP_CONN_CLOSED)
         return;
+    if (!reset)
+        say_end(conn);
     conn->phase = HTTP_CONN_CLOSED;
     http_deadline_cancel(&conn->read_deadline);
     http_deadline_cancel(&conn->write_deadline);
@@ -192,6 +231,7 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 
 static void linger(struct http_conn *conn)
 {
+    say_end(conn);
     if (conn->saw_eof || uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown) != 0) {
         http_conn_close(conn, false);
         return;
@@ -260,7 +300,7 @@ static void refuse(struct http_conn *conn, int status, const char *reason)
 
 void http_conn_expired(struct http_conn *conn, enum http_deadline_kind kind)
 {
-    if (kind == HTTP_DEADLINE_HEAD && http_reader_has_begun(conn->parser)) {
+    if (kind == HTTP_DEADLINE_HEAD && conn->parser && http_reader_has_begun(conn->parser)) {
         refuse(conn, 408, "the request's header did not arrive in time");
     } else if (kind == HTTP_DEADLINE_BODY) {
         refuse(conn, 408, "the request's body did not arrive in time");
@@ -400,11 +440,45 @@ static void on_read_end(struct http_conn *conn, bool is_clean)
         end_after_flush(conn, false);
 }
 
+static void on_tls_event(struct http_conn *conn, enum tls_event event)
+{
+    if (event == TLS_BROKEN) {
+        http_conn_flush(conn); /* tells why */
+        http_conn_close(conn, false);
+    } else if (event == TLS_END) {
+        on_read_end(conn, true);
+    } else if (tls_conn_wire(conn->tls)->len) {
+        http_conn_soon(conn);
+    }
+}
+
+/* Bytes of TLS. They are all opened at once, so that none waits inside OpenSSL where no event would come for
+ * it; `pending` has room for the record whose beginning came earlier. */
+static void on_sealed(struct http_conn *conn, const char *bytes, size_t len)
+{
+    char *plain = conn->server->plain_buffer;
+    enum tls_event event = TLS_BYTES;
+    tls_conn_feed(conn->tls, bytes, len);
+    while (event == TLS_BYTES && conn->phase < HTTP_CONN_ENDING) {
+        size_t n = 0;
+        bool was_open = tls_conn_is_open(conn->tls);
+        event = tls_conn_read(conn->tls, plain, TLS_RECORD_BYTES_MAX, &n);
+        if (!was_open && tls_conn_is_open(conn->tls))
+            become_idle(conn);
+        if (event == TLS_BYTES)
+            on_bytes(conn, plain, n);
+    }
+    if (conn->phase != HTTP_CONN_CLOSED)
+        on_tls_event(conn, event);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
     struct http_conn *conn = stream->data;
     if (n < 0)
         on_read_end(conn, n == UV_EOF);
+    else if (n > 0 && conn->tls)
+        on_sealed(conn, buffer->base, (size_t)n);
     else if (n > 0)
         on_bytes(conn, buffer->base, (size_t)n);
     if (n > 0 && !http_link_is_alone(&conn->ready)) {
@@ -512,6 +586,17 @@ static void count(struct http_conn *conn)
     }
 }
 
+/* A handshake for nothing is not worth its cost: beyond the limit there is none. */
+static bool begin_tls(struct http_conn *conn)
+{
+    if (conn->is_refused)
+        return false;
+    conn->tls = tls_conn_create(conn->server->tls);
+    conn->pending.max += TLS_RECORD_BYTES_MAX;
+    http_deadline_set(conn->server, &conn->read_deadline, HTTP_DEADLINE_HEAD);
+    return conn->tls != NULL;
+}
+
 /* libuv stops listening until the descriptor that it holds is taken; so with no memory for a connection the
  * reserve takes it and closes it. */
 void http_conn_accept(struct http_server *server)
@@ -530,7 +615,9 @@ void http_conn_accept(struct http_server *server)
     uv_tcp_nodelay(&conn->tcp, 1);
     net_socket_probe_peer(&conn->tcp, HTTP_PEER_PROBE_S, HTTP_PEER_SILENCE_MS);
     become_idle(conn);
-    if (conn->is_refused) {
+    if (conn->server->tls && !begin_tls(conn)) {
+        http_conn_close(conn, true);
+    } else if (conn->is_refused) {
         refuse(conn, 503, FULL_TABLE_MESSAGE);
     } else {
         name_peer(conn);

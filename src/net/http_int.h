@@ -7,6 +7,7 @@
 #include "net/http_link_int.h"
 #include "net/http_parse_int.h"
 #include "net/net_int.h"
+#include "net/tls_int.h"
 
 /* ---- Deadlines. All of one kind last equally long, so each kind's list is in order of expiry as it grows.
  * ---- */
@@ -40,6 +41,7 @@ enum http_phase {
 struct http_conn {
     uv_tcp_t tcp;
     struct http_server *server;
+    struct tls_conn *tls;                /* NULL: plain */
     struct http_link link;               /* server->conns */
     struct http_link ready;              /* server->ready, or alone */
     struct http_deadline read_deadline;  /* IDLE, HEAD, BODY, LINGER, RESET */
@@ -58,7 +60,7 @@ struct http_conn {
     uint64_t received_ns;
     size_t body_bytes;  /* of the request being read, counted in server->body_bytes */
     struct buf pending; /* read ahead, while BUSY */
-    struct buf out;     /* not yet offered to the socket */
+    struct buf out;     /* not yet offered to the socket; not yet sealed */
     struct http_write *writing;
     uv_shutdown_t shutdown;
     char peer[56];
@@ -87,7 +89,9 @@ struct http_server {
     struct http_link deadlines[HTTP_DEADLINE_COUNT];
     uint64_t timer_due_ms; /* UINT64_MAX: not running */
 
-    char *read_buffer; /* one for all connections: what is not used up at once goes to conn->pending */
+    char *read_buffer;    /* one for all connections: what is not used up at once goes to conn->pending */
+    struct tls_edge *tls; /* NULL: plain */
+    char *plain_buffer;   /* TLS: what a record of the read buffer meant */
     struct buf spare_out;
     struct http_reader *spare_parsers[HTTP_SPARE_PARSERS];
     size_t spare_parser_count;

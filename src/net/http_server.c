@@ -81,6 +81,8 @@ static void free_server(struct http_server *server)
         mem_free(server->spare_parsers[i]);
     }
     buf_release(&server->spare_out);
+    tls_edge_free(server->tls);
+    mem_free(server->plain_buffer);
     mem_free(server->reserve);
     mem_free(server->read_buffer);
     mem_free(server);
@@ -127,6 +129,20 @@ static void init_lists(struct http_server *server)
     server->timer_due_ms = UINT64_MAX;
 }
 
+static enum ph_status open_tls(struct http_server *server, const struct http_server_params *params,
+                               struct ph_err *err)
+{
+    if (!params->tls_certificate && !params->tls_key)
+        return PH_OK;
+    if (!params->tls_certificate || !params->tls_key)
+        return ph_fail(err, PH_ERR_ARG, "TLS needs both a certificate and its key: %s is missing",
+                       params->tls_key ? "the certificate" : "the key");
+    server->plain_buffer = mem_alloc(TLS_RECORD_BYTES_MAX);
+    if (!server->plain_buffer)
+        return ph_fail(err, PH_ERR_NOMEM, "no memory for TLS");
+    return tls_edge_open(&server->tls, params->tls_certificate, params->tls_key, err);
+}
+
 enum ph_status http_server_open(struct http_server **out, struct net_loop *loop,
                                 const struct http_server_params *params, struct ph_err *err)
 {
@@ -153,7 +169,9 @@ enum ph_status http_server_open(struct http_server **out, struct net_loop *loop,
     buf_init(&server->spare_out, SIZE_MAX);
     init_lists(server);
     init_handles(server);
-    enum ph_status status = start_listening(server, params, err);
+    enum ph_status status = open_tls(server, params, err);
+    if (status == PH_OK)
+        status = start_listening(server, params, err);
     if (status != PH_OK)
         close_handles(server); /* and then free_server, when the loop runs or is freed */
     else

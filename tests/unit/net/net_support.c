@@ -296,10 +296,18 @@ static void run(void *ud)
 
 void test_server_start(struct test_server *server, const struct http_limits *limits)
 {
+    test_server_start_tls(server, limits, NULL, NULL);
+}
+
+void test_server_start_tls(struct test_server *server, const struct http_limits *limits,
+                           const char *certificate, const char *key)
+{
     struct ph_err err = {0};
     memset(server, 0, sizeof *server);
     struct http_server_params params = {.host = "127.0.0.1",
                                         .clock = clock_system(),
+                                        .tls_certificate = certificate,
+                                        .tls_key = key,
                                         .handle = handle,
                                         .encode_error = encode_error,
                                         .ud = server};

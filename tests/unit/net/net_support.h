@@ -42,6 +42,8 @@ struct test_server {
 };
 
 void test_server_start(struct test_server *server, const struct http_limits *limits); /* NULL: the defaults */
+void test_server_start_tls(struct test_server *server, const struct http_limits *limits,
+                           const char *certificate, const char *key);
 void test_server_stop(struct test_server *server);       /* gracefully, and waits for the thread */
 void test_server_begin_stop(struct test_server *server); /* only asks; test_server_join waits */
 void test_server_join(struct test_server *server);
