@@ -244,20 +244,24 @@ static enum ph_status take_message(struct items *s, const struct json *item)
 static enum ph_status take_call(struct items *s, const struct json *item)
 {
     const struct json *name = json_get(item, "name"), *id = json_get(item, "call_id");
-    const struct json *arguments = json_get(item, "arguments");
+    bool custom = json_text_is(json_get(item, "type"), "custom_tool_call");
+    const char *member = custom ? "input" : "arguments";
+    const struct json *arguments = json_get(item, member);
     if (!json_is(name, JSON_STRING))
         return DECODE_REFUSE(s->d, ITEM_PATH(s, "%s", ".name"), "input[%zu].name is missing", s->index);
     if (!json_is(id, JSON_STRING))
         return DECODE_REFUSE(s->d, ITEM_PATH(s, "%s", ".call_id"), "input[%zu].call_id is missing", s->index);
     if (!json_is_absent(arguments) && !json_is(arguments, JSON_STRING))
-        return DECODE_REFUSE(s->d, ITEM_PATH(s, "%s", ".arguments"),
-                             "input[%zu].arguments must be a string of JSON, not %s", s->index,
-                             decode_type_name(arguments));
+        return DECODE_REFUSE(s->d, ITEM_PATH(s, ".%s", member), "input[%zu].%s must be a string, not %s",
+                             s->index, member, decode_type_name(arguments));
     struct chat_message *message = s->open ? last_message(s) : begin_message(s, CHAT_ASSISTANT);
     struct chat_tool_call *call = &s->calls[s->call_count++];
     call->id = id->u.str.text;
     call->name = name->u.str.text;
-    call->arguments = json_is_absent(arguments) ? (struct chat_text){"{}", 2} : text_of(arguments);
+    call->custom = custom;
+    call->arguments = (struct chat_text){custom ? "" : "{}", custom ? 0 : 2};
+    if (!json_is_absent(arguments))
+        call->arguments = text_of(arguments);
     message->tool_call_count++;
     return PH_OK;
 }
@@ -305,6 +309,8 @@ static enum ph_status take_item(struct items *s, const struct json *item)
     } kinds[] = {{"message", take_message},
                  {"function_call", take_call},
                  {"function_call_output", take_output},
+                 {"custom_tool_call", take_call},
+                 {"custom_tool_call_output", take_output},
                  {"reasoning", take_reasoning}};
     const struct json *type = json_get(item, "type");
     if (!json_is(item, JSON_OBJECT))

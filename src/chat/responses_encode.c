@@ -21,13 +21,13 @@
 
 #include "chat/responses_int.h"
 
-enum item_kind { ITEM_REASONING, ITEM_MESSAGE, ITEM_CALL };
+enum item_kind { ITEM_REASONING, ITEM_MESSAGE, ITEM_CALL, ITEM_CUSTOM_CALL };
 
 struct item {
     enum item_kind kind;
     struct item *next;
     size_t output_index, call_index;
-    const char *call_id, *name; /* CALL */
+    const char *call_id, *name; /* calls */
     struct buf text;            /* or arguments */
     struct buf logprobs;        /* MESSAGE: JSON, without the brackets */
     struct buf seal;            /* REASONING */
@@ -49,6 +49,17 @@ struct chat_encoder {
     uint64_t prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens, reasoning_tokens;
     enum ph_status status; /* what could not be collected */
 };
+
+static bool is_call(const struct item *item)
+{
+    return item->kind == ITEM_CALL || item->kind == ITEM_CUSTOM_CALL;
+}
+
+/* What a call is made with. */
+static const char *call_member(const struct item *item)
+{
+    return item->kind == ITEM_CALL ? "arguments" : "input";
+}
 
 /* ---- Making one */
 
@@ -149,7 +160,7 @@ static void write_or_null(struct buf *out, const char *text)
 /* R5: "msg_..." from "resp_...". */
 static void write_item_id(const struct chat_encoder *e, const struct item *item, struct buf *out)
 {
-    static const char *const prefixes[] = {"rs", "msg", "fc"};
+    static const char *const prefixes[] = {"rs", "msg", "fc", "ctc"};
     const char *cut = strpbrk(e->reply->id, "_-");
     buf_printf(out, "\"%s_%.64s_%zu\"", prefixes[item->kind], cut ? cut + 1 : e->reply->id,
                item->output_index);
@@ -211,7 +222,7 @@ static void write_part_list(const struct chat_encoder *e, const struct item *ite
 /* `whole`: as it is now; else as it was when it was added. */
 static void write_item(const struct chat_encoder *e, const struct item *item, bool whole, struct buf *out)
 {
-    static const char *const types[] = {"reasoning", "message", "function_call"};
+    static const char *const types[] = {"reasoning", "message", "function_call", "custom_tool_call"};
     buf_puts(out, "{\"id\":");
     write_item_id(e, item, out);
     buf_printf(out, ",\"type\":\"%s\",\"status\":\"%s\"", types[item->kind],
@@ -233,7 +244,7 @@ static void write_item(const struct chat_encoder *e, const struct item *item, bo
         write_or_null(out, item->call_id);
         buf_puts(out, ",\"name\":");
         write_or_null(out, item->name);
-        buf_puts(out, ",\"arguments\":");
+        buf_printf(out, ",\"%s\":", call_member(item));
         write_buf(out, whole ? &item->text : &(const struct buf){0});
     }
     buf_putc(out, '}');
@@ -366,9 +377,13 @@ static const struct item_events *events_of(const struct chat_encoder *e, const s
                                                "response.reasoning_summary_text.done",
                                                "response.reasoning_summary_part.done", "summary_index"},
                                     call = {NULL, "response.function_call_arguments.delta",
-                                            "response.function_call_arguments.done", NULL, NULL};
+                                            "response.function_call_arguments.done", NULL, NULL},
+                                    custom = {NULL, "response.custom_tool_call_input.delta",
+                                              "response.custom_tool_call_input.done", NULL, NULL};
     if (item->kind == ITEM_CALL)
         return &call;
+    if (item->kind == ITEM_CUSTOM_CALL)
+        return &custom;
     if (item->kind == ITEM_MESSAGE)
         return &message;
     return e->summaries ? &summary : &thought;
@@ -423,7 +438,7 @@ static void say_text_done(struct chat_encoder *e, const struct item *item, struc
         buf_puts(out, ",\"name\":");
         write_or_null(out, item->name);
     }
-    buf_puts(out, item->kind == ITEM_CALL ? ",\"arguments\":" : ",\"text\":");
+    buf_printf(out, ",\"%s\":", is_call(item) ? call_member(item) : "text");
     write_buf(out, &item->text);
     if (item->kind == ITEM_MESSAGE) {
         buf_puts(out, ",\"logprobs\":[");
@@ -441,7 +456,7 @@ static void finish_item(struct chat_encoder *e, struct item *item, const char *s
         return;
     item->done = true;
     item->status = status;
-    if (item->has_part || item->kind == ITEM_CALL)
+    if (item->has_part || is_call(item))
         say_text_done(e, item, out);
     if (item->has_part)
         say_part(e, item, true, out);
@@ -451,7 +466,7 @@ static void finish_item(struct chat_encoder *e, struct item *item, const char *s
 static void finish_items(struct chat_encoder *e, bool calls_too, const char *last_status, struct buf *out)
 {
     for (struct item *item = e->first; item; item = item->next)
-        if (calls_too || item->kind != ITEM_CALL)
+        if (calls_too || !is_call(item))
             finish_item(e, item, item == e->last ? last_status : "completed", out);
 }
 
@@ -469,7 +484,7 @@ static struct item *add_item(struct chat_encoder *e, enum item_kind kind, const 
     buf_init(&item->text, CHAT_REPLY_BYTES_MAX);
     buf_init(&item->logprobs, CHAT_REPLY_BYTES_MAX);
     buf_init(&item->seal, CHAT_REPLY_BYTES_MAX);
-    if (kind == ITEM_CALL) {
+    if (is_call(item)) {
         char made[96];
         const char *cut = strpbrk(e->reply->id, "_-");
         snprintf(made, sizeof made, "call_%.64s_%zu", cut ? cut + 1 : e->reply->id, e->item_count);
@@ -497,7 +512,7 @@ static void keep_status(struct chat_encoder *e, const struct buf *buf)
 static void add_text(struct chat_encoder *e, struct item *item, struct chat_text delta,
                      const struct chat_event *event, struct buf *out)
 {
-    if (!item->has_part && item->kind != ITEM_CALL) {
+    if (!item->has_part && !is_call(item)) {
         item->has_part = true;
         say_part(e, item, false, out);
     }
@@ -554,10 +569,10 @@ static void take_call(struct chat_encoder *e, const struct chat_event *event, st
 {
     struct item *item = NULL;
     for (struct item *other = e->first; other; other = other->next)
-        if (other->kind == ITEM_CALL && other->call_index == event->tool_call.index)
+        if (is_call(other) && other->call_index == event->tool_call.index)
             item = other;
     if (!item)
-        item = add_item(e, ITEM_CALL, event, out);
+        item = add_item(e, event->tool_call.custom ? ITEM_CUSTOM_CALL : ITEM_CALL, event, out);
     if (item)
         add_text(e, item, event->tool_call.arguments, event, out);
 }

@@ -13,8 +13,9 @@ static struct json *text_json(struct decoder *d, const char *text)
     return json_new_string(d->arena, text, strlen(text));
 }
 
-/* {"type": "function", "function": {the named members of `flat`}}; NULL: out of memory. */
-static struct json *nest(struct decoder *d, const struct json *flat, const char *const *names, size_t count)
+/* {"type": kind, kind: {the named members of `flat`}}; NULL: out of memory. */
+static struct json *nest(struct decoder *d, const char *kind, const struct json *flat,
+                         const char *const *names, size_t count)
 {
     struct json *outer = json_new(d->arena, JSON_OBJECT), *inner = json_new(d->arena, JSON_OBJECT);
     for (size_t i = 0; i < count && inner; i++) {
@@ -22,16 +23,42 @@ static struct json *nest(struct decoder *d, const struct json *flat, const char 
         if (!json_is_absent(value) && !json_set(d->arena, inner, names[i], json_copy(d->arena, value)))
             return NULL;
     }
-    bool ok = json_set(d->arena, outer, "type", text_json(d, "function")) &&
-              json_set(d->arena, outer, "function", inner);
+    bool ok = json_set(d->arena, outer, "type", text_json(d, kind)) && json_set(d->arena, outer, kind, inner);
     return ok ? outer : NULL;
 }
 
 /* Clients written for chats send tools in that shape here too. */
 static const struct json *flat_of(const struct json *tool)
 {
-    const struct json *function = json_get(tool, "function");
-    return json_is(function, JSON_OBJECT) ? function : tool;
+    const struct json *inside = json_get(tool, json_text(json_get(tool, "type"), "function"));
+    return json_is(inside, JSON_OBJECT) ? inside : tool;
+}
+
+/* A tool that is called with free text instead of JSON. */
+static bool is_custom(const struct json *tool)
+{
+    return json_text_is(json_get(tool, "type"), "custom");
+}
+
+/* A grammar's members lie flat beside its type there, one level deeper here too. */
+static struct json *nest_custom(struct decoder *d, const struct json *flat)
+{
+    static const char *const members[] = {"name", "description"}, *const grammar[] = {"syntax", "definition"};
+    struct json *tool = nest(d, "custom", flat, members, 2);
+    const struct json *format = json_get(flat, "format");
+    if (!tool || json_is_absent(format))
+        return tool;
+    bool flat_grammar = json_text_is(json_get(format, "type"), "grammar") && !json_get(format, "grammar");
+    struct json *copy = flat_grammar ? nest(d, "grammar", format, grammar, 2) : json_copy(d->arena, format);
+    struct json *inside = json_copy(d->arena, json_get(tool, "custom"));
+    bool ok = json_set(d->arena, inside, "format", copy) && json_set(d->arena, tool, "custom", inside);
+    return ok ? tool : NULL;
+}
+
+static struct json *nest_tool(struct decoder *d, const struct json *tool)
+{
+    static const char *const members[] = {"name", "description", "parameters", "strict"};
+    return is_custom(tool) ? nest_custom(d, flat_of(tool)) : nest(d, "function", flat_of(tool), members, 4);
 }
 
 static enum ph_status check_tool(struct decoder *d, const struct json *tool, size_t index)
@@ -41,7 +68,7 @@ static enum ph_status check_tool(struct decoder *d, const struct json *tool, siz
     if (!json_is(tool, JSON_OBJECT))
         return DECODE_REFUSE(d, decode_path(d, "tools[%zu]", index), "tools[%zu] must be an object, not %s",
                              index, decode_type_name(tool));
-    if (!json_text_is(type, "function"))
+    if (!json_text_is(type, "function") && !is_custom(tool))
         return decode_unable(d, decode_path(d, "tools[%zu].type", index),
                              "tools[%zu] is the built-in tool \"%.40s\", which runs at OpenAI only: leave it "
                              "out, or give a function tool",
@@ -68,15 +95,13 @@ static bool is_allowed(const struct json *allowed, const struct json *tool)
 
 static enum ph_status take_tools(struct decoder *d, const struct json *tools, const struct json *allowed)
 {
-    static const char *const members[] = {"name", "description", "parameters", "strict"};
     struct json *list = json_new(d->arena, JSON_ARRAY);
     size_t index = 0;
     JSON_EACH (tool, tools) {
         enum ph_status status = check_tool(d, tool, index++);
         if (status != PH_OK)
             return status;
-        if (is_allowed(allowed, tool) &&
-            !json_push(list, nest(d, flat_of(tool), members, sizeof members / sizeof members[0])))
+        if (is_allowed(allowed, tool) && !json_push(list, nest_tool(d, tool)))
             return decode_no_memory(d);
     }
     if (!list)
@@ -107,13 +132,13 @@ static enum ph_status take_choice_object(struct decoder *d, const struct json *c
         d->out->tool_choice = json_is_absent(mode) ? NULL : mode;
         return PH_OK;
     }
-    if (!json_text_is(type, "function"))
+    if (!json_text_is(type, "function") && !is_custom(choice))
         return decode_unable(d, "tool_choice.type",
                              "tool_choice asks for the built-in tool \"%.40s\", which runs at OpenAI only",
                              json_text(type, "?"));
     if (!json_is(json_get(flat_of(choice), "name"), JSON_STRING))
         return DECODE_REFUSE(d, "tool_choice.name", "tool_choice.name is missing");
-    d->out->tool_choice = nest(d, flat_of(choice), members, 1);
+    d->out->tool_choice = nest(d, type->u.str.text, flat_of(choice), members, 1);
     return d->out->tool_choice ? PH_OK : decode_no_memory(d);
 }
 

@@ -238,6 +238,29 @@ static void tools_take_the_shape_of_chats(void **state)
     arena_release(&f.arena);
 }
 
+static void custom_tools_take_text(void **state)
+{
+    (void)state;
+    struct fixture f;
+    must_decode(
+        &f, "{\"input\":[{\"type\":\"custom_tool_call\",\"call_id\":\"c\",\"name\":\"patch\",\"input\":"
+            "\"*** Begin\"},{\"type\":\"custom_tool_call_output\",\"call_id\":\"c\",\"output\":\"ok\"}],"
+            "\"tools\":[{\"type\":\"custom\",\"name\":\"patch\",\"description\":\"d\",\"format\":{\"type\":"
+            "\"grammar\",\"syntax\":\"lark\",\"definition\":\"start: x\"}},{\"type\":\"custom\",\"name\":"
+            "\"t\",\"format\":{\"type\":\"text\"}}],\"tool_choice\":{\"type\":\"custom\",\"name\":\"t\"}}");
+    assert_int_equal(f.request.message_count, 2);
+    assert_true(f.request.messages[0].tool_calls[0].custom);
+    assert_string_equal(f.request.messages[0].tool_calls[0].arguments.text, "*** Begin");
+    assert_string_equal(f.request.messages[1].tool_call_id, "c");
+    json_is_written_as(
+        f.request.tools,
+        "[{\"type\":\"custom\",\"custom\":{\"name\":\"patch\",\"description\":\"d\",\"format\":"
+        "{\"type\":\"grammar\",\"grammar\":{\"syntax\":\"lark\",\"definition\":\"start: x\"}}}},"
+        "{\"type\":\"custom\",\"custom\":{\"name\":\"t\",\"format\":{\"type\":\"text\"}}}]");
+    json_is_written_as(f.request.tool_choice, "{\"type\":\"custom\",\"custom\":{\"name\":\"t\"}}");
+    arena_release(&f.arena);
+}
+
 static void the_rest_of_the_body(void **state)
 {
     (void)state;
@@ -276,6 +299,7 @@ int main(void)
         cmocka_unit_test(a_turn_of_the_assistant_is_one_message),
         cmocka_unit_test(media_are_parts),
         cmocka_unit_test(tools_take_the_shape_of_chats),
+        cmocka_unit_test(custom_tools_take_text),
         cmocka_unit_test(the_rest_of_the_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

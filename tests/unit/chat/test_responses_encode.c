@@ -209,6 +209,24 @@ static void thoughts_text_and_mixed_calls(void **state)
     end(&f);
 }
 
+static void calls_with_free_text(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, "{\"input\":\"hi\",\"stream\":true}");
+    SAY(&f, .kind = CHAT_EVENT_TOOL_CALL, .tool_call = {.id = "c", .name = "patch", .custom = true});
+    SAY(&f, .kind = CHAT_EVENT_TOOL_CALL, .tool_call = {.arguments = TEXT("***"), .custom = true});
+    say_end(&f, CHAT_FINISH_TOOL_CALLS);
+    const char *at = f.out.data;
+    expect(&at, "\"item\":{\"id\":\"ctc_7_0\",\"type\":\"custom_tool_call\",\"status\":\"in_progress\","
+                "\"call_id\":\"c\",\"name\":\"patch\",\"input\":\"\"}}\n\n"
+                "event: response.custom_tool_call_input.delta\n");
+    expect(&at, "\"delta\":\"***\"}\n\nevent: response.custom_tool_call_input.done\n");
+    expect(&at, "\"item_id\":\"ctc_7_0\",\"output_index\":0,\"input\":\"***\"}\n\n"
+                "event: response.output_item.done\n");
+    end(&f);
+}
+
 static void summaries_are_told_when_asked_for(void **state)
 {
     (void)state;
@@ -298,6 +316,7 @@ int main(void)
         cmocka_unit_test(a_text_streams),
         cmocka_unit_test(the_whole_object),
         cmocka_unit_test(thoughts_text_and_mixed_calls),
+        cmocka_unit_test(calls_with_free_text),
         cmocka_unit_test(summaries_are_told_when_asked_for),
         cmocka_unit_test(log_probabilities),
         cmocka_unit_test(a_failure_is_told_twice),
