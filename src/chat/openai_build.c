@@ -8,9 +8,13 @@
  * after the results, because a tool message is text only. A file by its URL, a sound by its URL, and parts
  * that only another dialect knows are refused with cause UNABLE: the answer would be about less than was
  * asked. */
+#include <stdio.h>
 #include <string.h>
 
 #include "chat/openai_int.h"
+
+/* Longer ids of calls are refused with status 400. Those that carry another provider's seal are longer. */
+#define CALL_ID_BYTES_MAX 40
 
 struct builder {
     struct arena *arena;
@@ -55,6 +59,42 @@ static void push(struct builder *b, struct json *list, struct json *value)
 {
     if (!json_push(list, value))
         b->failed = true;
+}
+
+/* ---- Ids of calls */
+
+static bool is_long(const char *id)
+{
+    return id && strlen(id) > CALL_ID_BYTES_MAX;
+}
+
+static bool has_long_id(const struct chat_message *m)
+{
+    bool found = is_long(m->tool_call_id);
+    for (size_t i = 0; i < m->tool_call_count; i++)
+        found = found || is_long(m->tool_calls[i].id);
+    return found;
+}
+
+bool openai_ids_fit(const struct chat_request *request)
+{
+    for (size_t i = 0; i < request->message_count; i++)
+        if (has_long_id(&request->messages[i]))
+            return false;
+    return true;
+}
+
+/* A long one becomes the same short one wherever it stands. */
+static struct json *call_id(struct builder *b, const char *id)
+{
+    if (!is_long(id))
+        return word(b, id ? id : "");
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (const char *c = id; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001B3u; /* FNV-1a */
+    char text[32];
+    snprintf(text, sizeof text, "call_%016llx", (unsigned long long)hash);
+    return json_new_string(b->arena, text, strlen(text));
 }
 
 /* ---- Parts */
@@ -198,7 +238,7 @@ static struct json *build_call(struct builder *b, const struct chat_tool_call *c
     struct json *inside = object(b), *out = object(b);
     put(b, inside, "name", word(b, call->name));
     put(b, inside, call->custom ? "input" : "arguments", openai_text(b->arena, call->arguments));
-    put(b, out, "id", word(b, call->id ? call->id : ""));
+    put(b, out, "id", call_id(b, call->id));
     put(b, out, "type", word(b, type));
     put(b, out, type, inside);
     return out;
@@ -238,6 +278,17 @@ static void show_media(struct builder *b)
     b->shown = NULL;
 }
 
+/* As it came, but for ids that are too long. */
+static struct json *raw_message(struct builder *b, const struct chat_message *m)
+{
+    struct json *out = json_share(b->arena, m->raw);
+    if (is_long(m->tool_call_id))
+        put(b, out, "tool_call_id", call_id(b, m->tool_call_id));
+    if (has_long_id(m))
+        build_calls(b, m, out);
+    return out;
+}
+
 static enum ph_status build_message(struct builder *b, const struct chat_message *m)
 {
     static const char *const roles[] = {[CHAT_SYSTEM] = "system",
@@ -248,7 +299,7 @@ static enum ph_status build_message(struct builder *b, const struct chat_message
     if (m->role != CHAT_TOOL)
         show_media(b);
     if (b->request->dialect == CHAT_OPENAI && m->raw) {
-        push(b, b->list, json_share(b->arena, m->raw));
+        push(b, b->list, raw_message(b, m));
         return PH_OK;
     }
     struct json *out = object(b);
@@ -259,7 +310,7 @@ static enum ph_status build_message(struct builder *b, const struct chat_message
     if (m->name && m->role != CHAT_TOOL)
         put(b, out, "name", word(b, m->name));
     if (m->role == CHAT_TOOL)
-        put(b, out, "tool_call_id", word(b, m->tool_call_id ? m->tool_call_id : ""));
+        put(b, out, "tool_call_id", call_id(b, m->tool_call_id));
     build_calls(b, m, out);
     push(b, b->list, out);
     return status;

@@ -28,6 +28,7 @@ enum ph_status openai_decode_messages(struct decoder *d);
 struct json *openai_text(struct arena *arena, struct chat_text text); /* the text is not copied */
 enum ph_status openai_messages(struct arena *arena, const struct chat_request *request, struct json **out,
                                struct chat_fault *fault);
+bool openai_ids_fit(const struct chat_request *request); /* no call's id is too long for OpenAI */
 enum ph_status openai_prompt_list(struct arena *arena, const struct chat_prompt *prompts, size_t count,
                                   struct json **out);
 

@@ -283,7 +283,7 @@ static void write_continue(struct writer *w)
 static enum ph_status write_messages(struct writer *w, struct chat_fault *fault)
 {
     struct json *list = NULL;
-    if (w->same && !w->request->messages_changed)
+    if (w->same && !w->request->messages_changed && openai_ids_fit(w->request))
         return PH_OK;
     bool chat = w->request->kind == CHAT_KIND_CHAT;
     enum ph_status status =

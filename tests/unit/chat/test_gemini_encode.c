@@ -355,6 +355,35 @@ static void signatures_come_back(void **state)
     }
 }
 
+/* A conversation that moves on to OpenAI, which refuses long ids: a call and its result agree on a short one. */
+static void sealed_ids_are_short_elsewhere(void **state)
+{
+    (void)state;
+#define SEALED "call_0123456789abcdef_sig_QUJDQUJDQUJDQUJDQUJD"
+    static const char *const bodies[] = {
+        "{\"input\":[" CALL(SEALED, "f", "{}") "," RESULT(SEALED, "1") "]}",
+        "{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"" SEALED
+        "\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]},"
+        "{\"role\":\"tool\",\"tool_call_id\":\"" SEALED "\",\"content\":\"1\",\"x\":1}]}"};
+    const struct chat_edge *const edges[] = {&chat_edge_responses, &chat_edge_openai};
+    for (size_t i = 0; i < 2; i++) {
+        struct fixture f = {.target = {.base_url = "http://x", .model = "m"}};
+        struct json *json;
+        arena_init(&f.arena, 1 << 22);
+        assert_int_equal(json_parse(&f.arena, bodies[i], strlen(bodies[i]), &json, NULL), PH_OK);
+        assert_int_equal(edges[i]->decode(&f.arena, CHAT_KIND_CHAT, json, &f.request, &f.fault), PH_OK);
+        assert_int_equal(chat_codec_openai.encode(&f.arena, &f.request, &f.target, &f.post, &f.fault), PH_OK);
+        assert_int_equal(json_parse(&f.arena, f.post.body, f.post.body_len, &json, NULL), PH_OK);
+        const struct json *messages = json_get(json, "messages");
+        const struct json *call = json_at(json_get(json_at(messages, 0), "tool_calls"), 0);
+        const char *id = json_text(json_get(call, "id"), "");
+        assert_true(strlen(id) > 5 && strlen(id) <= 40);
+        assert_true(json_text_is(json_get(json_at(messages, 1), "tool_call_id"), id));
+        assert_true(i == 0 || json_get(json_at(messages, 1), "x"));
+        arena_release(&f.arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +398,7 @@ int main(void)
         cmocka_unit_test(thinking),
         cmocka_unit_test(what_it_cannot_do),
         cmocka_unit_test(signatures_come_back),
+        cmocka_unit_test(sealed_ids_are_short_elsewhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
