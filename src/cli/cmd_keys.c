@@ -8,7 +8,9 @@
 #include "base/limits.h"
 #include "base/utf8.h"
 #include "cli/cli_int.h"
+#include "cli/keys_usage_int.h"
 #include "gateway/keys.h"
+#include "gateway/ledger.h"
 
 #define COUNT_MAX 9007199254740992.0 /* 2^53 */
 #define ARENA_BYTES_MAX ((size_t)64 << 20)
@@ -20,7 +22,7 @@ struct args {
     struct cli_list scopes;
     double budget_usd_month;
     size_t rpm, tpm, concurrency;
-    bool json;
+    bool json, usage;
 };
 
 #define OPTION_DATA                                                             \
@@ -128,6 +130,15 @@ static void write_members(struct buf *out, const struct key *key, int64_t now)
     write_member_count(out, "revoked_at", key->revoked_unix_s);
     write_member_text(out, "replaced_by", key->replaced_by);
     buf_printf(out, "\"state\":\"%s\"", state_of(key, now));
+}
+
+static void write_usage_members(struct buf *out, const struct key_usage *usage)
+{
+    buf_puts(out, ",\"month\":{\"spent_usd\":");
+    json_write_double(out, (double)usage->cost_pico / (double)LEDGER_PICO_PER_USD);
+    buf_printf(out, ",\"requests\":%llu,\"prompt_tokens\":%llu,\"output_tokens\":%llu}",
+               (unsigned long long)usage->requests, (unsigned long long)usage->prompt_tokens,
+               (unsigned long long)usage->output_tokens);
 }
 
 /* ---- What all of them do */
@@ -267,7 +278,7 @@ static int cmd_create(int argc, char **argv)
 
 /* ---- ls */
 
-enum { COLUMN_COUNT = 7 };
+enum { COLUMN_COUNT = 8 }; /* the last with --usage only */
 
 struct row {
     const char *cells[COLUMN_COUNT];
@@ -292,7 +303,8 @@ static const char *cell(struct job *job, struct buf *text)
     return kept ? kept : "";
 }
 
-static struct row row_of(struct job *job, const struct key *key, struct buf *text)
+static struct row row_of(struct job *job, const struct key *key, const struct key_usage *usage,
+                         struct buf *text)
 {
     struct row row = {{key->id, key->name, state_of(key, job->now)}};
     size_t at = 3;
@@ -304,36 +316,44 @@ static struct row row_of(struct job *job, const struct key *key, struct buf *tex
     row.cells[at++] = cell(job, text);
     write_minute(text, key->expires_unix_s, "never");
     row.cells[at++] = cell(job, text);
+    if (usage)
+        buf_printf(text, "%.4f USD, %llu requests, %llu tokens",
+                   (double)usage->cost_pico / (double)LEDGER_PICO_PER_USD,
+                   (unsigned long long)usage->requests,
+                   (unsigned long long)(usage->prompt_tokens + usage->output_tokens));
+    row.cells[at] = cell(job, text);
     return row;
 }
 
-static void write_table(struct buf *out, const struct row *rows, size_t count)
+static void write_table(struct buf *out, const struct row *rows, size_t count, size_t columns)
 {
     size_t widths[COLUMN_COUNT] = {0};
     for (size_t i = 0; i < count; i++)
-        for (size_t c = 0; c < COLUMN_COUNT; c++)
+        for (size_t c = 0; c < columns; c++)
             if (width_of(rows[i].cells[c]) > widths[c])
                 widths[c] = width_of(rows[i].cells[c]);
     for (size_t i = 0; i < count; i++)
-        for (size_t c = 0; c < COLUMN_COUNT; c++) {
-            bool last = c + 1 == COLUMN_COUNT;
+        for (size_t c = 0; c < columns; c++) {
+            bool last = c + 1 == columns;
             size_t gap = last ? 0 : widths[c] - width_of(rows[i].cells[c]) + 2;
             buf_printf(out, "%s%*s%s", rows[i].cells[c], (int)gap, "", last ? "\n" : "");
         }
 }
 
-static enum ph_status list_as_table(struct job *job, const struct key *keys, size_t count, struct ph_err *err)
+static enum ph_status list_as_table(struct job *job, const struct key *keys, size_t count,
+                                    const struct key_usages *usages, struct ph_err *err)
 {
     struct row *rows = arena_calloc(&job->arena, count + 1, sizeof *rows);
     struct buf text;
     if (!rows)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for the list");
     buf_init(&text, OUT_BYTES_MAX);
-    rows[0] = (struct row){{"ID", "NAME", "STATE", "SCOPES", "LIMITS", "CREATED (UTC)", "EXPIRES (UTC)"}};
+    rows[0] = (struct row){
+        {"ID", "NAME", "STATE", "SCOPES", "LIMITS", "CREATED (UTC)", "EXPIRES (UTC)", "THIS MONTH"}};
     for (size_t i = 0; i < count; i++)
-        rows[i + 1] = row_of(job, &keys[i], &text);
+        rows[i + 1] = row_of(job, &keys[i], keys_usage_of(usages, &keys[i]), &text);
     if (count)
-        write_table(&job->out, rows, count + 1);
+        write_table(&job->out, rows, count + 1, job->args.usage ? COLUMN_COUNT : COLUMN_COUNT - 1);
     else
         fprintf(stderr, "There are no keys in %s; pharos keys create --name N makes one.\n", job->dir);
     buf_release(&text);
@@ -344,15 +364,23 @@ static enum ph_status list(struct job *job, struct ph_err *err)
 {
     struct key *keys;
     size_t count;
+    struct key_usages usages = {0};
     enum ph_status status = keys_list(&job->arena, job->dir, &keys, &count, err);
+    if (status == PH_OK && job->args.usage)
+        status = keys_usage_read(&job->arena, job->dir, keys, count, job->now, &usages, err);
     if (status != PH_OK)
         return status;
+    if (usages.damaged)
+        fprintf(stderr, "%llu records of the ledger are damaged and not in these sums.\n",
+                (unsigned long long)usages.damaged);
     if (!job->args.json)
-        return list_as_table(job, keys, count, err);
+        return list_as_table(job, keys, count, &usages, err);
     buf_puts(&job->out, "{\"keys\":[");
     for (size_t i = 0; i < count; i++) {
         buf_puts(&job->out, i ? ",{" : "{");
         write_members(&job->out, &keys[i], job->now);
+        if (job->args.usage)
+            write_usage_members(&job->out, keys_usage_of(&usages, &keys[i]));
         buf_putc(&job->out, '}');
     }
     buf_puts(&job->out, "]}\n");
@@ -361,7 +389,13 @@ static enum ph_status list(struct job *job, struct ph_err *err)
 
 static int cmd_ls(int argc, char **argv)
 {
-    static const struct cli_option options[] = {OPTION_DATA, OPTION_JSON, CLI_OPTIONS_END};
+    static const struct cli_option options[] = {
+        {CLI_OPTION("--usage", NULL, CLI_SWITCH, struct args, usage,
+                    "what each has used this month (UTC), rotations together")},
+        OPTION_DATA,
+        OPTION_JSON,
+        CLI_OPTIONS_END,
+    };
     static const struct cli_usage usage = {"keys ls", NULL, "Lists the keys; never a secret or its hash.",
                                            options};
     return run(&usage, (struct args){0}, argc, argv, list);

@@ -142,6 +142,15 @@ def the_environment_names_the_directory():
         assert len(listed(data)) == 1
 
 
+def usage_is_a_column_of_its_own():
+    with tempfile.TemporaryDirectory() as data:
+        create(data, "--name", "x")
+        plain, month = keys(data, "ls")[0], keys(data, "ls", "--usage")[0]
+        assert "THIS MONTH" in month and "0.0000 USD, 0 requests, 0 tokens" in month and "MONTH" not in plain
+        key, = json.loads(keys(data, "ls", "--usage", "--json")[0])["keys"]
+        assert key["month"] == {"spent_usd": 0, "requests": 0, "prompt_tokens": 0, "output_tokens": 0}
+
+
 def many_at_once_lose_none():
     with tempfile.TemporaryDirectory() as data:
         _, victim = create(data, "--name", "victim")
@@ -156,6 +165,7 @@ def many_at_once_lose_none():
 
 for case in (a_secret_is_shown_once_and_alone, json_has_the_secret_beside_the_rest, rotation_overlaps_and_revocation_ends,
              a_key_found_somewhere_can_be_revoked_by_itself, what_is_wrong_is_said,
-             a_file_that_is_open_or_broken_is_refused, the_environment_names_the_directory, many_at_once_lose_none):
+             a_file_that_is_open_or_broken_is_refused, the_environment_names_the_directory,
+             usage_is_a_column_of_its_own, many_at_once_lose_none):
     runner.run(case.__name__, case)
 runner.finish()
