@@ -791,13 +791,16 @@ static void write_raw_metadata(struct writer *w, const struct json *metadata)
     buf_putc(w->out, '}');
 }
 
-/* A budget for thinking is refused when the thought that it goes on from was taken out. */
-static bool loses_thoughts(const struct chat_request *request)
+/* A budget for thinking is refused when the thought that it goes on from was taken out, and thinking at all
+ * when the answer has begun. */
+static bool may_not_think(const struct chat_request *request)
 {
     size_t unsealed = 0;
+    const struct json *type = json_get(json_get(request->raw, "thinking"), "type");
     JSON_EACH (message, json_get(request->raw, "messages"))
         unsealed += count_unsealed(json_get(message, "content"));
-    return unsealed && json_text_is(json_get(json_get(request->raw, "thinking"), "type"), "enabled");
+    return (unsealed && json_text_is(type, "enabled")) ||
+           (request->messages_changed && request->continue_final_message);
 }
 
 /* True: written, as we want it. */
@@ -839,7 +842,7 @@ static bool is_left_out(const struct writer *w, const char *key, bool drop_think
 
 static void write_raw(struct writer *w)
 {
-    bool drop_thinking = loses_thoughts(w->request);
+    bool drop_thinking = may_not_think(w->request);
     size_t count = 0;
     buf_putc(w->out, '{');
     JSON_EACH (member, w->request->raw) {

@@ -115,7 +115,8 @@ static void changed_messages_keep_the_rest(void **state)
     (void)state;
     struct fixture f;
     decode(&f, &chat_edge_anthropic,
-           "{\"max_tokens\":5,\"system\":\"s\",\"zzz\":1,\"messages\":[{\"role\":\"user\",\"content\":[{"
+           "{\"max_tokens\":5,\"system\":\"s\",\"zzz\":1,\"thinking\":{\"type\":\"adaptive\"},\"messages\":[{"
+           "\"role\":\"user\",\"content\":[{"
            "\"type\":"
            "\"text\",\"text\":\"a\",\"citations\":[]},{\"type\":\"image\",\"source\":{\"type\":\"file\","
            "\"file_id\":"
@@ -459,6 +460,42 @@ static void a_translation_decodes_to_the_same(void **state)
     arena_release(&again.arena);
 }
 
+/* ---- Short of memory: an error, whenever it happens */
+
+static void memory_may_be_short(void **state)
+{
+    (void)state;
+    static const char body[] = "{\"max_tokens\":5,\"system\":[{\"type\":\"text\",\"text\":\"s\"}],"
+                               "\"messages\":[{\"role\":\"user\",\"content\":"
+                               "[{\"type\":\"text\",\"text\":\"a\"}]},{\"role\":\"assistant\",\"content\":[{"
+                               "\"type\":\"tool_use\",\"id\":\"t\","
+                               "\"name\":\"f\",\"input\":{\"x\":1}}]},{\"role\":\"user\",\"content\":[{"
+                               "\"type\":\"tool_result\",\"tool_use_id\":"
+                               "\"t\"}]}],\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}]"
+                               ",\"output_config\":{\"format\":{"
+                               "\"type\":\"json_schema\",\"schema\":{\"type\":\"object\"}}},\"tool_choice\":{"
+                               "\"type\":\"tool\",\"name\":\"f\"}}";
+    struct arena document;
+    struct json *json;
+    size_t done = 0;
+    arena_init(&document, 1 << 20);
+    assert_int_equal(json_parse(&document, body, sizeof body - 1, &json, NULL), PH_OK);
+    for (size_t budget = 0; budget < 16384; budget += 48) {
+        struct fixture f = {.target = {.base_url = "https://h/v1", .model = "claude-sonnet-4-5"}};
+        arena_init(&f.arena, budget);
+        enum ph_status status =
+            chat_edge_anthropic.decode(&f.arena, CHAT_KIND_CHAT, json, &f.request, &f.fault);
+        f.request.raw = NULL;
+        if (status == PH_OK)
+            status = encode(&f);
+        assert_true(status == PH_OK || (status == PH_ERR_NOMEM && f.fault.http_status == 503));
+        done += status == PH_OK;
+        arena_release(&f.arena);
+    }
+    assert_true(done > 0 && done < 16384 / 48);
+    arena_release(&document);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,6 +509,7 @@ int main(void)
         cmocka_unit_test(models_get_what_they_know),
         cmocka_unit_test(what_would_change_the_answer_is_refused),
         cmocka_unit_test(a_translation_decodes_to_the_same),
+        cmocka_unit_test(memory_may_be_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
