@@ -63,7 +63,7 @@ struct chat_message {
     const char *tool_call_id; /* role TOOL */
     const struct chat_tool_call *tool_calls;
     size_t tool_call_count;
-    const struct json *raw; /* the message as it came; NULL: made here (one message may become several) */
+    const struct json *raw; /* as it came; NULL: made or changed here, or one message became several */
 };
 
 /* Sampling values carry "was it given": what the caller did not say is the model's or the engine's default.

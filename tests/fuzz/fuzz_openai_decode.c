@@ -26,6 +26,24 @@ static void answer(const struct chat_request *request)
     buf_release(&out);
 }
 
+/* What was accepted can be sent on, and what is sent is accepted again. */
+static void forward(const struct chat_request *request, bool build)
+{
+    static const struct chat_target target = {.base_url = "http://h/v1", .model = "m", .key = "k"};
+    struct chat_request again, changed = *request;
+    struct chat_post post;
+    struct chat_fault fault;
+    struct json *body;
+    changed.messages_changed = build;
+    if (chat_codec_openai.encode(request->arena, &changed, &target, &post, &fault) != PH_OK) {
+        assert(*fault.message);
+        return;
+    }
+    if (json_parse(request->arena, post.body, post.body_len, &body, NULL) == PH_OK &&
+        chat_edge_openai.decode(request->arena, request->kind, body, &again, &fault) != PH_OK)
+        assert(fault.http_status == 503); /* the arena is full */
+}
+
 static void decode(const uint8_t *bytes, size_t len, enum chat_kind kind)
 {
     struct arena arena;
@@ -37,6 +55,8 @@ static void decode(const uint8_t *bytes, size_t len, enum chat_kind kind)
         if (chat_edge_openai.decode(&arena, kind, body, &request, &fault) == PH_OK) {
             (void)chat_template_messages(&arena, &request, false);
             answer(&request);
+            forward(&request, false);
+            forward(&request, true);
         } else {
             assert(fault.http_status >= 400 && strlen(fault.message) > 0);
         }

@@ -314,6 +314,25 @@ static void copies_are_deep(void **state)
     assert_null(copied->key);
 }
 
+static void shared_roots_are_apart(void **state)
+{
+    static const char text[] = "{\"a\":[1,2],\"b\":{\"c\":3},\"a\":4}";
+    struct json *doc = parse(*state, text);
+    struct json *root = json_share(*state, doc);
+    json_set(*state, root, "b", json_new_int(*state, 9));
+    json_set(*state, root, "d", json_share(*state, json_get(doc, "b")));
+    json_remove(root, "a");
+    assert_written(root, "{\"b\":9,\"d\":{\"c\":3}}");
+    assert_written(doc, text);
+    struct json *list = json_share(*state, json_first(doc));
+    assert_null(list->key);
+    json_push(list, json_new_int(*state, 5));
+    assert_written(list, "[1,2,5]");
+    assert_written(doc, text);
+    assert_written(json_share(*state, NULL), "null");
+    assert_written(json_share(*state, parse(*state, "{}")), "{}");
+}
+
 static void absurd_depth_is_refused_everywhere(void **state)
 {
     struct json *deep = json_new(*state, JSON_ARRAY);
@@ -370,6 +389,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(equality_is_not_exponential_in_depth, setup, teardown),
         cmocka_unit_test_setup_teardown(builders_build, setup, teardown),
         cmocka_unit_test_setup_teardown(set_replaces_in_place_and_leaves_no_duplicate, setup, teardown),
+        cmocka_unit_test_setup_teardown(shared_roots_are_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_are_deep, setup, teardown),
         cmocka_unit_test_setup_teardown(absurd_depth_is_refused_everywhere, setup, teardown),
         cmocka_unit_test_setup_teardown(writer_repairs_broken_text, setup, teardown),
