@@ -24,7 +24,7 @@
 #define HTTP_BODY_BYTES_MAX (16u << 20)
 #define HTTP_BODIES_BYTES_MAX (512u << 20) /* of all requests together; beyond it a request gets 503 */
 #define HTTP_REQUEST_ARENA_BYTES_MAX (128u << 20)
-#define HTTP_CONNECTIONS_MAX 4096
+#define HTTP_CONNECTIONS_MAX 16384          /* idle ones cost 600 bytes each */
 #define HTTP_PIPELINE_BYTES_MAX (64u << 10) /* read ahead while a reply is in flight */
 #define HTTP_HEADER_DEADLINE_MS 10000       /* first byte to end of headers */
 #define HTTP_BODY_DEADLINE_MS 60000         /* end of headers to end of body */
@@ -150,7 +150,8 @@
 #define SUPERVISED_RETRY_MAX_MS 60000
 #define SUPERVISED_STEADY_S 60 /* one that ran for so long is no longer thought to be failing */
 #define SUPERVISED_COMMAND_BYTES_MAX 4096
-#define GATE_WAITING_MAX 4096
-#define RATES_NAMES_MAX 16384 /* keys and providers that were used within a minute */
+#define GATE_WAITING_MAX 4096    /* requests before one model, unless the configuration says otherwise */
+#define GATE_RUNNING_DEFAULT 256 /* requests at a model elsewhere */
+#define RATES_NAMES_MAX 16384    /* keys and providers that were used within a minute */
 
 #endif

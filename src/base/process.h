@@ -9,6 +9,9 @@
  * an error of the write and not a signal that ends the process without a word. */
 void process_keep_on_bad_writes(void);
 
+/* As many open files and connections as the system lets this process have; answers that number. */
+uint64_t process_allow_files(void);
+
 /* Whether the reader of standard output has gone, as in `pharos complete ... | head -1`. */
 bool process_stdout_is_deaf(void);
 

@@ -3,12 +3,24 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 void process_keep_on_bad_writes(void)
 {
     signal(SIGPIPE, SIG_IGN); /* EPIPE then */
     signal(SIGXFSZ, SIG_IGN); /* EFBIG then */
+}
+
+/* The soft limit is there for programs that use select(2). */
+uint64_t process_allow_files(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return 0;
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+    return getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur : 0;
 }
 
 /* Asked of the descriptor itself, because by the time somebody wants to know, errno is of another call. */

@@ -38,11 +38,11 @@ static enum ph_status configure(struct arena *arena, const struct serve_args *ar
 
 int cmd_serve(int argc, char **argv)
 {
-    static const struct cli_usage usage = {"serve",
-                                           "[--config F] [--listen H:P] [--data DIR] [--model F.gguf]...",
-                                           "Runs the station: the OpenAI API over local models. SIGTERM or "
-                                           "Ctrl-C stops it gracefully, twice at once.",
-                                           options};
+    static const struct cli_usage usage = {
+        "serve", "[--config F] [--listen H:P] [--data DIR] [--model F.gguf]...",
+        "Runs the station: the OpenAI and Anthropic APIs over local models, engines and accounts. SIGTERM or "
+        "Ctrl-C stops it gracefully, twice at once.",
+        options};
     struct serve_args args = {0};
     struct station_config config;
     struct arena arena;
@@ -56,7 +56,7 @@ int cmd_serve(int argc, char **argv)
     log_setup(2, level, false);
     arena_init(&arena, CONFIG_ARENA_BYTES_MAX);
     if (configure(&arena, &args, &config, &err) == PH_OK)
-        exit_code = station_run(&config);
+        exit_code = station_run(&arena, &config);
     else
         exit_code = cli_fail(&err);
     arena_release(&arena);

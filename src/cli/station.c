@@ -1,29 +1,43 @@
-/* A running station: one loop, one gateway, a provider a model.
+/* A running station: one loop, one gateway, a provider a model, a ledger, the keys.
  *
- * The station listens before any model is loaded, so that /health answers at once; models load one after the
- * other on a helper thread and are attached as they come. A model that fails leaves the others running; when
- * none is left the station ends with exit code 1.
+ * The station listens before any model is loaded, so that /health answers at once; models of files load one
+ * after the other on a helper thread and are attached as they come. A model that fails leaves the others
+ * running; when none is left the station ends with exit code 1.
+ *
+ * Opened in the order of the fields of struct station, closed in the reverse.
  *
  * The first SIGTERM or SIGINT stops it gracefully, the second one cuts. */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
-#include "base/mem.h"
+#include "base/process.h"
 #include "cli/cli_int.h"
 #include "cli/station_int.h"
 #include "gateway/gateway.h"
 
+#define LEDGERS_MAX 8 /* stations at the same time on one data directory */
+
 struct station {
+    struct arena *arena;
     const struct station_config *config;
     const struct clock_source *clock;
+    char data[PATH_BYTES_MAX];
     struct net_loop *loop;
+    struct http_client *client;
+    struct ledger *ledger;
+    struct keys *keys;
+    int request_log_fd; /* -1: none */
+    struct station_catalog catalog;
     struct gateway *gateway;
-    struct provider **providers; /* one a model */
-    size_t loading;              /* index of the model being loaded */
-    size_t loaded;
+    size_t loading;        /* index of the model being loaded */
+    size_t usable;         /* models that can be asked, or may be */
+    size_t providers_left; /* to be stopped */
     struct engine *engine; /* the helper thread's result */
     enum ph_status load_status;
     struct ph_err load_err;
@@ -34,10 +48,22 @@ struct station {
 
 /* ---- Stopping */
 
+static void on_provider_stopped(void *ud)
+{
+    struct station *station = ud;
+    if (--station->providers_left)
+        return;
+    http_client_close(station->client);
+    station->client = NULL;
+    net_loop_stop(station->loop);
+}
+
 static void on_stopped(void *ud)
 {
     struct station *station = ud;
-    net_loop_stop(station->loop);
+    station->providers_left = station->catalog.model_count;
+    for (size_t i = 0; i < station->catalog.model_count; i++)
+        provider_stop(station->catalog.models[i].provider, station->loop, on_provider_stopped, station);
 }
 
 static void stop(struct station *station)
@@ -84,17 +110,17 @@ static void load_work(void *ud) /* helper thread */
 static void load_done(void *ud)
 {
     struct station *station = ud;
-    struct provider *provider = station->providers[station->loading];
+    struct provider *provider = station->catalog.models[station->loading].provider;
     const char *id = provider_model_id(provider);
     if (station->load_status == PH_OK)
         station->load_status = provider_local_attach(provider, station->engine, &station->load_err);
     if (station->load_status == PH_OK) {
         double ms = (double)(clock_monotonic_ns(station->clock) - station->load_start_ns) * 1e-6;
-        station->loaded++;
         log_info("station", "model %s is ready: %zu tokens of context, loaded in %.0f ms", id,
                  provider_context_len(provider), ms);
     } else {
         provider_local_fail(provider, station->load_err.message);
+        station->usable--;
         log_error("station", "model %s: %s", id, station->load_err.message);
     }
     station->loading++;
@@ -103,8 +129,11 @@ static void load_done(void *ud)
 
 static void load_next(struct station *station)
 {
+    const struct station_model *models = station->config->models.items;
     if (station->stopping)
         return;
+    while (station->loading < station->config->models.count && !models[station->loading].path)
+        station->loading++; /* elsewhere */
     if (station->loading < station->config->models.count) {
         station->load_start_ns = clock_monotonic_ns(station->clock);
         if (net_work(station->loop, load_work, load_done, station) == PH_OK)
@@ -114,7 +143,7 @@ static void load_next(struct station *station)
         stop(station);
         return;
     }
-    if (station->loaded == 0) {
+    if (station->usable == 0) {
         log_error("station", "no model could be loaded");
         station->exit_code = CLI_EXIT_FAILURE;
         stop(station);
@@ -135,43 +164,130 @@ static bool is_loopback(const char *host)
 
 static void greet(const struct station *station)
 {
-    const char *host = is_everywhere(station->config->host) ? "127.0.0.1" : station->config->host;
+    const struct station_config *config = station->config;
+    const char *host = is_everywhere(config->host) ? "127.0.0.1" : config->host;
     const char *open = strchr(host, ':') ? "[" : "", *close = *open ? "]" : "";
-    unsigned port = gateway_port(station->gateway);
-    if (!is_loopback(station->config->host))
-        log_warn(
-            "station",
-            "listening on %s: EVERYBODY who can reach this address may use the station. This version has no "
-            "keys; use 127.0.0.1, or put a proxy that checks keys in front",
-            station->config->host);
-    printf(
-        "Pharos %s is listening on http://%s%s%s:%u\n"
-        "Talk to it with any OpenAI client (base URL http://%s%s%s:%u/v1, any key), with `pharos chat --url "
-        "http://%s%s%s:%u`, or:\n"
-        "  curl http://%s%s%s:%u/v1/chat/completions -d "
-        "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n",
-        PHAROS_VERSION, open, host, close, port, open, host, close, port, open, host, close, port, open, host,
-        close, port);
+    const char *key = keys_count(station->keys) ? "a key of `pharos keys create`" : "any key";
+    char url[320];
+    snprintf(url, sizeof url, "%s://%s%.250s%s:%u", config->tls.key ? "https" : "http", open, host, close,
+             (unsigned)gateway_port(station->gateway));
+    printf("Pharos %s is listening on %s\n"
+           "Talk to it with any OpenAI client (base URL %s/v1) or Anthropic client (base URL %s), %s,\n"
+           "with `pharos chat --url %s`, or:\n"
+           "  curl %s/v1/chat/completions %s-d "
+           "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n",
+           PHAROS_VERSION, url, url, url, key, url, url,
+           keys_count(station->keys) ? "-H \"Authorization: Bearer $PHAROS_KEY\" " : "");
     fflush(stdout);
 }
 
-static enum ph_status create_providers(struct station *station, struct ph_err *err)
+/* Beyond this machine nobody is served without a key. */
+static enum ph_status check_exposure(const struct station *station, struct ph_err *err)
 {
-    const struct station_model *models = station->config->models.items;
-    size_t count = station->config->models.count;
-    station->providers = mem_calloc(count, sizeof *station->providers);
-    enum ph_status status = station->providers ? PH_OK : ph_fail(err, PH_ERR_NOMEM, "out of memory");
-    for (size_t i = 0; i < count && status == PH_OK; i++)
-        status = provider_local_create(&station->providers[i], models[i].id, station->clock, err);
+    if (is_loopback(station->config->host) || keys_count(station->keys))
+        return PH_OK;
+    return ph_fail(err, PH_ERR_ARG,
+                   "listening on %s would let everybody who reaches it use the station: create a key first "
+                   "(pharos keys create --name me --data %s), or listen on 127.0.0.1",
+                   station->config->host, station->data);
+}
+
+static enum ph_status open_client(struct station *station, struct ph_err *err)
+{
+    struct http_client_params params = {.loop = station->loop,
+                                        .clock = station->clock,
+                                        .ca_file = station->config->ca_file,
+                                        .user_agent = "pharos/" PHAROS_VERSION};
+    return http_client_open(&station->client, &params, err);
+}
+
+static bool is_money_at_stake(const struct station *station)
+{
+    const struct station_config *config = station->config;
+    const struct station_model *models = config->models.items;
+    bool any = config->budgets.total_usd_month >= 0;
+    for (size_t i = 0; i < config->models.count; i++)
+        any = any || models[i].price.input > 0 || models[i].price.output > 0;
+    for (size_t i = 0; i < keys_count(station->keys); i++)
+        any = any || keys_at(station->keys, i)->budget_usd_month >= 0;
+    return any;
+}
+
+/* A second station on the same data has a ledger of its own, unless there are budgets, which only one can
+ * keep. */
+static enum ph_status open_ledger(struct station *station, struct ph_err *err)
+{
+    char dir[PATH_BYTES_MAX];
+    size_t recovered = 0;
+    enum ph_status status = PH_ERR_BUSY;
+    for (int n = 1; n <= LEDGERS_MAX && status == PH_ERR_BUSY; n++) {
+        char suffix[16] = "";
+        if (n > 1)
+            snprintf(suffix, sizeof suffix, ".%d", n);
+        int len = snprintf(dir, sizeof dir, "%s/ledger%s", station->data, suffix);
+        if (len < 0 || (size_t)len >= sizeof dir)
+            return ph_fail(err, PH_ERR_LIMIT, "the name of the data directory is too long");
+        struct ledger_params params = {.dir = dir, .clock = station->clock};
+        status = ledger_open(&station->ledger, &params, &recovered, err);
+        if (status == PH_ERR_BUSY && is_money_at_stake(station))
+            return status;
+    }
+    if (recovered)
+        log_warn("station",
+                 "the last station was killed with %zu requests on their way; what was counted of them "
+                 "is in the ledger",
+                 recovered);
     return status;
+}
+
+static enum ph_status set_budgets(struct station *station, struct ph_err *err)
+{
+    const struct station_config *config = station->config;
+    const struct {
+        enum ledger_scope scope;
+        const char *name;
+        double usd;
+    } rows[] = {{LEDGER_STATION, "", config->budgets.total_usd_month},
+                {LEDGER_BY_TIER, "premium", config->budgets.premium_usd_month},
+                {LEDGER_BY_TIER, "subscription", config->budgets.subscription_usd_month}};
+    enum ph_status status = PH_OK;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && status == PH_OK; i++)
+        status =
+            ledger_set_budget(station->ledger, rows[i].scope, rows[i].name,
+                              rows[i].usd < 0 ? -1 : (int64_t)(rows[i].usd * (double)LEDGER_PICO_PER_USD));
+    for (size_t i = 0; i < station->catalog.account_count && status == PH_OK; i++)
+        status = ledger_set_budget(station->ledger, LEDGER_BY_PROVIDER, station->catalog.accounts[i].name,
+                                   station->catalog.accounts[i].budget_pico_month);
+    return status == PH_OK ? PH_OK : ph_fail(err, status, "out of memory");
+}
+
+static enum ph_status open_request_log(struct station *station, struct ph_err *err)
+{
+    const char *path = station->config->request_log;
+    if (!path)
+        return PH_OK;
+    station->request_log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (station->request_log_fd < 0)
+        return ph_fail(err, PH_ERR_IO, "request_log: %s cannot be opened: %s", path, strerror(errno));
+    return PH_OK;
 }
 
 static enum ph_status open_gateway(struct station *station, struct ph_err *err)
 {
-    struct gateway_params params = {.host = station->config->host,
-                                    .port = station->config->port,
-                                    .providers = station->providers,
-                                    .provider_count = station->config->models.count,
+    const struct station_config *config = station->config;
+    struct gateway_params params = {.host = config->host,
+                                    .port = config->port,
+                                    .tls_certificate = config->tls.certificate,
+                                    .tls_key = config->tls.key,
+                                    .models = station->catalog.models,
+                                    .model_count = station->catalog.model_count,
+                                    .routes = station->catalog.routes,
+                                    .route_count = station->catalog.route_count,
+                                    .accounts = station->catalog.accounts,
+                                    .account_count = station->catalog.account_count,
+                                    .ledger = station->ledger,
+                                    .keys = station->keys,
+                                    .request_log_fd = station->request_log_fd,
                                     .clock = station->clock,
                                     .version = PHAROS_VERSION};
     http_limits_default(&params.limits);
@@ -184,35 +300,79 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
     return PH_OK;
 }
 
+static enum ph_status open_data(struct station *station, struct ph_err *err)
+{
+    enum ph_status status = cli_data_dir(station->config->data, station->data, err);
+    if (status == PH_OK)
+        status = file_make_private_dir(station->data, err);
+    if (status == PH_OK)
+        status = keys_open(&station->keys, station->data, station->clock, err);
+    if (status == PH_OK)
+        status = check_exposure(station, err);
+    return status == PH_OK ? open_ledger(station, err) : status;
+}
+
 static enum ph_status open_station(struct station *station, struct ph_err *err)
 {
+    char logs[PATH_BYTES_MAX + 8];
+    uint64_t files = process_allow_files();
+    if (files && files < HTTP_CONNECTIONS_MAX)
+        log_warn(
+            "station",
+            "only %llu files and connections may be open at once (ulimit -n): fewer clients can be served",
+            (unsigned long long)files);
     enum ph_status status = net_loop_create(&station->loop, err);
     if (status == PH_OK)
-        status = create_providers(station, err);
+        status = open_client(station, err);
+    if (status == PH_OK)
+        status = open_data(station, err);
+    if (status == PH_OK)
+        status = open_request_log(station, err);
+    snprintf(logs, sizeof logs, "%s/logs", station->data);
+    if (status == PH_OK)
+        status = station_catalog_make(station->arena, station->config, logs, station->loop, station->client,
+                                      station->clock, &station->catalog, err);
+    if (status == PH_OK)
+        status = set_budgets(station, err);
     if (status == PH_OK)
         status = open_gateway(station, err);
     if (status != PH_OK)
         return status;
+    station->usable = station->catalog.model_count;
     if (net_on_signal(station->loop, on_signal, station) != PH_OK)
         log_warn("station", "signals cannot be watched: the station will not stop gracefully");
     return PH_OK;
 }
 
-int station_run(const struct station_config *config)
+static void close_station(struct station *station)
 {
-    struct station station = {.config = config, .clock = clock_system()};
+    gateway_free(station->gateway);
+    station_catalog_release(&station->catalog);
+    if (station->request_log_fd >= 0)
+        close(station->request_log_fd);
+    keys_close(station->keys);
+    ledger_close(station->ledger);
+    http_client_close(station->client);
+    net_loop_free(station->loop);
+}
+
+int station_run(struct arena *arena, const struct station_config *config)
+{
     struct ph_err err;
-    enum ph_status status = open_station(&station, &err);
+    struct station *station = arena_calloc(arena, 1, sizeof *station);
+    if (!station)
+        return cli_error(CLI_EXIT_FAILURE, "serve: out of memory");
+    station->arena = arena;
+    station->config = config;
+    station->clock = clock_system();
+    station->request_log_fd = -1;
+    enum ph_status status = open_station(station, &err);
     if (status == PH_OK) {
-        greet(&station);
-        load_next(&station);
-        net_loop_run(station.loop);
+        greet(station);
+        load_next(station);
+        net_loop_run(station->loop);
         log_info("station", "stopped");
     }
-    for (size_t i = 0; station.providers && i < config->models.count; i++)
-        provider_free(station.providers[i]);
-    mem_free(station.providers);
-    gateway_free(station.gateway);
-    net_loop_free(station.loop);
-    return status == PH_OK ? station.exit_code : cli_fail(&err);
+    close_station(station);
+    return status == PH_OK ? station->exit_code : cli_fail(&err);
 }

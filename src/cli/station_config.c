@@ -1,7 +1,7 @@
 /* The configuration file: its tables, and the checks that tables cannot express.
  *
  * All keys of the contract are read, so that one file serves every version. A key whose feature this version
- * has not is answered with a warning that says so: nobody shall believe in a budget that is not kept. */
+ * has not is answered with a warning that says so. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,10 @@
 #include "cli/station_int.h"
 
 static const char *const tiers[] = {"local", "subscription", "premium", NULL};
-static const char *const policies[] = {"cascade", "weighted", "fallback", NULL};
+/* In the order of enum gateway_policy. */
+static const char *const policies[] = {"fallback", "weighted", "fastest", "cheapest",
+                                       "tiers",    "cascade",  "task",    NULL};
+static const char *const apis[] = {"auto", "openai", "anthropic", "gemini", NULL};
 static const char *const kv_types[] = {"f16", "f32", "q8_0", NULL};
 
 #define ROW(name_, type_, struct_, member_, help_) \
@@ -21,6 +24,18 @@ static const char *const kv_types[] = {"f16", "f32", "q8_0", NULL};
     {               \
         .key = NULL \
     }
+
+static const struct config_field price_fields[] = {
+    {ROW("input_usd_per_mtok", CONFIG_DOUBLE, station_price, input, "a million tokens of prompt"),
+     .max = 1e6},
+    {ROW("cached_input_usd_per_mtok", CONFIG_DOUBLE, station_price, cached_input,
+         "... read from a prompt cache"),
+     .max = 1e6},
+    {ROW("cache_write_usd_per_mtok", CONFIG_DOUBLE, station_price, cache_write, "... written to one"),
+     .max = 1e6},
+    {ROW("output_usd_per_mtok", CONFIG_DOUBLE, station_price, output, "a million tokens of answer"),
+     .max = 1e6},
+    END};
 
 static const struct config_field model_fields[] = {
     {ROW("id", CONFIG_STRING, station_model, id, "the name that requests use"), .required = true},
@@ -35,34 +50,71 @@ static const struct config_field model_fields[] = {
      .max = ENGINE_QUEUE_MAX},
     {ROW("kv", CONFIG_ENUM, station_model, kv, "type of the KV cache"), .names = kv_types},
     {ROW("command", CONFIG_STRING, station_model, command, "a program to run and supervise")},
-    {ROW("api", CONFIG_STRING, station_model, api, "what that program speaks")},
-    {ROW("ttl_s", CONFIG_INT, station_model, ttl_s, "stop it after this idle time"), .max = 1e9},
+    {ROW("api", CONFIG_ENUM, station_model, api, "what that program speaks: openai"), .names = apis},
+    {ROW("health", CONFIG_STRING, station_model, health, "its path that answers 200 when it is ready")},
+    {ROW("ttl_s", CONFIG_INT, station_model, ttl_s, "stop it after this idle time; 0: never"), .max = 1e9},
+    {ROW("start_timeout_s", CONFIG_INT, station_model, start_timeout_s, "how long it may take to start"),
+     .max = 86400},
     {ROW("provider", CONFIG_STRING, station_model, provider, "an entry of providers")},
     {ROW("upstream", CONFIG_STRING, station_model, upstream, "the model's name there")},
     {ROW("traits", CONFIG_FREE, station_model, traits, "what kind of model it is, for juries")},
-    {ROW("price", CONFIG_FREE, station_model, price, "USD a million tokens")},
+    {ROW("price", CONFIG_STRUCT, station_model, price, "what it costs"), .fields = price_fields},
+    {ROW("max_output", CONFIG_INT, station_model, max_output, "tokens of one answer, at most"), .max = 1e9},
+    {ROW("concurrency", CONFIG_INT, station_model, concurrency, "requests at the same time"), .max = 65536},
+    {ROW("capabilities", CONFIG_LIST, station_model, capabilities,
+         "tools, images, logprobs, prefix, json, choices, completion, embeddings")},
     END};
 
 static const struct config_field provider_fields[] = {
-    {ROW("api", CONFIG_STRING, station_provider, api, "openai, anthropic, gemini")},
+    {ROW("api", CONFIG_ENUM, station_provider, api, "openai, anthropic, gemini"), .names = apis},
     {ROW("base_url", CONFIG_STRING, station_provider, base_url, "where it is")},
     {ROW("key", CONFIG_STRING, station_provider, key, "${NAME} or file:/path")},
+    {ROW("keys", CONFIG_LIST, station_provider, keys, "several of them")},
+    {ROW("headers", CONFIG_FREE, station_provider, headers, "sent with every request: name: value")},
     {ROW("monthly_usd", CONFIG_DOUBLE, station_provider, monthly_usd, "what the subscription costs"),
      .max = 1e9},
+    {ROW("budget_usd_month", CONFIG_DOUBLE, station_provider, budget_usd_month,
+         "at most this much; 0: no limit"),
+     .max = 1e9},
     {ROW("rpm", CONFIG_INT, station_provider, rpm, "requests a minute it allows"), .max = 1e9},
+    {ROW("tpm", CONFIG_INT, station_provider, tpm, "tokens a minute it allows"), .max = 1e9},
+    {ROW("connect_timeout_s", CONFIG_DOUBLE, station_provider, connect_timeout_s, "name, connection, TLS"),
+     .max = 3600},
+    {ROW("timeout_s", CONFIG_DOUBLE, station_provider, timeout_s, "until the reply begins"), .max = 86400},
+    {ROW("silence_timeout_s", CONFIG_DOUBLE, station_provider, silence_timeout_s, "between two pieces of it"),
+     .max = 86400},
+    {ROW("max_completion_tokens", CONFIG_BOOL, station_provider, max_completion_tokens,
+         "the limit has this name there")},
+    {ROW("no_stream_usage", CONFIG_BOOL, station_provider, no_stream_usage, "it refuses stream_options")},
     END};
 
 static const struct config_field route_fields[] = {
     {ROW("model", CONFIG_STRING, station_route, model, "the name that requests use"), .required = true},
     {ROW("policy", CONFIG_ENUM, station_route, policy, "how to choose"), .names = policies},
     {ROW("order", CONFIG_LIST, station_route, order, "tiers or models, first first")},
-    {ROW("escalate_below", CONFIG_DOUBLE, station_route, escalate_below, "agreement, 0 to 1"), .max = 1},
+    {ROW("escalate_below", CONFIG_DOUBLE, station_route, escalate_below, "confidence, 0 to 1"), .max = 1},
+    {ROW("agree", CONFIG_INT, station_route, agree, "cheap models asked at once and compared"), .max = 8},
+    {ROW("hedge_ms", CONFIG_INT, station_route, hedge_ms, "ask a second one after this silence"),
+     .max = 3.6e6},
     {ROW("weights", CONFIG_FREE, station_route, weights, "model: share")},
+    {ROW("context_fallback", CONFIG_LIST, station_route, context_fallback, "for prompts that are too long")},
+    {ROW("refusal_fallback", CONFIG_LIST, station_route, refusal_fallback, "for refused content")},
     END};
 
 static const struct config_field budget_fields[] = {
-    {ROW("premium_usd_month", CONFIG_DOUBLE, station_config, budgets.premium_usd_month, "at most this much"),
+    {ROW("total_usd_month", CONFIG_DOUBLE, station_config, budgets.total_usd_month, "of the whole station"),
      .max = 1e9},
+    {ROW("premium_usd_month", CONFIG_DOUBLE, station_config, budgets.premium_usd_month,
+         "of the premium tier"),
+     .max = 1e9},
+    {ROW("subscription_usd_month", CONFIG_DOUBLE, station_config, budgets.subscription_usd_month,
+         "of what subscriptions cost by the token"),
+     .max = 1e9},
+    END};
+
+static const struct config_field tls_fields[] = {
+    {ROW("certificate", CONFIG_STRING, station_config, tls.certificate, "PEM file, with its chain")},
+    {ROW("key", CONFIG_STRING, station_config, tls.key, "PEM file")},
     END};
 
 static const struct config_field memory_fields[] = {
@@ -73,20 +125,23 @@ static const struct config_field memory_fields[] = {
 static const struct config_field station_fields[] = {
     {ROW("listen", CONFIG_STRING, station_config, listen, "host:port")},
     {ROW("data", CONFIG_STRING, station_config, data, "directory of the store")},
+    {ROW("ca_file", CONFIG_STRING, station_config, ca_file, "PEM: trusted besides the system's")},
+    {ROW("request_log", CONFIG_STRING, station_config, request_log, "file: a line of JSON for each request")},
     {ROW("models", CONFIG_LIST, station_config, models, "who can answer"), .fields = model_fields,
      .item_size = sizeof(struct station_model)},
     {ROW("providers", CONFIG_MAP, station_config, providers, "accounts elsewhere"), .fields = provider_fields,
      .item_size = sizeof(struct station_provider)},
     {ROW("routes", CONFIG_LIST, station_config, routes, "names that choose a model"), .fields = route_fields,
      .item_size = sizeof(struct station_route)},
-    /* Both tables hold offsets from the station's own start. */
+    /* These tables hold offsets from the station's own start. */
     {.key = "budgets", .type = CONFIG_STRUCT, .fields = budget_fields, .help = "limits on spending"},
+    {.key = "tls", .type = CONFIG_STRUCT, .fields = tls_fields, .help = "HTTPS instead of HTTP"},
     {.key = "memory", .type = CONFIG_STRUCT, .fields = memory_fields, .help = "what is remembered"},
     END};
 
 void station_config_default(struct station_config *config)
 {
-    *config = (struct station_config){.listen = NULL};
+    *config = (struct station_config){.budgets = {-1, -1, -1}};
 }
 
 enum ph_status station_config_read(struct arena *arena, const char *path, struct station_config *config,
@@ -167,69 +222,84 @@ static enum ph_status check_ids(const struct station_config *config, struct ph_e
     return PH_OK;
 }
 
-/* Why this version cannot run the model; NULL: it can. */
-static const char *unrunnable(const struct station_model *model)
+/* A model is a file here, a command, or a name at a provider. */
+static enum ph_status check_model(const struct station_config *config, const struct station_model *model,
+                                  struct ph_err *err)
 {
-    if (model->path)
-        return NULL;
-    if (model->command)
-        return "engines run as a command are not available in this version";
+    const struct station_provider *providers = config->providers.items;
+    int ways = (model->path != NULL) + (model->command != NULL) + (model->provider != NULL);
+    if (ways != 1)
+        return ph_fail(
+            err, PH_ERR_ARG,
+            "model %s: give it one of path (a GGUF file), command (an engine to start) or provider "
+            "(an account elsewhere); it has %s",
+            model->id, ways ? "several" : "none");
+    if (model->path && !file_exists(model->path))
+        return ph_fail(err, PH_ERR_NOTFOUND, "model %s: there is no file %s", model->id, model->path);
+    if (model->command && !strstr(model->command, "{port}"))
+        return ph_fail(err, PH_ERR_ARG,
+                       "model %s: the command has no {port}, so nobody could reach the engine", model->id);
+    for (size_t i = 0; model->provider && i < config->providers.count; i++)
+        if (strcmp(providers[i].name, model->provider) == 0)
+            return PH_OK;
     if (model->provider)
-        return "models of providers are not available in this version";
-    return "it has no path";
+        return ph_fail(err, PH_ERR_NOTFOUND, "model %s: there is no provider %s under providers", model->id,
+                       model->provider);
+    return PH_OK;
 }
 
-/* Keeps the models that can run, in order. */
-static enum ph_status keep_runnable(struct station_config *config, struct ph_err *err)
+/* Models may name a well-known provider without an entry of its own. */
+static enum ph_status add_known_providers(struct arena *arena, struct station_config *config,
+                                          struct ph_err *err)
 {
-    struct station_model *models = config->models.items;
-    size_t kept = 0;
+    const struct station_model *models = config->models.items;
+    const struct station_provider *given = config->providers.items;
+    size_t count = config->providers.count;
+    struct station_provider *all = arena_calloc(arena, count + config->models.count, sizeof *all);
+    if (!all)
+        return ph_fail(err, PH_ERR_NOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        all[i] = given[i];
     for (size_t i = 0; i < config->models.count; i++) {
-        const char *reason = unrunnable(&models[i]);
-        if (reason) {
-            log_warn("config", "model %s is left out: %s", models[i].id, reason);
+        size_t k = 0;
+        if (!models[i].provider || !station_knows_provider(models[i].provider))
             continue;
-        }
-        if (!file_exists(models[i].path))
-            return ph_fail(err, PH_ERR_NOTFOUND, "model %s: there is no file %s", models[i].id,
-                           models[i].path);
-        if (models[i].price || models[i].traits)
-            log_warn("config", "model %s: price and traits are not used in this version", models[i].id);
-        models[kept++] = models[i];
+        while (k < count && strcmp(all[k].name, models[i].provider) != 0)
+            k++;
+        if (k == count)
+            all[count++] = (struct station_provider){.name = models[i].provider};
     }
+    config->providers = (struct config_list){all, count};
+    return PH_OK;
+}
+
+static enum ph_status check_models(const struct station_config *config, struct ph_err *err)
+{
+    const struct station_model *models = config->models.items;
+    enum ph_status status = PH_OK;
     if (config->models.count == 0)
         return ph_fail(err, PH_ERR_ARG,
                        "there is no model to serve; give --model FILE.gguf, or --config with models");
-    if (kept == 0)
-        return ph_fail(err, PH_ERR_UNSUPPORTED,
-                       "none of the %zu models can be run by this version; add one "
-                       "with a path",
-                       config->models.count);
-    if (kept > STATION_MODELS_MAX)
-        return ph_fail(err, PH_ERR_LIMIT, "%zu models are configured; at most %d are served", kept,
-                       STATION_MODELS_MAX);
-    config->models.count = kept;
-    return PH_OK;
+    if (config->models.count > STATION_MODELS_MAX)
+        return ph_fail(err, PH_ERR_LIMIT, "%zu models are configured; at most %d are served",
+                       config->models.count, STATION_MODELS_MAX);
+    for (size_t i = 0; i < config->models.count && status == PH_OK; i++)
+        status = check_model(config, &models[i], err);
+    return status;
+}
+
+static enum ph_status check_tls(const struct station_config *config, struct ph_err *err)
+{
+    if (!config->tls.certificate == !config->tls.key)
+        return PH_OK;
+    return ph_fail(err, PH_ERR_ARG, "tls: certificate and key belong together; %s is missing",
+                   config->tls.key ? "certificate" : "key");
 }
 
 static void warn_of_unused(const struct station_config *config)
 {
-    const struct {
-        bool given;
-        const char *text;
-    } rows[] = {
-        {config->data != NULL, "data: nothing is stored in this version; the directory is not used"},
-        {config->memory.store || !json_is_absent(config->memory.embedding),
-         "memory: conversations are not stored in this version"},
-        {config->providers.count > 0, "providers: accounts elsewhere are not available in this version"},
-        {config->routes.count > 0,
-         "routes: not available in this version; requests for their names are answered with model_not_found"},
-        {config->budgets.premium_usd_month > 0,
-         "budgets: not available in this version, and nothing in it can spend money"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (rows[i].given)
-            log_warn("config", "%s", rows[i].text);
+    if (config->memory.store || !json_is_absent(config->memory.embedding))
+        log_warn("config", "memory: conversations are not stored in this version");
 }
 
 enum ph_status station_config_check(struct arena *arena, struct station_config *config, struct ph_err *err)
@@ -238,7 +308,11 @@ enum ph_status station_config_check(struct arena *arena, struct station_config *
     if (status == PH_OK)
         status = check_ids(config, err);
     if (status == PH_OK)
-        status = keep_runnable(config, err);
+        status = add_known_providers(arena, config, err);
+    if (status == PH_OK)
+        status = check_models(config, err);
+    if (status == PH_OK)
+        status = check_tls(config, err);
     if (status == PH_OK)
         warn_of_unused(config);
     return status;

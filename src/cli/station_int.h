@@ -5,10 +5,15 @@
 #include "base/arena.h"
 #include "base/config.h"
 #include "base/status.h"
+#include "gateway/gateway.h"
 #include "tensor/tensor.h"
 
 #define STATION_LISTEN_DEFAULT "127.0.0.1:8080"
 #define STATION_MODELS_MAX 64
+
+struct station_price { /* USD a million tokens; 0 for the two in the middle: as input */
+    double input, cached_input, cache_write, output;
+};
 
 struct station_model {
     char *id;
@@ -16,16 +21,26 @@ struct station_model {
     char *path;
     int64_t context, threads, sequences, queue;
     int kv;
-    char *command, *api; /* a supervised engine */
-    int64_t ttl_s;
+    char *command, *health; /* a supervised engine */
+    int api;                /* what it speaks */
+    int64_t ttl_s, start_timeout_s;
     char *provider, *upstream; /* an account elsewhere */
-    const struct json *traits, *price;
+    struct station_price price;
+    int64_t max_output, concurrency;
+    struct config_list capabilities; /* char *; none: as its kind has them */
+    const struct json *traits;
 };
 
 struct station_provider {
-    char *name, *api, *base_url, *key;
-    double monthly_usd;
-    int64_t rpm;
+    char *name;
+    int api; /* 0: as the name says */
+    char *base_url, *key;
+    struct config_list keys; /* char * */
+    const struct json *headers;
+    double monthly_usd, budget_usd_month;
+    int64_t rpm, tpm;
+    double connect_timeout_s, timeout_s, silence_timeout_s;
+    bool max_completion_tokens, no_stream_usage;
 };
 
 struct station_route {
@@ -33,17 +48,22 @@ struct station_route {
     int policy;
     struct config_list order; /* char * */
     double escalate_below;
+    int64_t agree, hedge_ms;
     const struct json *weights;
+    struct config_list context_fallback, refusal_fallback; /* char * */
 };
 
 struct station_config {
-    char *listen, *data;
+    char *listen, *data, *ca_file, *request_log;
     struct config_list models;    /* struct station_model */
     struct config_list providers; /* struct station_provider */
     struct config_list routes;    /* struct station_route */
     struct {
-        double premium_usd_month;
+        double total_usd_month, premium_usd_month, subscription_usd_month; /* negative: no limit */
     } budgets;
+    struct {
+        char *certificate, *key;
+    } tls;
     struct {
         char *store;
         const struct json *embedding;
@@ -59,12 +79,31 @@ PH_MUST_USE enum ph_status station_config_read(struct arena *arena, const char *
 /* Adds a model file from the command line; its id is the file's name without ".gguf". */
 PH_MUST_USE enum ph_status station_config_add_model(struct arena *arena, struct station_config *config,
                                                     const char *path, struct ph_err *err);
-/* Checks what tables cannot say, takes `listen` apart, warns of keys that this version does nothing with,
- * and leaves out the models it cannot run. */
+/* Checks what tables cannot say, takes `listen` apart, warns of keys that this version does nothing with. */
 PH_MUST_USE enum ph_status station_config_check(struct arena *arena, struct station_config *config,
                                                 struct ph_err *err);
 
+/* ---- The catalogue: what the configuration means to the gateway (station_catalog.c) */
+
+struct station_catalog {
+    struct gateway_model *models;
+    struct gateway_account *accounts;
+    struct gateway_route *routes;
+    size_t model_count, account_count, route_count;
+    struct provider_account **provider_accounts; /* one an account */
+};
+
+/* Makes providers, accounts and routes; arrays are in the arena, providers and accounts are freed by
+ * station_catalog_release, also after a failure. */
+PH_MUST_USE enum ph_status station_catalog_make(struct arena *arena, const struct station_config *config,
+                                                const char *log_dir, struct net_loop *loop,
+                                                struct http_client *client, const struct clock_source *clock,
+                                                struct station_catalog *out, struct ph_err *err);
+/* openai, anthropic, ...: their addresses are known. */
+bool station_knows_provider(const char *name);
+void station_catalog_release(struct station_catalog *catalog);
+
 /* Runs until a signal ends it. Answers the exit code; everything was said. */
-int station_run(const struct station_config *config);
+int station_run(struct arena *arena, const struct station_config *config);
 
 #endif

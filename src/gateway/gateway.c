@@ -1,7 +1,7 @@
 /* The gateway: which path is whose, who may call, and replies in one shape.
  *
- * The routes are a table. Whatever goes wrong on the way to a handler, and whatever net refuses by itself, is
- * answered in OpenAI's error shape, because clients lose every other one. */
+ * The routes are a table. Whatever goes wrong on the way to a handler is answered in the error shape of the
+ * path's dialect, and whatever net refuses by itself in OpenAI's, because clients lose every other one. */
 #include <stdio.h>
 #include <string.h>
 
@@ -20,22 +20,31 @@ void gateway_reply(struct gateway *gateway, struct http_exchange *exchange, int 
     http_reply(exchange, status, type, body ? body->data : NULL, body ? body->len : 0);
 }
 
+const struct chat_edge *gateway_edge(const struct http_request *request)
+{
+    if (strncmp(request->path, "/v1/messages", 12) == 0)
+        return &chat_edge_anthropic;
+    return strncmp(request->path, "/v1/responses", 13) == 0 ? &chat_edge_responses : &chat_edge_openai;
+}
+
 void gateway_reply_fault(struct gateway *gateway, struct http_exchange *exchange,
                          const struct chat_fault *fault)
 {
+    const struct http_request *request = http_exchange_request(exchange);
+    const struct chat_edge *edge = gateway_edge(request);
     struct buf body;
     char seconds[24];
     buf_init(&body, 4 * PH_ERR_MESSAGE_MAX * 8);
-    chat_edge_openai.encode_fault(fault, NULL, &body);
+    edge->encode_fault(fault, request->id, &body);
     if (fault->retry_after_s) {
         snprintf(seconds, sizeof seconds, "%u", (unsigned)fault->retry_after_s);
         http_set_header(exchange, "retry-after", seconds);
     }
-    gateway_reply(gateway, exchange, fault->http_status, JSON_TYPE, &body);
+    gateway_reply(gateway, exchange, edge->fault_status(fault), JSON_TYPE, &body);
     buf_release(&body);
 }
 
-/* What net refuses by itself. */
+/* What net refuses by itself, before there is a path. */
 static void encode_error(void *ud, int status, const char *message, struct buf *out)
 {
     struct gateway *gateway = ud;
@@ -68,12 +77,12 @@ bool gateway_find(const struct gateway *gateway, const char *model, size_t *inde
 {
     *index = 0;
     bool any = !model || !*model;
-    for (size_t i = 0; i < gateway->provider_count; i++)
-        if (any || strcmp(provider_model_id(gateway->providers[i]), model) == 0) {
+    for (size_t i = 0; i < gateway->model_count; i++)
+        if (any || strcmp(provider_model_id(gateway->models[i].provider), model) == 0) {
             *index = i;
             return true;
         }
-    if (!any && strcmp(model, "default") == 0 && gateway->provider_count)
+    if (!any && strcmp(model, "default") == 0 && gateway->model_count)
         return true;
     chat_fault_set(fault, 404, "model_not_found", "model",
                    "there is no model \"%.100s\" here; GET /v1/models lists those there are",
@@ -81,33 +90,40 @@ bool gateway_find(const struct gateway *gateway, const char *model, size_t *inde
     return false;
 }
 
-void gateway_set_route(struct http_exchange *exchange, const struct provider *provider)
+const struct gateway_account *gateway_account(const struct gateway *gateway, size_t model)
 {
-    char text[ROUTE_TEXT_MAX];
-    snprintf(text, sizeof text, "model=%s; provider=%s; attempts=1", provider_model_id(provider),
-             provider_kind(provider));
-    http_set_header(exchange, ROUTE_HEADER, text);
+    const char *name = provider_name(gateway->models[model].provider);
+    for (size_t i = 0; i < gateway->account_count; i++)
+        if (strcmp(gateway->accounts[i].name, name) == 0)
+            return &gateway->accounts[i];
+    return NULL;
 }
 
 /* ---- Routes */
 
 struct route {
     const char *method;
-    const char *path; /* what follows the '{' of "/v1/models/{id}" is given to the handler */
-    void (*handle)(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
+    const char *path;  /* what follows the '{' of "/v1/models/{id}" is given to the handler */
+    const char *scope; /* what the caller's key must allow; NULL: anybody */
+    void (*handle)(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 };
 
 static const struct route routes[] = {
-    {"POST", "/v1/chat/completions", handle_chat_completions},
-    {"POST", "/v1/completions", handle_completions},
-    {"GET", "/v1/models", handle_models},
-    {"GET", "/v1/models/{id}", handle_model},
-    {"POST", "/tokenize", handle_tokenize},
-    {"POST", "/detokenize", handle_detokenize},
-    {"POST", "/apply-template", handle_apply_template},
-    {"GET", "/health", handle_health},
-    {"GET", "/ready", handle_ready},
-    {"GET", "/metrics", handle_metrics},
+    {"POST", "/v1/chat/completions", "chat", handle_chat_completions},
+    {"POST", "/v1/completions", "chat", handle_completions},
+    {"POST", "/v1/messages", "chat", handle_messages},
+    {"POST", "/v1/messages/count_tokens", "chat", handle_count_tokens},
+    {"POST", "/v1/responses", "chat", handle_responses},
+    {"POST", "/v1/embeddings", "chat", handle_embeddings},
+    {"GET", "/v1/models", "read", handle_models},
+    {"GET", "/v1/models/{id}", "read", handle_model},
+    {"GET", "/v1/routes/{id}", "read", handle_route},
+    {"POST", "/tokenize", "chat", handle_tokenize},
+    {"POST", "/detokenize", "chat", handle_detokenize},
+    {"POST", "/apply-template", "chat", handle_apply_template},
+    {"GET", "/health", NULL, handle_health},
+    {"GET", "/ready", NULL, handle_ready},
+    {"GET", "/metrics", "read", handle_metrics},
 };
 
 /* What the path leaves over for the handler; NULL: another route. */
@@ -171,7 +187,8 @@ static void refuse_path(struct gateway *gateway, struct http_exchange *exchange)
 static void set_cors(struct http_exchange *exchange, const char *origin)
 {
     http_set_header(exchange, "access-control-allow-origin", origin);
-    http_set_header(exchange, "access-control-expose-headers", "x-request-id, " ROUTE_HEADER ", retry-after");
+    http_set_header(exchange, "access-control-expose-headers",
+                    "x-request-id, request-id, " ROUTE_HEADER ", retry-after, x-should-retry");
     http_set_header(exchange, "vary", "origin");
 }
 
@@ -236,17 +253,84 @@ static void handle(void *ud, struct http_exchange *exchange)
         return;
     }
     const struct route *route = find_route(request->method, request->path, &rest);
-    if (route)
-        route->handle(gateway, exchange, rest);
-    else
+    if (!route) {
         refuse_path(gateway, exchange);
+        return;
+    }
+    struct caller caller;
+    struct chat_fault fault;
+    struct visit visit = {&caller, rest};
+    if (admission_check(gateway, request, route->scope, &caller, &fault))
+        route->handle(gateway, exchange, &visit);
+    else
+        gateway_reply_fault(gateway, exchange, &fault);
 }
 
 /* ---- Life */
 
+#define TICK_MS 250
+#define TICKS_A_SECOND (1000 / TICK_MS)
+
+static void set_key_budgets(struct gateway *gateway)
+{
+    for (size_t i = 0; i < keys_count(gateway->keys); i++) {
+        const struct key *key = keys_at(gateway->keys, i);
+        int64_t pico =
+            key->budget_usd_month < 0 ? -1 : (int64_t)(key->budget_usd_month * (double)LEDGER_PICO_PER_USD);
+        if (ledger_set_budget(gateway->ledger, LEDGER_BY_KEY, key->account, pico) != PH_OK)
+            log_error("gateway", "no memory for the budget of key %s", key->id);
+    }
+}
+
 static void on_tick(void *ud)
 {
-    gateway_chats_tick(ud);
+    struct gateway *gateway = ud;
+    gateway_chats_tick(gateway);
+    ledger_tick(gateway->ledger);
+    if (gateway->ticks++ % TICKS_A_SECOND)
+        return;
+    if (gateway->keys && keys_refresh(gateway->keys))
+        set_key_budgets(gateway);
+}
+
+static enum ph_status create_gates(struct gateway *gateway)
+{
+    enum ph_status status = PH_OK;
+    for (size_t i = 0; i < gateway->model_count && status == PH_OK; i++) {
+        const struct gateway_model *model = &gateway->models[i];
+        status =
+            gate_create(&gateway->gates[i], model->concurrency ? model->concurrency : GATE_RUNNING_DEFAULT,
+                        model->queue_max ? model->queue_max : GATE_WAITING_MAX);
+    }
+    return status;
+}
+
+static void find_premium(struct gateway *gateway)
+{
+    for (size_t i = gateway->model_count; i-- > 0;)
+        if (gateway->models[i].tier == LEDGER_PREMIUM)
+            gateway->premium = gateway->models[i].price;
+}
+
+/* Everything but the server and the timer. */
+static enum ph_status create_parts(struct gateway *gateway, const struct gateway_params *params)
+{
+    size_t count = params->model_count;
+    gateway->models = mem_calloc(count, sizeof *gateway->models);
+    gateway->speeds = mem_calloc(count, sizeof *gateway->speeds);
+    gateway->gates = mem_calloc(count, sizeof *gateway->gates);
+    gateway->metrics = metrics_create(count);
+    gateway->book = route_book_create(ROUTE_RECORDS_MAX);
+    if (!gateway->models || !gateway->speeds || !gateway->gates || !gateway->metrics || !gateway->book)
+        return PH_ERR_NOMEM;
+    gateway->model_count = count;
+    if (count)
+        memcpy(gateway->models, params->models, count * sizeof *gateway->models);
+    find_premium(gateway);
+    if (gateway->keys)
+        set_key_budgets(gateway);
+    enum ph_status status = create_gates(gateway);
+    return status == PH_OK ? rates_create(&gateway->rates, params->clock) : status;
 }
 
 enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
@@ -257,16 +341,18 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
         return ph_fail(err, PH_ERR_NOMEM, "out of memory");
     *gateway = (struct gateway){.loop = loop,
                                 .clock = params->clock,
-                                .provider_count = params->provider_count,
+                                .routes = params->routes,
+                                .route_count = params->route_count,
+                                .accounts = params->accounts,
+                                .account_count = params->account_count,
+                                .ledger = params->ledger,
+                                .keys = params->keys,
+                                .request_log_fd = params->request_log_fd,
                                 .version = params->version,
                                 .local_only = origin_is_loopback_address(params->host)};
     rng_init(&gateway->rng, params->seed);
     gateway->started_unix_s = clock_unix_ms(params->clock) / 1000;
-    gateway->providers = mem_calloc(params->provider_count, sizeof *gateway->providers);
-    gateway->metrics = metrics_create(params->provider_count);
-    enum ph_status status = gateway->providers && gateway->metrics ? PH_OK : PH_ERR_NOMEM;
-    if (status == PH_OK && params->provider_count)
-        memcpy(gateway->providers, params->providers, params->provider_count * sizeof *gateway->providers);
+    enum ph_status status = create_parts(gateway, params);
     if (status == PH_OK)
         status = net_timer_open(&gateway->timer, loop, on_tick, gateway);
     if (status != PH_OK)
@@ -274,6 +360,8 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
     struct http_server_params server = {.host = params->host,
                                         .port = params->port,
                                         .limits = params->limits,
+                                        .tls_certificate = params->tls_certificate,
+                                        .tls_key = params->tls_key,
                                         .clock = params->clock,
                                         .handle = handle,
                                         .encode_error = encode_error,
@@ -286,7 +374,7 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
         *out = NULL;
         return status;
     }
-    net_timer_start(gateway->timer, CHAT_KEEPALIVE_MS / 4, CHAT_KEEPALIVE_MS / 4);
+    net_timer_start(gateway->timer, TICK_MS, TICK_MS);
     return PH_OK;
 }
 
@@ -316,7 +404,13 @@ void gateway_free(struct gateway *gateway)
 {
     if (!gateway)
         return;
+    for (size_t i = 0; gateway->gates && i < gateway->model_count; i++)
+        gate_free(gateway->gates[i]);
+    mem_free(gateway->gates);
+    rates_free(gateway->rates);
+    route_book_free(gateway->book);
     metrics_free(gateway->metrics);
-    mem_free(gateway->providers);
+    mem_free(gateway->speeds);
+    mem_free(gateway->models);
     mem_free(gateway);
 }

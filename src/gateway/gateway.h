@@ -1,7 +1,7 @@
-/* gateway: the HTTP endpoints in front of the providers.
+/* gateway: the HTTP endpoints, and behind them the decision who answers.
  *
- * Owns the table of models, the dialects' edges, the metrics. One gateway serves one loop.
- * Thread: the loop's. */
+ * Owns the catalogue of models and routes, the dialects' edges, admission, attempts and fallback, records and
+ * metrics. One gateway serves one loop. Ledger and keys have headers of their own. Thread: the loop's. */
 #ifndef PHAROS_GATEWAY_GATEWAY_H
 #define PHAROS_GATEWAY_GATEWAY_H
 
@@ -10,17 +10,90 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "gateway/keys.h"
+#include "gateway/ledger.h"
 #include "net/net.h"
 #include "provider/provider.h"
 
 struct gateway;
 
+/* ---- The catalogue: what there is */
+
+enum gateway_ability { /* bits */
+                       GATEWAY_TOOLS = 1,
+                       GATEWAY_IMAGES = 2,
+                       GATEWAY_LOGPROBS = 4,
+                       GATEWAY_PREFIX = 8,      /* goes on from the beginning of an answer */
+                       GATEWAY_JSON = 16,       /* response_format */
+                       GATEWAY_CHOICES = 32,    /* n > 1 */
+                       GATEWAY_COMPLETION = 64, /* bare prompts */
+                       GATEWAY_EMBEDDINGS = 128
+};
+
+struct gateway_model {
+    struct provider *provider; /* not owned; its id is the model's */
+    enum ledger_tier tier;
+    struct ledger_price price;
+    unsigned abilities;
+    size_t max_output;         /* tokens; 0: not known */
+    size_t concurrency;        /* requests at the same time; 0: GATE_RUNNING_DEFAULT */
+    size_t queue_max;          /* that wait for their turn; 0: GATE_WAITING_MAX */
+    const struct json *traits; /* family, architecture, parameters, training; NULL: none */
+};
+
+/* What an account allows; shared by its models, found by provider_name. */
+struct gateway_account {
+    const char *name;
+    int64_t rpm, tpm;          /* 0: no limit known */
+    int64_t budget_pico_month; /* negative: none */
+};
+
+enum gateway_policy {
+    GATEWAY_FALLBACK, /* in the order given */
+    GATEWAY_WEIGHTED, /* one by its share, the same one for a conversation; the others as fallback */
+    GATEWAY_FASTEST,  /* predicted finish time */
+    GATEWAY_CHEAPEST, /* predicted price, then finish time */
+    GATEWAY_TIERS,    /* stage by stage, the fastest of each first */
+    GATEWAY_CASCADE,  /* stage by stage; a cheap answer that is not trusted is thrown away */
+    GATEWAY_TASK,     /* the request's task names the tier */
+    GATEWAY_POLICY_COUNT
+};
+const char *gateway_policy_name(enum gateway_policy policy);
+
+struct gateway_member {
+    size_t model;   /* index */
+    unsigned stage; /* members of one stage are equal */
+    double weight;
+};
+
+struct gateway_route {
+    const char *name; /* what requests ask for */
+    enum gateway_policy policy;
+    const struct gateway_member *members;
+    size_t member_count;
+    double escalate_below;  /* CASCADE: confidence, 0 to 1 */
+    unsigned agree;         /* CASCADE: cheap models asked at the same time and compared; 0, 1: one */
+    uint32_t hedge_ms;      /* a second model is asked when nothing came for so long; 0: never */
+    const size_t *too_long; /* models for prompts that were too long; tried before the rest */
+    size_t too_long_count;
+    const size_t *refused; /* models for content that another one refused */
+    size_t refused_count;
+};
+
 struct gateway_params {
     const char *host;
     uint16_t port; /* 0: any free one */
     struct http_limits limits;
-    struct provider *const *providers; /* the first is the default model; not owned */
-    size_t provider_count;
+    const char *tls_certificate, *tls_key; /* NULL: plain */
+    const struct gateway_model *models;    /* the first is the default model; copied */
+    size_t model_count;
+    const struct gateway_route *routes; /* not owned: outlive the gateway; may take a model's name */
+    size_t route_count;
+    const struct gateway_account *accounts; /* likewise */
+    size_t account_count;
+    struct ledger *ledger; /* not owned */
+    struct keys *keys;     /* not owned; NULL: nobody needs one */
+    int request_log_fd;    /* JSON lines, one a request; -1: none */
     const struct clock_source *clock;
     uint64_t seed; /* for ids */
     const char *version;

@@ -1,29 +1,40 @@
-/* Chat and completion requests: decode, find who answers, pass events on.
+/* Requests for text in every dialect: decode, admit, let an answer be found, pass its events on.
  *
- * Nothing of a reply is sent before the first event, so that whatever fails until then has its proper status.
- * After that a failure is an error chunk and a broken connection: a stream that ends cleanly would be taken
- * for a whole answer.
+ * Nothing of a reply is sent before the first event that says something, so that whatever fails until then
+ * has its proper status. After that a failure is an error chunk and a broken connection: a stream that ends
+ * cleanly would be taken for a whole answer.
  *
- * The chat_exchange lives in its exchange's arena; its provider call ends before it: by DONE, by ERROR, or by
- * being cancelled because the client has gone. */
+ * The chat_exchange lives in its exchange's arena, and so does the answer. The exchange ends when the answer
+ * is over: by DONE, by ERROR, or, when the client has gone, after what was bought has been counted. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/id.h"
 #include "base/log.h"
 #include "gateway/gateway_int.h"
 
+#define ROUTE_TEXT_MAX 512
+#define RECORD_BYTES_MAX (64u << 10)
+#define DEADLINE_S_MAX 86400
+
 struct chat_exchange {
     struct gateway *gateway;
     struct http_exchange *exchange;
-    struct chat_exchange *next;
-    struct provider_call *call; /* NULL: over */
+    const struct chat_edge *edge;
+    struct chat_exchange *next, **link; /* in the gateway's list; link NULL: not in it */
+    struct caller caller;
+    struct answer *answer;
     struct chat_request request;
     struct chat_reply reply;
     struct chat_encoder *encoder;
     struct buf out; /* encoded, not written */
     bool begun;     /* the reply's head was sent */
-    uint64_t start_ns, first_token_ns, last_write_ns;
-    struct answer answer;
+    bool is_over;
+    uint64_t start_ns, last_write_ns;
+    size_t estimated_tokens;
+    struct answer_sample sample;
     char id[ID_TEXT_MAX];
 };
 
@@ -36,21 +47,55 @@ static uint64_t now_ns(const struct chat_exchange *chat)
 
 static void unlink_chat(struct chat_exchange *chat)
 {
-    struct chat_exchange **link = &chat->gateway->chats;
-    while (*link && *link != chat)
-        link = &(*link)->next;
-    if (*link)
-        *link = chat->next;
+    if (!chat->link)
+        return;
+    *chat->link = chat->next;
+    if (chat->next)
+        chat->next->link = chat->link;
+    chat->link = NULL;
+}
+
+static void link_chat(struct chat_exchange *chat)
+{
+    struct gateway *gateway = chat->gateway;
+    chat->next = gateway->chats;
+    chat->link = &gateway->chats;
+    if (chat->next)
+        chat->next->link = &chat->next;
+    gateway->chats = chat;
+}
+
+static void keep_record(struct chat_exchange *chat)
+{
+    struct gateway *gateway = chat->gateway;
+    struct buf record;
+    buf_init(&record, RECORD_BYTES_MAX);
+    answer_write_record(chat->answer, chat->id, &record);
+    route_book_add(gateway->book, chat->id, http_exchange_request(chat->exchange)->id, &record);
+    if (gateway->request_log_fd >= 0) {
+        buf_putc(&record, '\n');
+        if (buf_status(&record) == PH_OK &&
+            write(gateway->request_log_fd, record.data, record.len) != (ssize_t)record.len)
+            log_warn("gateway", "the request log cannot be written");
+    }
+    buf_release(&record);
 }
 
 static void over(struct chat_exchange *chat, enum outcome outcome, bool broken)
 {
+    struct answer_sample *sample = &chat->sample;
     unlink_chat(chat);
-    chat->call = NULL;
-    chat->answer.outcome = outcome;
-    chat->answer.stream_broken = broken;
-    chat->answer.duration_ns = now_ns(chat) - chat->start_ns;
-    metrics_answer(chat->gateway->metrics, &chat->answer);
+    chat->is_over = true;
+    sample->outcome = outcome;
+    sample->stream_broken = broken;
+    sample->duration_ns = now_ns(chat) - chat->start_ns;
+    if (chat->answer) {
+        sample->model = answer_model(chat->answer);
+        keep_record(chat);
+    }
+    uint64_t used = sample->prompt_tokens + sample->completion_tokens;
+    admission_end(chat->gateway, &chat->caller, used ? used : chat->estimated_tokens);
+    metrics_answer(chat->gateway->metrics, sample);
 }
 
 static enum outcome outcome_of(int http_status)
@@ -60,8 +105,24 @@ static enum outcome outcome_of(int http_status)
     return http_status >= 500 ? OUTCOME_SERVER : OUTCOME_INVALID;
 }
 
+static void set_reply_headers(struct chat_exchange *chat)
+{
+    char text[ROUTE_TEXT_MAX];
+    if (!chat->answer)
+        return;
+    answer_route_text(chat->answer, text, sizeof text);
+    http_set_header(chat->exchange, ROUTE_HEADER, text);
+    if (chat->edge == &chat_edge_anthropic)
+        http_set_header(chat->exchange, "request-id", http_exchange_request(chat->exchange)->id);
+}
+
 static void end_with_fault(struct chat_exchange *chat, const struct chat_fault *fault)
 {
+    if (!chat->begun) {
+        set_reply_headers(chat);
+        if (chat->answer && answer_attempts(chat->answer) > 1)
+            http_set_header(chat->exchange, "x-should-retry", "false");
+    }
     over(chat, outcome_of(fault->http_status), chat->begun);
     if (!chat->begun) {
         gateway_reply_fault(chat->gateway, chat->exchange, fault);
@@ -69,7 +130,7 @@ static void end_with_fault(struct chat_exchange *chat, const struct chat_fault *
     }
     struct chat_event event = chat_fault_event(fault, PH_ERR_INTERNAL);
     buf_clear(&chat->out);
-    chat_edge_openai.encode(chat->encoder, &event, &chat->out);
+    chat->edge->encode(chat->encoder, &event, &chat->out);
     (void)http_stream_write(chat->exchange, chat->out.data, chat->out.len);
     http_stream_abort(chat->exchange);
 }
@@ -81,11 +142,14 @@ static void end_with_error(struct chat_exchange *chat, const struct chat_event *
                    event->error.message);
     fault.type = event->error.type;
     fault.retry_after_s = event->error.retry_after_s;
+    fault.cause = event->error.cause;
     end_with_fault(chat, &fault);
 }
 
 static void end_well(struct chat_exchange *chat)
 {
+    if (!chat->begun)
+        set_reply_headers(chat);
     over(chat, OUTCOME_OK, false);
     if (chat->begun)
         http_stream_end(chat->exchange);
@@ -93,41 +157,48 @@ static void end_well(struct chat_exchange *chat)
         gateway_reply(chat->gateway, chat->exchange, 200, JSON_TYPE, &chat->out);
 }
 
-static void on_gone(void *ud)
+/* Nobody reads any more. */
+static void end_unread(void *ud)
 {
     struct chat_exchange *chat = ud;
-    if (chat->call)
-        provider_cancel(chat->call);
     over(chat, OUTCOME_CLIENT_GONE, true);
     if (chat->begun)
         http_stream_abort(chat->exchange);
     else
-        http_reply(chat->exchange, 499, NULL, NULL, 0); /* nobody reads it */
+        http_reply(chat->exchange, 499, NULL, NULL, 0);
+}
+
+static void on_gone(void *ud)
+{
+    struct chat_exchange *chat = ud;
+    unlink_chat(chat);
+    if (answer_abandon(chat->answer, end_unread, chat))
+        end_unread(chat);
 }
 
 /* ---- Events */
 
 static void measure(struct chat_exchange *chat, const struct chat_event *event)
 {
-    struct answer *answer = &chat->answer;
-    if (event->kind == CHAT_EVENT_ROLE && !answer->first_token_ns) {
-        answer->first_token_ns = now_ns(chat) - chat->start_ns;
+    struct answer_sample *sample = &chat->sample;
+    if (event->kind == CHAT_EVENT_ROLE && !sample->first_token_ns) {
+        sample->first_token_ns = now_ns(chat) - chat->start_ns;
     } else if (event->kind == CHAT_EVENT_FINISH) {
-        struct answer_choice choice = {event->timing.queue_ns, event->timing.prefill_ns,
+        struct choice_sample choice = {event->timing.queue_ns, event->timing.prefill_ns,
                                        event->timing.decode_ns, event->timing.tokens};
-        metrics_choice(chat->gateway->metrics, answer->provider, &choice);
+        metrics_choice(chat->gateway->metrics, answer_model(chat->answer), &choice);
     } else if (event->kind == CHAT_EVENT_USAGE) {
-        answer->prompt_tokens = event->usage.prompt_tokens;
-        answer->cached_tokens = event->usage.cached_tokens;
-        answer->completion_tokens = event->usage.completion_tokens;
+        sample->prompt_tokens = event->usage.prompt_tokens;
+        sample->cached_tokens = event->usage.cached_tokens;
+        sample->completion_tokens = event->usage.completion_tokens;
     }
 }
 
 static void on_drain(void *ud)
 {
     struct chat_exchange *chat = ud;
-    if (chat->call)
-        provider_resume(chat->call);
+    if (!chat->is_over)
+        answer_resume(chat->answer);
 }
 
 static bool write_out(struct chat_exchange *chat)
@@ -136,6 +207,7 @@ static bool write_out(struct chat_exchange *chat)
         return true;
     if (!chat->begun) {
         metrics_status(chat->gateway->metrics, 200);
+        set_reply_headers(chat);
         http_set_header(chat->exchange, "cache-control", "no-cache");
         http_set_header(chat->exchange, "x-accel-buffering", "no"); /* nginx must not collect a stream */
         http_stream_begin(chat->exchange, 200, "text/event-stream", on_drain, chat);
@@ -147,10 +219,18 @@ static bool write_out(struct chat_exchange *chat)
     return more;
 }
 
+static void too_large(struct chat_exchange *chat)
+{
+    struct chat_fault fault;
+    chat_fault_set(&fault, 500, NULL, NULL, "the reply does not fit into memory");
+    end_with_fault(chat, &fault);
+}
+
 static bool on_event(void *ud, const struct chat_event *event)
 {
     struct chat_exchange *chat = ud;
-    struct chat_fault fault;
+    if (chat->is_over)
+        return true;
     measure(chat, event);
     if (event->kind == CHAT_EVENT_ERROR) {
         end_with_error(chat, event);
@@ -158,18 +238,33 @@ static bool on_event(void *ud, const struct chat_event *event)
     }
     if (event->kind == CHAT_EVENT_PROGRESS)
         return true; /* the timer sees to comment lines */
-    chat_edge_openai.encode(chat->encoder, event, &chat->out);
-    if (buf_status(&chat->out) != PH_OK) {
-        if (event->kind != CHAT_EVENT_DONE)
-            provider_cancel(chat->call);
-        chat_fault_set(&fault, 500, NULL, NULL, "the reply does not fit into memory");
-        end_with_fault(chat, &fault);
+    chat->edge->encode(chat->encoder, event, &chat->out);
+    bool is_last = event->kind == CHAT_EVENT_DONE;
+    if (buf_status(&chat->out) != PH_OK) { /* sticky: what follows is lost, and said at the end */
+        if (is_last)
+            too_large(chat);
         return true;
     }
     bool more = chat->request.stream ? write_out(chat) : true;
-    if (event->kind == CHAT_EVENT_DONE)
+    if (is_last)
         end_well(chat);
     return more;
+}
+
+static bool make_encoder(struct chat_exchange *chat)
+{
+    chat->encoder = chat->edge->encoder_new(http_exchange_arena(chat->exchange), &chat->request, &chat->reply,
+                                            chat->estimated_tokens);
+    return chat->encoder != NULL;
+}
+
+static bool on_restart(void *ud)
+{
+    struct chat_exchange *chat = ud;
+    if (chat->request.stream || chat->begun)
+        return false;
+    buf_clear(&chat->out);
+    return make_encoder(chat);
 }
 
 /* Streams that have been silent get a comment line: proxies and clients cut connections that look dead. */
@@ -179,7 +274,7 @@ void gateway_chats_tick(struct gateway *gateway)
     uint64_t now = clock_monotonic_ns(gateway->clock);
     for (struct chat_exchange *chat = gateway->chats; chat; chat = chat->next)
         if (chat->request.stream && now - chat->last_write_ns >= CHAT_KEEPALIVE_MS * (uint64_t)1000000) {
-            chat_edge_openai.encode(chat->encoder, &alive, &chat->out);
+            chat->edge->encode(chat->encoder, &alive, &chat->out);
             (void)write_out(chat);
         }
 }
@@ -191,7 +286,8 @@ static void release_out(void *ud)
     buf_release(ud);
 }
 
-static struct chat_exchange *chat_new(struct gateway *gateway, struct http_exchange *exchange)
+static struct chat_exchange *chat_new(struct gateway *gateway, struct http_exchange *exchange,
+                                      const struct visit *visit)
 {
     struct arena *arena = http_exchange_arena(exchange);
     struct chat_exchange *chat = arena_calloc(arena, 1, sizeof *chat);
@@ -199,40 +295,85 @@ static struct chat_exchange *chat_new(struct gateway *gateway, struct http_excha
         return NULL;
     chat->gateway = gateway;
     chat->exchange = exchange;
+    chat->caller = *visit->caller;
+    chat->edge = gateway_edge(http_exchange_request(exchange));
     chat->start_ns = chat->last_write_ns = clock_monotonic_ns(gateway->clock);
     buf_init(&chat->out, CHAT_REPLY_BYTES_MAX);
     return arena_on_release(arena, release_out, &chat->out) == 0 ? chat : NULL;
+}
+
+/* The SDKs say how long they wait. */
+static uint64_t deadline_of(const struct chat_exchange *chat)
+{
+    const struct http_request *http = http_exchange_request(chat->exchange);
+    const char *text = http_request_header(http, "x-stainless-timeout");
+    if (!text)
+        text = http_request_header(http, "x-request-timeout");
+    char *end;
+    double seconds = text ? strtod(text, &end) : 0;
+    if (!text || end == text || !(seconds > 0) || seconds > DEADLINE_S_MAX)
+        return 0;
+    return chat->start_ns + (uint64_t)(seconds * 1e9);
 }
 
 static bool decode(struct chat_exchange *chat, enum chat_kind kind, struct chat_fault *fault)
 {
     struct json *body;
     struct arena *arena = http_exchange_arena(chat->exchange);
-    return gateway_body(chat->exchange, &body, fault) &&
-           chat_edge_openai.decode(arena, kind, body, &chat->request, fault) == PH_OK &&
-           gateway_find(chat->gateway, chat->request.model, &chat->answer.provider, fault);
+    const struct http_request *http = http_exchange_request(chat->exchange);
+    if (!gateway_body(chat->exchange, &body, fault) ||
+        chat->edge->decode(arena, kind, body, &chat->request, fault) != PH_OK)
+        return false;
+    chat->request.api_version = http_request_header(http, "anthropic-version");
+    chat->request.api_betas = http_request_header(http, "anthropic-beta");
+    chat->request.request_id = http->id;
+    if (!chat->request.conversation)
+        chat->request.conversation = http_request_header(http, "x-conversation-id");
+    return true;
 }
 
-static bool start(struct chat_exchange *chat, struct provider *provider, struct chat_fault *fault)
+/* The name in replies is the one asked for: clients look it up in what they know. */
+static const char *reply_model(const struct chat_exchange *chat)
+{
+    const char *name = chat->request.model;
+    bool is_default = !name || !*name || strcmp(name, "default") == 0;
+    return is_default ? provider_model_id(chat->gateway->models[0].provider) : name;
+}
+
+static void make_id(struct chat_exchange *chat)
+{
+    char random[ID_TEXT_MAX];
+    const char *prefix = chat->request.kind == CHAT_KIND_COMPLETION ? "cmpl-" : chat->edge->id_prefix;
+    id_make(&chat->gateway->rng, "x", random);
+    snprintf(chat->id, sizeof chat->id, "%.20s%.24s", prefix, random + 2);
+}
+
+static bool start(struct chat_exchange *chat, struct chat_fault *fault)
 {
     struct gateway *gateway = chat->gateway;
-    struct provider_sink sink = {on_event, chat};
-    id_make(&gateway->rng, chat->request.kind == CHAT_KIND_CHAT ? "chatcmpl" : "cmpl", chat->id);
-    chat->reply =
-        (struct chat_reply){chat->id, provider_model_id(provider), clock_unix_ms(gateway->clock) / 1000};
-    chat->encoder =
-        chat_edge_openai.encoder_new(http_exchange_arena(chat->exchange), &chat->request, &chat->reply, 0);
-    if (!chat->encoder) {
+    struct arena *arena = http_exchange_arena(chat->exchange);
+    make_id(chat);
+    chat->reply = (struct chat_reply){chat->id, reply_model(chat), clock_unix_ms(gateway->clock) / 1000};
+    if (!make_encoder(chat)) {
         chat_fault_set(fault, 503, NULL, NULL, "out of memory");
         return false;
     }
-    return provider_start(provider, gateway->loop, &chat->request, &sink, &chat->call, fault) == PH_OK;
+    struct answer_params params = {.gateway = gateway,
+                                   .request = &chat->request,
+                                   .caller = &chat->caller,
+                                   .request_id = http_exchange_request(chat->exchange)->id,
+                                   .deadline_ns = deadline_of(chat),
+                                   .event = on_event,
+                                   .restart = on_restart,
+                                   .ud = chat};
+    return answer_start(arena, &params, &chat->answer, fault);
 }
 
-static void handle_request(struct gateway *gateway, struct http_exchange *exchange, enum chat_kind kind)
+static void handle_request(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit,
+                           enum chat_kind kind)
 {
     struct chat_fault fault;
-    struct chat_exchange *chat = chat_new(gateway, exchange);
+    struct chat_exchange *chat = chat_new(gateway, exchange, visit);
     if (!chat) {
         chat_fault_set(&fault, 503, NULL, NULL, "out of memory");
         gateway_reply_fault(gateway, exchange, &fault);
@@ -242,27 +383,62 @@ static void handle_request(struct gateway *gateway, struct http_exchange *exchan
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
-    struct provider *provider = gateway->providers[chat->answer.provider];
-    chat->answer.operation = kind == CHAT_KIND_CHAT ? OPERATION_CHAT : OPERATION_COMPLETION;
-    gateway_set_route(exchange, provider);
-    if (!start(chat, provider, &fault)) {
+    chat->estimated_tokens = route_estimate_tokens(&chat->request);
+    chat->sample.operation = kind == CHAT_KIND_CHAT ? OPERATION_CHAT : OPERATION_COMPLETION;
+    if (!admission_begin(gateway, &chat->caller, chat->estimated_tokens, &fault)) {
+        gateway_reply_fault(gateway, exchange, &fault);
+        return;
+    }
+    if (!start(chat, &fault)) {
         end_with_fault(chat, &fault);
         return;
     }
-    chat->answer.overhead_ns = now_ns(chat) - chat->start_ns;
-    chat->next = gateway->chats;
-    gateway->chats = chat;
+    chat->sample.overhead_ns = now_ns(chat) - chat->start_ns;
+    link_chat(chat);
     http_on_gone(exchange, on_gone, chat);
 }
 
-void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange,
+                             const struct visit *visit)
 {
-    (void)rest;
-    handle_request(gateway, exchange, CHAT_KIND_CHAT);
+    handle_request(gateway, exchange, visit, CHAT_KIND_CHAT);
 }
 
-void handle_completions(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_completions(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
-    handle_request(gateway, exchange, CHAT_KIND_COMPLETION);
+    handle_request(gateway, exchange, visit, CHAT_KIND_COMPLETION);
+}
+
+void handle_messages(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
+{
+    handle_request(gateway, exchange, visit, CHAT_KIND_CHAT);
+}
+
+/* How many tokens a prompt has, by the model that would be asked first. */
+void handle_count_tokens(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
+{
+    struct arena *arena = http_exchange_arena(exchange);
+    struct route_choice *choice = arena_calloc(arena, 1, sizeof *choice);
+    struct chat_request request;
+    struct chat_fault fault;
+    struct json *json;
+    struct buf body;
+    if (!choice || !gateway_body(exchange, &json, &fault) ||
+        chat_anthropic_count_decode(arena, json, &request, &fault) != PH_OK ||
+        !route_choose(gateway, &request, route_needs(&request), visit->caller, choice, &fault)) {
+        if (!choice)
+            chat_fault_set(&fault, 503, NULL, NULL, "out of memory");
+        gateway_reply_fault(gateway, exchange, &fault);
+        return;
+    }
+    struct provider *provider = gateway->models[choice->list[0].model].provider;
+    buf_init(&body, 256);
+    chat_anthropic_count_encode(provider_count_tokens(provider, &request, NULL), &body);
+    gateway_reply(gateway, exchange, 200, JSON_TYPE, &body);
+    buf_release(&body);
+}
+
+void handle_responses(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
+{
+    handle_request(gateway, exchange, visit, CHAT_KIND_CHAT);
 }

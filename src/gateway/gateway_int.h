@@ -2,14 +2,17 @@
 #ifndef PHAROS_GATEWAY_GATEWAY_INT_H
 #define PHAROS_GATEWAY_GATEWAY_INT_H
 
+#include "base/limits.h"
+#include "gateway/gate.h"
 #include "gateway/gateway.h"
+#include "gateway/rates.h"
 
 #define JSON_TYPE "application/json"
 #define ROUTE_HEADER "x-pharos-route"
 
 /* ---- Metrics (gateway_metrics.c) */
 
-enum operation { OPERATION_CHAT, OPERATION_COMPLETION, OPERATION_COUNT };
+enum operation { OPERATION_CHAT, OPERATION_COMPLETION, OPERATION_EMBEDDINGS, OPERATION_COUNT };
 
 enum outcome { /* how an answer ended; all but OK are error types */
                OUTCOME_OK,
@@ -23,8 +26,8 @@ enum outcome { /* how an answer ended; all but OK are error types */
 struct metrics;
 
 /* What one answer was like; times are 0 when unknown. */
-struct answer {
-    size_t provider; /* index */
+struct answer_sample {
+    size_t model; /* index: who answered, or was asked last */
     enum operation operation;
     enum outcome outcome;
     bool stream_broken; /* it ended before its end was said */
@@ -33,32 +36,53 @@ struct answer {
 };
 
 /* One choice's share of it. */
-struct answer_choice {
+struct choice_sample {
     uint64_t queue_ns, prefill_ns, decode_ns, tokens;
 };
 
-struct metrics *metrics_create(size_t provider_count); /* NULL: out of memory */
+struct metrics *metrics_create(size_t model_count); /* NULL: out of memory */
 void metrics_free(struct metrics *metrics);
-void metrics_answer(struct metrics *metrics, const struct answer *answer);
-void metrics_choice(struct metrics *metrics, size_t provider, const struct answer_choice *choice);
+void metrics_answer(struct metrics *metrics, const struct answer_sample *sample);
+void metrics_choice(struct metrics *metrics, size_t model, const struct choice_sample *choice);
 void metrics_status(struct metrics *metrics, int http_status);
+void metrics_fallback(struct metrics *metrics,
+                      enum chat_cause cause); /* an attempt failed and another came */
+void metrics_escalation(struct metrics *metrics);
+void metrics_continuation(struct metrics *metrics);
 /* Prometheus text format 0.0.4. */
 void metrics_write(const struct metrics *metrics, const struct gateway *gateway, struct buf *out);
 
 /* ---- The gateway (gateway.c) */
 
+struct model_speed { /* exponential averages of what was seen; 0: nothing yet */
+    double first_token_s, token_s;
+};
+
 struct gateway {
     struct net_loop *loop;
     struct http_server *server; /* NULL once it has stopped */
-    struct net_timer *timer;    /* keep-alive comments in silent streams */
+    struct net_timer *timer;    /* the tick */
     const struct clock_source *clock;
     struct rng rng;
-    struct provider **providers; /* owned array of others' providers */
-    size_t provider_count;
+    struct gateway_model *models; /* owned array of others' providers */
+    struct model_speed *speeds;   /* one a model */
+    struct gate **gates;          /* one a model: who is next */
+    size_t model_count;
+    const struct gateway_route *routes;
+    size_t route_count;
+    const struct gateway_account *accounts;
+    size_t account_count;
+    struct ledger *ledger;
+    struct keys *keys;
+    struct rates *rates;
+    struct ledger_price premium; /* of the first premium model: what the others' traffic is compared with */
     struct metrics *metrics;
+    struct route_book *book;
     struct chat_exchange *chats; /* running */
+    int request_log_fd;
     const char *version;
     int64_t started_unix_s;
+    uint64_t ticks;
     bool local_only; /* listening on loopback: only this machine's pages may call */
     bool stopping;
     void (*stopped)(void *ud);
@@ -68,17 +92,18 @@ struct gateway {
 /* Replies, counted. Each ends the exchange. */
 void gateway_reply(struct gateway *gateway, struct http_exchange *exchange, int status, const char *type,
                    const struct buf *body);
+/* In the dialect of the path it came by. */
 void gateway_reply_fault(struct gateway *gateway, struct http_exchange *exchange,
                          const struct chat_fault *fault);
+const struct chat_edge *gateway_edge(const struct http_request *request);
 
 /* The request's body as JSON. false: the fault says why. */
 bool gateway_body(struct http_exchange *exchange, struct json **out, struct chat_fault *fault);
-/* The provider of a model by id; NULL, "" and "default" are the first. false: model_not_found. */
+/* A model by id; NULL, "" and "default" are the first. false: model_not_found. */
 bool gateway_find(const struct gateway *gateway, const char *model, size_t *index, struct chat_fault *fault);
-/* x-pharos-route: why this answer comes from where it does. */
-void gateway_set_route(struct http_exchange *exchange, const struct provider *provider);
+const struct gateway_account *gateway_account(const struct gateway *gateway, size_t model); /* NULL: none */
 
-/* ---- Who may call (gateway_origin.c) */
+/* ---- Who may call (gateway_origin.c, admission.c) */
 
 bool origin_is_loopback_address(const char *host);
 /* A Host header that a page from elsewhere cannot have made up: an address, localhost, or a name that public
@@ -87,19 +112,191 @@ bool origin_host_is_safe(const char *host);
 /* May a page with this Origin call us, when we are reached as `host`? */
 bool origin_is_allowed(const char *origin, const char *host);
 
+struct caller {
+    const struct key *key; /* NULL: nobody needs one here */
+    struct rate_take take; /* what this request took of the key's minute */
+};
+/* Whose rates, budget and turns: the key's account; "" without a key. */
+const char *caller_account(const struct caller *caller);
+/* false: the fault says what is wrong with the key, or that one is needed. `scope` NULL: anybody. */
+bool admission_check(struct gateway *gateway, const struct http_request *request, const char *scope,
+                     struct caller *out, struct chat_fault *fault);
+/* Takes the request out of the key's minute; false: too much for now. admission_end gives it back. */
+bool admission_begin(struct gateway *gateway, struct caller *caller, uint64_t tokens,
+                     struct chat_fault *fault);
+void admission_end(struct gateway *gateway, struct caller *caller, uint64_t tokens_used);
+
+/* What a handler gets besides the exchange. */
+struct visit {
+    const struct caller *caller; /* to be copied */
+    const char *rest;            /* of the path, where the route has a place for it */
+};
+
+/* ---- Routing (route.c): who is asked, in which order */
+
+struct route_candidate {
+    size_t model;
+    unsigned stage;
+    const char *skipped; /* why it is not asked; NULL: it is */
+    enum chat_cause why; /* ... as a cause */
+    double finish_s, cost_usd, score;
+    size_t prompt_tokens;
+};
+
+struct route_choice {
+    const char *name;                                  /* as asked for */
+    const struct gateway_route *route;                 /* NULL: a model by its own name */
+    struct route_candidate list[ROUTE_CANDIDATES_MAX]; /* those to ask first, in order; then the skipped */
+    size_t usable, count;
+    uint64_t retry_after_s;
+};
+
+/* false: nobody can do it; the fault says why, `out` who was looked at. */
+bool route_choose(struct gateway *gateway, const struct chat_request *request, unsigned needs,
+                  const struct caller *caller, struct route_choice *out, struct chat_fault *fault);
+/* Abilities that a chat or completion asks for. */
+unsigned route_needs(const struct chat_request *request);
+/* About how many tokens the prompt has, from its bytes: for rates and comparisons, not for money. */
+size_t route_estimate_tokens(const struct chat_request *request);
+/* Tokens of output to reckon with. */
+size_t route_output_tokens(const struct gateway_model *model, const struct chat_request *request,
+                           size_t prompt_tokens);
+void route_saw_speed(struct gateway *gateway, size_t model, double first_token_s, double token_s);
+
+/* ---- Recordings (recording.c): an answer's events, to be played later */
+
+struct recording {
+    struct buf bytes;
+};
+void recording_init(struct recording *recording, size_t bytes_max);
+void recording_release(struct recording *recording);
+void recording_add(struct recording *recording, const struct chat_event *event);
+/* Reads the event at *at and moves on; false: the end. Texts point into the recording; arrays into `arena`,
+ * which may be cleared between calls. */
+bool recording_next(const struct recording *recording, size_t *at, struct arena *arena,
+                    struct chat_event *out);
+
+/* ---- Answers (answer.c): attempts until one holds */
+
+struct answer;
+
+struct answer_params {
+    struct gateway *gateway;
+    const struct chat_request *request; /* outlives the answer */
+    const struct caller *caller;
+    const char *request_id;
+    uint64_t deadline_ns; /* monotonic; 0: none */
+    /* As provider_sink.event. When DONE or ERROR comes, all attempts are over and the arena may go. */
+    bool (*event)(void *ud, const struct chat_event *event);
+    /* Forget all events so far; false: too late, they were seen. */
+    bool (*restart)(void *ud);
+    void *ud;
+};
+
+/* Events never come inside. false: nothing was begun; the fault says why, and the record is kept. */
+bool answer_start(struct arena *arena, const struct answer_params *params, struct answer **out,
+                  struct chat_fault *fault);
+void answer_resume(struct answer *answer);
+/* The client has gone: no events any more. true: it is over. false: what was bought is still being counted to
+ * its end; `over` is called once, later. */
+bool answer_abandon(struct answer *answer, void (*over)(void *ud), void *ud);
+/* "model=...; provider=...; attempts=N; tier=..." of what is being said now. */
+void answer_route_text(const struct answer *answer, char *out, size_t size);
+size_t answer_attempts(const struct answer *answer); /* begun so far */
+size_t answer_model(const struct answer *answer);    /* index: who speaks, or was asked last */
+
+/* ---- Attempts (attempt.c): one model asked once, with its place, its hold and its meter */
+
+enum attempt_state { ATTEMPT_WAITING, ATTEMPT_RUNNING, ATTEMPT_DRAINING, ATTEMPT_OVER };
+
+struct attempt {
+    struct answer *answer;
+    struct gateway *gateway;
+    struct attempt *next;
+    size_t model;
+    size_t candidate; /* its place in the route's list */
+    enum attempt_state state;
+    struct chat_request request; /* what is asked: the client's, changed */
+    const struct caller *caller;
+    const char *request_id;
+    struct gate_ticket ticket;
+    struct ledger_hold *hold;
+    struct provider_call *call;
+    struct rate_take take; /* of the account's minute, to be given back */
+    bool is_cut;           /* its budget has ended */
+    bool is_judged;        /* recorded, not said */
+    bool is_continuation;
+    bool said_something; /* a token of content came */
+    struct recording recording;
+    uint64_t prompt_tokens; /* as reckoned before */
+    uint64_t counted;       /* output so far */
+    bool has_usage;
+    struct ledger_usage usage;
+    uint64_t start_ns, sent_ns, first_token_ns, end_ns;
+    enum ledger_outcome outcome;
+    bool failed;
+    struct chat_fault fault; /* when failed */
+    double confidence;       /* judged; negative: not */
+    char key_hint[8];
+    int http_status;
+    int64_t cost_pico;
+};
+
+/* What an attempt tells its answer (answer.c). attempt_ended: it is over and settled; `fault` NULL: whole. */
+bool answer_attempt_event(struct attempt *attempt, const struct chat_event *event);
+void answer_attempt_ended(struct attempt *attempt);
+
+/* NULL: out of memory. The request is a shallow copy of `request`, to be changed before attempt_start. */
+struct attempt *attempt_new(struct answer *answer, struct gateway *gateway, struct arena *arena, size_t model,
+                            const struct chat_request *request);
+/* false: it has failed at once (attempt->fault), and is over. Events come later. */
+bool attempt_start(struct attempt *attempt, const struct caller *caller, const char *request_id,
+                   size_t prompt_tokens);
+void attempt_resume(struct attempt *attempt);
+/* Not wanted any more. true: it is over (nothing more is called). false: it is counted to its end, then
+ * answer_attempt_ended comes. */
+bool attempt_drop(struct attempt *attempt, enum ledger_outcome outcome);
+
+/* ---- Judging (cascade.c) */
+
+/* How far the recorded answer may be trusted, 0 to 1, from its log-probabilities, its length and its end;
+ * negative: nothing to judge by. */
+double cascade_confidence(const struct recording *recording);
+/* How far two answers say the same, 0 to 1. */
+double cascade_agreement(const struct recording *a, const struct recording *b);
+
+/* ---- Records (route_book.c): why an answer came from where it did */
+
+struct route_book;
+struct route_book *route_book_create(size_t count_max); /* NULL: out of memory */
+void route_book_free(struct route_book *book);
+/* Keeps a record under two names; the oldest goes. Takes the JSON text. */
+void route_book_add(struct route_book *book, const char *response_id, const char *request_id,
+                    const struct buf *json);
+const char *route_book_find(const struct route_book *book, const char *id, size_t *len); /* NULL: not there */
+/* The record of an answer that is over. */
+void answer_write_record(const struct answer *answer, const char *response_id, struct buf *out);
+
 /* ---- Handlers */
 
-void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_completions(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
+void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange,
+                             const struct visit *visit);
+void handle_completions(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_messages(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_count_tokens(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_responses(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_embeddings(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void gateway_chats_tick(struct gateway *gateway);
 
-void handle_models(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_model(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_health(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
-void handle_metrics(struct gateway *gateway, struct http_exchange *exchange, const char *rest);
+void handle_models(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_model(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_route(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange,
+                           const struct visit *visit);
+void handle_health(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_metrics(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 
 #endif

@@ -49,23 +49,24 @@ struct metrics {
     struct model_metrics *models;
     size_t model_count;
     struct histogram overhead;
-    uint64_t aborts_by_client, aborts_by_station;
+    uint64_t aborts_by_client, aborts_by_station, escalations, continuations;
+    uint64_t fallbacks[CHAT_CAUSE_COUNT];
     uint64_t statuses[STATUS_MAX];
 };
 
-static const char *const operation_names[OPERATION_COUNT] = {"chat", "text_completion"};
+static const char *const operation_names[OPERATION_COUNT] = {"chat", "text_completion", "embeddings"};
 
-struct metrics *metrics_create(size_t provider_count)
+struct metrics *metrics_create(size_t model_count)
 {
     struct metrics *metrics = mem_calloc(1, sizeof *metrics);
-    struct model_metrics *models = mem_calloc(provider_count, sizeof *models);
+    struct model_metrics *models = mem_calloc(model_count, sizeof *models);
     if (!metrics || !models) {
         mem_free(metrics);
         mem_free(models);
         return NULL;
     }
     metrics->models = models;
-    metrics->model_count = provider_count;
+    metrics->model_count = model_count;
     return metrics;
 }
 
@@ -93,9 +94,9 @@ static double seconds(uint64_t ns)
     return (double)ns * 1e-9;
 }
 
-void metrics_answer(struct metrics *metrics, const struct answer *answer)
+void metrics_answer(struct metrics *metrics, const struct answer_sample *answer)
 {
-    struct model_metrics *model = &metrics->models[answer->provider];
+    struct model_metrics *model = &metrics->models[answer->model];
     struct operation_metrics *operation = &model->operations[answer->operation];
     observe(&operation->duration[answer->outcome], &latency_bounds, seconds(answer->duration_ns));
     observe(&metrics->overhead, &overhead_bounds, seconds(answer->overhead_ns));
@@ -116,9 +117,9 @@ void metrics_answer(struct metrics *metrics, const struct answer *answer)
                     (double)(answer->completion_tokens - 1));
 }
 
-void metrics_choice(struct metrics *metrics, size_t provider, const struct answer_choice *choice)
+void metrics_choice(struct metrics *metrics, size_t index, const struct choice_sample *choice)
 {
-    struct model_metrics *model = &metrics->models[provider];
+    struct model_metrics *model = &metrics->models[index];
     observe(&model->queue, &latency_bounds, seconds(choice->queue_ns));
     observe(&model->prefill, &latency_bounds, seconds(choice->prefill_ns));
     observe(&model->decode, &latency_bounds, seconds(choice->decode_ns));
@@ -131,6 +132,21 @@ void metrics_status(struct metrics *metrics, int http_status)
 {
     if (http_status >= 0 && http_status < STATUS_MAX)
         metrics->statuses[http_status]++;
+}
+
+void metrics_fallback(struct metrics *metrics, enum chat_cause cause)
+{
+    metrics->fallbacks[cause]++;
+}
+
+void metrics_escalation(struct metrics *metrics)
+{
+    metrics->escalations++;
+}
+
+void metrics_continuation(struct metrics *metrics)
+{
+    metrics->continuations++;
 }
 
 /* ---- Writing */
@@ -237,7 +253,7 @@ static void write_engine(const struct metrics *metrics, const struct gateway *ga
 {
     double(*values)[ENGINE_VALUES] = mem_calloc(metrics->model_count, sizeof *values);
     for (size_t i = 0; values && i < metrics->model_count; i++)
-        read_engine(gateway->providers[i], &metrics->models[i], values[i]);
+        read_engine(gateway->models[i].provider, &metrics->models[i], values[i]);
     for (size_t row = 0; values && row < ENGINE_VALUES; row++) {
         if (engine_rows[row].type[0])
             write_type(out, engine_rows[row].name, engine_rows[row].type, engine_rows[row].help);
@@ -320,10 +336,10 @@ static const struct gen_ai_histogram gen_ai_histograms[] = {
 static void write_gen_ai_labels(struct buf *out, const struct gateway *gateway, size_t model,
                                 size_t operation, const struct gen_ai_histogram *h)
 {
-    const struct provider *provider = gateway->providers[model];
+    const struct provider *provider = gateway->models[model].provider;
     write_label(out, "gen_ai_operation_name", operation_names[operation]);
     buf_putc(out, ',');
-    write_label(out, "gen_ai_provider_name", provider_kind(provider));
+    write_label(out, "gen_ai_provider_name", provider_name(provider));
     buf_putc(out, ',');
     write_label(out, "gen_ai_request_model", provider_model_id(provider));
     buf_putc(out, ',');
@@ -358,6 +374,44 @@ static void write_gen_ai(const struct metrics *metrics, const struct gateway *ga
 }
 
 /* ---- Ours */
+
+static void write_routing(const struct metrics *metrics, struct buf *out)
+{
+    write_type(out, "pharos_fallbacks_total", "counter",
+               "Attempts that failed before another one was made, by cause.");
+    for (int i = 0; i < CHAT_CAUSE_COUNT; i++)
+        buf_printf(out, "pharos_fallbacks_total{cause=\"%s\"} %llu\n", chat_cause_name((enum chat_cause)i),
+                   (unsigned long long)metrics->fallbacks[i]);
+    write_type(out, "pharos_escalations_total", "counter", "Cheap answers that were not trusted.");
+    buf_printf(out, "pharos_escalations_total %llu\n", (unsigned long long)metrics->escalations);
+    write_type(out, "pharos_continuations_total", "counter",
+               "Answers continued by another attempt after their first token.");
+    buf_printf(out, "pharos_continuations_total %llu\n", (unsigned long long)metrics->continuations);
+}
+
+static double usd(int64_t pico)
+{
+    return (double)pico / (double)LEDGER_PICO_PER_USD;
+}
+
+static void write_money(const struct gateway *gateway, struct buf *out)
+{
+    write_type(out, "pharos_cost_usd", "gauge", "Spent this month, by tier.");
+    for (int i = 0; i < LEDGER_TIER_COUNT; i++) {
+        const char *name = ledger_tier_name((enum ledger_tier)i);
+        struct ledger_sum sum = ledger_sum(gateway->ledger, LEDGER_BY_TIER, name);
+        buf_printf(out, "pharos_cost_usd{tier=\"%s\"} %.9g\n", name, usd(sum.spent_pico));
+    }
+    write_type(out, "pharos_budget_left_usd", "gauge",
+               "Neither spent nor held by running requests, this month, by tier.");
+    for (int i = 0; i < LEDGER_TIER_COUNT; i++) {
+        const char *name = ledger_tier_name((enum ledger_tier)i);
+        struct ledger_sum sum = ledger_sum(gateway->ledger, LEDGER_BY_TIER, name);
+        if (sum.limit_pico >= 0)
+            buf_printf(out, "pharos_budget_left_usd{tier=\"%s\"} %.9g\n", name,
+                       usd(sum.limit_pico - sum.spent_pico - sum.held_pico));
+    }
+}
 
 static void write_own(const struct metrics *metrics, const struct gateway *gateway, struct buf *out)
 {
@@ -401,7 +455,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     char **labels = mem_calloc(metrics->model_count, sizeof *labels);
     bool ok = labels != NULL;
     for (size_t i = 0; i < metrics->model_count && ok; i++) {
-        labels[i] = model_label(provider_model_id(gateway->providers[i]));
+        labels[i] = model_label(provider_model_id(gateway->models[i].provider));
         ok = labels[i] != NULL;
     }
     if (ok) {
@@ -410,6 +464,8 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     }
     write_gen_ai(metrics, gateway, out);
     write_own(metrics, gateway, out);
+    write_routing(metrics, out);
+    write_money(gateway, out);
     for (size_t i = 0; labels && i < metrics->model_count; i++)
         mem_free(labels[i]);
     mem_free(labels);

@@ -20,6 +20,15 @@ static void write_model(const struct gateway *gateway, const struct provider *pr
     buf_putc(out, '}');
 }
 
+/* A name of the configuration that chooses among models is listed too: clients offer what is listed. */
+static void write_route(const struct gateway *gateway, const struct gateway_route *route, struct buf *out)
+{
+    buf_puts(out, gateway->model_count ? ",{\"id\":" : "{\"id\":");
+    json_write_string(out, route->name, strlen(route->name));
+    buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"pharos\",\"policy\":\"%s\"}",
+               (long long)gateway->started_unix_s, gateway_policy_name(route->policy));
+}
+
 /* The exchange, its arena and all that hangs on it are gone after this. */
 static void reply(struct gateway *gateway, struct http_exchange *exchange, int status, const struct buf *body)
 {
@@ -32,42 +41,63 @@ static void reply(struct gateway *gateway, struct http_exchange *exchange, int s
     gateway_reply_fault(gateway, exchange, &fault);
 }
 
-void handle_models(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_models(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     struct buf body;
     buf_init(&body, CHAT_REPLY_BYTES_MAX);
     buf_puts(&body, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < gateway->provider_count; i++) {
+    for (size_t i = 0; i < gateway->model_count; i++) {
         if (i)
             buf_putc(&body, ',');
-        write_model(gateway, gateway->providers[i], &body);
+        write_model(gateway, gateway->models[i].provider, &body);
     }
+    for (size_t i = 0; i < gateway->route_count; i++)
+        write_route(gateway, &gateway->routes[i], &body);
     buf_puts(&body, "]}");
     reply(gateway, exchange, 200, &body);
     buf_release(&body);
 }
 
-void handle_model(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_model(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
     struct chat_fault fault;
     size_t index;
-    if (!gateway_find(gateway, rest, &index, &fault)) {
+    if (!gateway_find(gateway, visit->rest, &index, &fault)) {
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
     struct buf body;
     buf_init(&body, CHAT_REPLY_BYTES_MAX);
-    write_model(gateway, gateway->providers[index], &body);
+    write_model(gateway, gateway->models[index].provider, &body);
+    reply(gateway, exchange, 200, &body);
+    buf_release(&body);
+}
+
+/* Why an answer came from where it did: by the reply's id or the request's. */
+void handle_route(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
+{
+    size_t len = 0;
+    const char *json = route_book_find(gateway->book, visit->rest, &len);
+    struct chat_fault fault;
+    if (!json) {
+        chat_fault_set(&fault, 404, "route_not_found", NULL,
+                       "no answer \"%.100s\" is remembered; the last %d are", visit->rest, ROUTE_RECORDS_MAX);
+        gateway_reply_fault(gateway, exchange, &fault);
+        return;
+    }
+    struct buf body;
+    buf_init(&body, CHAT_REPLY_BYTES_MAX);
+    buf_append(&body, json, len);
     reply(gateway, exchange, 200, &body);
     buf_release(&body);
 }
 
 /* ---- Health */
 
-void handle_health(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_health(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     struct buf body;
     buf_init(&body, 1024);
     buf_printf(&body, "{\"status\":\"ok\",\"version\":\"%s\"}", gateway->version);
@@ -79,18 +109,18 @@ void handle_health(struct gateway *gateway, struct http_exchange *exchange, cons
 static bool is_ready(const struct gateway *gateway)
 {
     bool any = false;
-    for (size_t i = 0; i < gateway->provider_count; i++) {
-        bool ready = provider_ready(gateway->providers[i]);
-        if (!ready && !provider_problem(gateway->providers[i]))
+    for (size_t i = 0; i < gateway->model_count; i++) {
+        bool ready = provider_ready(gateway->models[i].provider);
+        if (!ready && !provider_problem(gateway->models[i].provider))
             return false;
         any = any || ready;
     }
     return any && !gateway->stopping;
 }
 
-void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     bool ready = is_ready(gateway);
     struct buf body;
     buf_init(&body, CHAT_REPLY_BYTES_MAX);
@@ -98,8 +128,8 @@ void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const
                gateway->stopping ? "stopping"
                : ready           ? "ready"
                                  : "loading");
-    for (size_t i = 0; i < gateway->provider_count; i++) {
-        const struct provider *provider = gateway->providers[i];
+    for (size_t i = 0; i < gateway->model_count; i++) {
+        const struct provider *provider = gateway->models[i].provider;
         const char *id = provider_model_id(provider), *problem = provider_problem(provider);
         if (i)
             buf_putc(&body, ',');
@@ -113,9 +143,9 @@ void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const
     buf_release(&body);
 }
 
-void handle_metrics(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_metrics(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     struct buf body;
     buf_init(&body, CHAT_REPLY_BYTES_MAX);
     metrics_write(gateway->metrics, gateway, &body);
@@ -167,9 +197,9 @@ static struct errand *errand_new(struct gateway *gateway, struct http_exchange *
         ok = false;
     }
     ok = ok && gateway_find(gateway, json_text(json_get(body, "model"), NULL), &index, &fault);
-    if (ok && !provider_engine(gateway->providers[index])) {
+    if (ok && !provider_engine(gateway->models[index].provider)) {
         chat_fault_set(&fault, 503, "model_loading", "model", "%s is not loaded",
-                       provider_model_id(gateway->providers[index]));
+                       provider_model_id(gateway->models[index].provider));
         fault.retry_after_s = 2;
         ok = false;
     }
@@ -181,7 +211,7 @@ static struct errand *errand_new(struct gateway *gateway, struct http_exchange *
         gateway_reply_fault(gateway, exchange, &fault);
         return NULL;
     }
-    struct provider *provider = gateway->providers[index];
+    struct provider *provider = gateway->models[index].provider;
     *errand = (struct errand){.gateway = gateway, .exchange = exchange, .provider = provider, .body = body};
     errand->vocab = model_vocab(engine_model(provider_engine(provider)));
     errand->work = work;
@@ -304,20 +334,20 @@ static void template_work(void *ud)
     buf_release(&prompt);
 }
 
-void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     errand_run(gateway, exchange, tokenize_work);
 }
 
-void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     errand_run(gateway, exchange, detokenize_work);
 }
 
-void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange, const char *rest)
+void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
-    (void)rest;
+    (void)visit;
     errand_run(gateway, exchange, template_work);
 }

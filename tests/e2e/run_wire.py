@@ -305,21 +305,23 @@ def configurations_are_checked():
      traits: {family: llama, architecture: dense, parameters_b: 70, training: rlhf}}
   - {id: judge, tier: premium, provider: openai, upstream: gpt-4o,
      price: {input_usd_per_mtok: 2.5, output_usd_per_mtok: 10}}
-data: /nowhere/at/all
 providers:
   together: {api: openai, base_url: https://api.together.xyz/v1, key: ${PHAROS_TEST_KEY}, monthly_usd: 200, rpm: 600}
 routes:
   - {model: auto, policy: cascade, order: [local, subscription, premium], escalate_below: 0.6}
-  - {model: prod, policy: weighted, weights: {small: 90, candidate: 10}}
+  - {model: prod, policy: weighted, weights: {stories: 90, candidate: 10}}
 budgets: {premium_usd_month: 180}
 memory: {store: sqlite, embedding: null}
 """
     os.environ["PHAROS_TEST_KEY"] = "k"
     with Station(example) as station:
         log = station.log()
-        for word in ("coder", "big", "judge", "providers:", "routes:", "budgets:", "memory:", "data:"):
-            assert any(word in line and "version" in line for line in log.splitlines()), f"{word}: {log}"
-        assert station.request("POST", "/v1/completions", {"model": "auto", "prompt": "x"}).status == 404
+        assert "provider openai has no key" in log and "there is no model candidate" in log, log
+        assert "conversations are not stored" in log, log
+        reply = station.request("POST", "/v1/completions", {"model": "prod", "prompt": "x", "max_tokens": 1})
+        assert reply.status == 200 and "model=stories" in reply.headers["x-pharos-route"], reply.text
+        listed = {each["id"] for each in json.loads(station.request("GET", "/v1/models").text)["data"]}
+        assert {"stories", "tiny", "coder", "big", "judge", "auto", "prod"} <= listed, listed
     try:
         Station(CONFIG + "modles: []\n")
         raise AssertionError("an unknown key was accepted")

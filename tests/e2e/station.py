@@ -2,10 +2,12 @@
 
 Only Python's own library is used here, so that these tests run where no packages can be had.
 """
+import atexit
 import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +23,9 @@ STORIES = os.path.join(SHARED, "models", "stories3M-Q8_0.gguf")
 TINY = os.path.join(SHARED, "conformance", "models", "stories260K-Q8_0.gguf")
 PHAROS = os.environ.get("PHAROS", os.path.join(HERE, "..", "..", "build", "pharos"))
 
+os.environ["PHAROS_DATA"] = tempfile.mkdtemp(prefix="pharos-e2e-")  # nobody's real keys and ledger
+atexit.register(shutil.rmtree, os.environ["PHAROS_DATA"], True)
+
 CONFIG = f"""
 listen: 127.0.0.1:0
 models:
@@ -32,15 +37,15 @@ models:
 class Station:
     """A running station on a free port. Use as a context manager; leaving it stops it and checks exit code 0."""
 
-    def __init__(self, config=CONFIG, arguments=(), ready=True):
+    def __init__(self, config=CONFIG, arguments=(), ready=True, data=None):
         self.dir = tempfile.TemporaryDirectory()
         path = os.path.join(self.dir.name, "station.yaml")
         with open(path, "w", encoding="utf-8") as file:
             file.write(config)
         self.stderr = open(os.path.join(self.dir.name, "stderr"), "w+", encoding="utf-8")
         self.started = time.monotonic()
-        environment = {**os.environ, "PHAROS_DATA": os.path.join(self.dir.name, "data")}
-        self.process = subprocess.Popen([PHAROS, "serve", "--config", path, *arguments], env=environment,
+        self.data = data or os.path.join(self.dir.name, "data")
+        self.process = subprocess.Popen([PHAROS, "serve", "--config", path, "--data", self.data, *arguments],
                                         stdout=subprocess.PIPE, stderr=self.stderr, text=True)
         line = self.process.stdout.readline()
         match = re.search(r"http://127\.0\.0\.1:(\d+)", line)

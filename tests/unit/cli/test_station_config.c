@@ -69,6 +69,7 @@ static void the_documented_example_is_read(void **state)
         "providers:\n"
         "  together: {api: openai, base_url: https://api.together.xyz/v1, key: ${PHAROS_TEST_KEY}, "
         "monthly_usd: 200, rpm: 600}\n"
+
         "routes:\n"
         "  - {model: auto, policy: cascade, order: [local, subscription, premium], escalate_below: 0.6}\n"
         "  - {model: prod, policy: weighted, weights: {small: 90, candidate: 10}}\n"
@@ -78,14 +79,14 @@ static void the_documented_example_is_read(void **state)
         fail_msg("%s", f.err.message);
     const struct station_config *c = &f.config;
     const struct station_model *models = c->models.items;
-    assert_int_equal(c->models.count, 1); /* the others cannot run in this version */
+    assert_int_equal(c->models.count, 4);
     assert_string_equal(models[0].id, "small");
     assert_int_equal(models[0].context, 4096);
     assert_string_equal(c->host, "127.0.0.1");
     assert_int_equal(c->port, 8080);
     assert_string_equal(c->data, "/var/lib/pharos");
     const struct station_provider *provider = c->providers.items;
-    assert_int_equal(c->providers.count, 1);
+    assert_int_equal(c->providers.count, 2);
     assert_string_equal(provider->name, "together");
     assert_string_equal(provider->key, "secret");
     assert_int_equal(provider->rpm, 600);
@@ -93,7 +94,10 @@ static void the_documented_example_is_read(void **state)
     assert_int_equal(c->routes.count, 2);
     assert_int_equal(routes[0].order.count, 3);
     assert_true(routes[0].escalate_below == 0.6);
-    assert_int_equal(routes[1].policy, 1);
+    assert_int_equal(routes[0].policy, GATEWAY_CASCADE);
+    assert_int_equal(routes[1].policy, GATEWAY_WEIGHTED);
+    assert_true(models[3].price.input == 2.5 && models[3].price.output == 10);
+    assert_string_equal(models[2].upstream, "meta-llama/Llama-3-70b-chat-hf");
     assert_int_equal(json_count(routes[1].weights), 2);
     assert_true(c->budgets.premium_usd_month == 180);
     assert_string_equal(c->memory.store, "sqlite");
@@ -116,7 +120,12 @@ static void faults_say_what_and_where(void **state)
         {"models:\n  - {id: a, path: %s}\n  - {id: a, path: x.gguf}\n", "two models are called a"},
         {"models:\n  - {id: a, path: /nowhere/x.gguf}\n", "/nowhere/x.gguf"},
         {"models: []\n", "no model"},
-        {"models:\n  - {id: a, command: x}\n", "path"},
+        {"models:\n  - {id: a, command: x}\n", "{port}"},
+        {"models:\n  - {id: a}\n", "path"},
+        {"models:\n  - {id: a, path: %s, command: \"x {port}\"}\n", "several"},
+        {"models:\n  - {id: a, provider: nobody}\n", "nobody"},
+        {"models:\n  - {id: a, path: %s, price: {input: 3}}\n", "input"},
+        {"models:\n  - {id: a, path: %s}\ntls: {certificate: x.pem}\n", "key is missing"},
         {"listen: nonsense\nmodels:\n  - {id: a, path: %s}\n", "nonsense"},
         {"listen: 127.0.0.1:99999\nmodels:\n  - {id: a, path: %s}\n", "99999"},
         {"providers: {x: {key: \"${PHAROS_TEST_UNSET}\"}}\nmodels:\n  - {id: a, path: %s}\n",

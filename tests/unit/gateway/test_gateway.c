@@ -1,5 +1,6 @@
 /* The gateway over providers that follow a script: what is sent when an answer fails, floods or stays silent.
  * The loop runs on a thread of its own; the tests talk to it over sockets. */
+#include <dirent.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -23,7 +24,13 @@ enum step_kind {
     STEP_FINISH,
     STEP_USAGE,
     STEP_DONE,
-    STEP_ERROR,
+    STEP_ERROR,    /* 429 */
+    STEP_CUT,      /* the connection ended in mid-reply */
+    STEP_TOO_LONG, /* context */
+    STEP_KEY,      /* 401 */
+    STEP_BAD,      /* 400: nobody can do it */
+    STEP_SURE,     /* text with log-probabilities near 0 */
+    STEP_UNSURE,   /* text with poor ones */
     STEP_WAIT
 };
 
@@ -38,6 +45,7 @@ struct script_call {
     struct provider_sink sink;
     struct net_wake *wake;
     size_t flooded;
+    bool hung_up;
 };
 
 static atomic_size_t cancelled, paused, started;
@@ -58,10 +66,18 @@ static bool say(struct script_call *call, const struct chat_event *event)
     return more;
 }
 
+static struct chat_event failure(struct chat_fault *fault, int status, enum chat_cause cause)
+{
+    chat_fault_set(fault, status, NULL, NULL, "scripted %s", chat_cause_name(cause));
+    fault->cause = cause;
+    return chat_fault_event(fault, PH_ERR_IO);
+}
+
 static bool take_step(struct script_call *call)
 {
     const struct script_step *step = call->step;
-    struct chat_event event = {.kind = CHAT_EVENT_TEXT};
+    struct chat_event event = {.kind = CHAT_EVENT_TEXT, .tokens = 1};
+    struct chat_token_logprob logprob = {1, {"t", 1}, 0};
     struct chat_fault fault;
     switch (step->kind) {
     case STEP_ROLE:
@@ -90,6 +106,25 @@ static bool take_step(struct script_call *call)
         fault.retry_after_s = 3;
         event = chat_fault_event(&fault, PH_ERR_BUSY);
         break;
+    case STEP_CUT:
+        event = failure(&fault, 502, CHAT_CAUSE_CUT);
+        break;
+    case STEP_TOO_LONG:
+        event = failure(&fault, 400, CHAT_CAUSE_CONTEXT);
+        break;
+    case STEP_KEY:
+        event = failure(&fault, 401, CHAT_CAUSE_KEY);
+        break;
+    case STEP_BAD:
+        event = failure(&fault, 400, CHAT_CAUSE_REQUEST);
+        break;
+    case STEP_SURE:
+    case STEP_UNSURE:
+        logprob.logprob = step->kind == STEP_SURE ? -0.01 : -3;
+        event.text = (struct chat_text){step->text, strlen(step->text)};
+        event.logprobs = &logprob;
+        event.logprob_count = 1;
+        break;
     case STEP_WAIT:
         return false;
     }
@@ -100,8 +135,15 @@ static bool take_step(struct script_call *call)
 static void run_script(void *ud)
 {
     struct script_call *call = ud;
+    static const struct chat_event done = {.kind = CHAT_EVENT_DONE};
+    if (call->hung_up) {
+        call->sink.event(call->sink.ud, &done);
+        call_end(call);
+        return;
+    }
     for (;;) {
-        bool last = call->step->kind == STEP_DONE || call->step->kind == STEP_ERROR;
+        enum step_kind kind = call->step->kind;
+        bool last = kind >= STEP_DONE && kind <= STEP_BAD;
         bool more = take_step(call);
         if (last) {
             call_end(call);
@@ -134,6 +176,15 @@ static void script_resume(struct provider_call *base)
     net_wake_call(((struct script_call *)base)->wake);
 }
 
+static void script_hang_up(struct provider_call *base, uint32_t drain_ms)
+{
+    struct script_call *call = (struct script_call *)base;
+    (void)drain_ms;
+    atomic_fetch_add(&cancelled, 1);
+    call->hung_up = true;
+    net_wake_call(call->wake);
+}
+
 static void script_cancel(struct provider_call *base)
 {
     atomic_fetch_add(&cancelled, 1);
@@ -161,11 +212,55 @@ static const struct script_step floods_steps[] = {
 static const struct script_step silent_steps[] = {{STEP_WAIT, ""}};
 static const struct script_step hangs_steps[] = {{STEP_ROLE, ""}, {STEP_TEXT, "a"}, {STEP_WAIT, ""}};
 
+static const struct script_step cut_steps[] = {{STEP_ROLE, ""}, {STEP_TEXT, "c "}, {STEP_CUT, ""}};
+static const struct script_step long_steps[] = {{STEP_TOO_LONG, ""}};
+static const struct script_step key_steps[] = {{STEP_KEY, ""}};
+static const struct script_step bad_steps[] = {{STEP_BAD, ""}};
+static const struct script_step sure_steps[] = {
+    {STEP_ROLE, ""}, {STEP_SURE, "sure"}, {STEP_FINISH, ""}, {STEP_USAGE, ""}, {STEP_DONE, ""}};
+static const struct script_step unsure_steps[] = {
+    {STEP_ROLE, ""}, {STEP_UNSURE, "unsure"}, {STEP_FINISH, ""}, {STEP_USAGE, ""}, {STEP_DONE, ""}};
+
 static const struct {
     const char *id;
     const struct script_step *steps;
 } scripts[] = {{"ok", ok_steps},         {"breaks", breaks_steps}, {"fails", fails_steps},
-               {"floods", floods_steps}, {"silent", silent_steps}, {"hangs", hangs_steps}};
+               {"floods", floods_steps}, {"silent", silent_steps}, {"hangs", hangs_steps},
+               {"cut", cut_steps},       {"long", long_steps},     {"key", key_steps},
+               {"bad", bad_steps},       {"sure", sure_steps},     {"unsure", unsure_steps}};
+
+enum { OK, BREAKS, FAILS, FLOODS, SILENT, HANGS, CUT, LONG, KEY, BAD, SURE, UNSURE };
+
+#define ROUTE(name_, policy_, members_)                          \
+    .name = (name_), .policy = (policy_), .members = (members_), \
+    .member_count = sizeof(members_) / sizeof *(members_)
+
+static const struct gateway_member second[] = {{FAILS, 0, 1}, {OK, 0, 1}};
+static const struct gateway_member third[] = {{KEY, 0, 1}, {FAILS, 0, 1}, {OK, 0, 1}};
+static const struct gateway_member continued[] = {{CUT, 0, 1}, {OK, 0, 1}};
+static const struct gateway_member nobody[] = {{FAILS, 0, 1}, {KEY, 0, 1}};
+static const struct gateway_member wrong[] = {{BAD, 0, 1}, {OK, 0, 1}};
+static const struct gateway_member longer[] = {{LONG, 0, 1}, {SILENT, 0, 1}};
+static const struct gateway_member hedged[] = {{SILENT, 0, 1}, {OK, 0, 1}};
+static const struct gateway_member trusted[] = {{SURE, 0, 1}, {OK, 1, 1}};
+static const struct gateway_member doubted[] = {{UNSURE, 0, 1}, {OK, 1, 1}};
+static const struct gateway_member alone[] = {{UNSURE, 0, 1}, {KEY, 1, 1}};
+static const struct gateway_member disagreeing[] = {{SURE, 0, 1}, {UNSURE, 0, 1}, {OK, 1, 1}};
+static const size_t only_ok[] = {OK};
+
+static const struct gateway_route test_routes[] = {
+    {ROUTE("second", GATEWAY_FALLBACK, second)},
+    {ROUTE("third", GATEWAY_FALLBACK, third)},
+    {ROUTE("continued", GATEWAY_FALLBACK, continued)},
+    {ROUTE("nobody", GATEWAY_FALLBACK, nobody)},
+    {ROUTE("wrong", GATEWAY_FALLBACK, wrong)},
+    {ROUTE("longer", GATEWAY_FALLBACK, longer), .too_long = only_ok, .too_long_count = 1},
+    {ROUTE("hedged", GATEWAY_FALLBACK, hedged), .hedge_ms = 30},
+    {ROUTE("trusted", GATEWAY_CASCADE, trusted), .escalate_below = 0.6},
+    {ROUTE("doubted", GATEWAY_CASCADE, doubted), .escalate_below = 0.6},
+    {ROUTE("doubted, nothing better", GATEWAY_CASCADE, alone), .escalate_below = 0.6},
+    {ROUTE("disagreeing", GATEWAY_CASCADE, disagreeing), .escalate_below = 0.6, .agree = 2},
+};
 
 #define SCRIPT_COUNT (sizeof scripts / sizeof scripts[0])
 
@@ -175,6 +270,8 @@ struct fixture {
     struct net_loop *loop;
     struct gateway *gateway;
     struct provider *providers[SCRIPT_COUNT];
+    struct ledger *ledger;
+    char dir[64];
     struct net_wake *stop;
     uv_thread_t thread;
     uint16_t port;
@@ -213,12 +310,28 @@ static void run_loop(void *ud)
     net_loop_run(f->loop);
 }
 
+/* A flat one. */
+static void remove_dir(const char *path)
+{
+    char name[512];
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        snprintf(name, sizeof name, "%s/%.200s", path, entry->d_name);
+        if (entry->d_name[0] != '.')
+            unlink(name);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
 static struct fixture *fixture_open_with(uint32_t stall_ms)
 {
     static const struct provider_ops ops = {.kind = "script",
                                             .start = script_start,
                                             .resume = script_resume,
                                             .cancel = script_cancel,
+                                            .hang_up = script_hang_up,
                                             .engine = script_engine,
                                             .free = script_free};
     struct fixture *f = mem_calloc(1, sizeof *f);
@@ -236,9 +349,22 @@ static struct fixture *fixture_open_with(uint32_t stall_ms)
         provider->steps = scripts[i].steps;
         f->providers[i] = &provider->base;
     }
+    struct gateway_model models[SCRIPT_COUNT];
+    for (size_t i = 0; i < SCRIPT_COUNT; i++)
+        models[i] = (struct gateway_model){.provider = f->providers[i],
+                                           .abilities = GATEWAY_LOGPROBS | (i == OK ? GATEWAY_PREFIX : 0u)};
+    snprintf(f->dir, sizeof f->dir, "/tmp/pharos-test-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    struct ledger_params ledger = {.dir = f->dir, .clock = &f->clock};
+    if (ledger_open(&f->ledger, &ledger, NULL, &err) != PH_OK)
+        fail_msg("%s", err.message);
     struct gateway_params params = {.host = "127.0.0.1",
-                                    .providers = f->providers,
-                                    .provider_count = SCRIPT_COUNT,
+                                    .models = models,
+                                    .model_count = SCRIPT_COUNT,
+                                    .routes = test_routes,
+                                    .route_count = sizeof test_routes / sizeof *test_routes,
+                                    .ledger = f->ledger,
+                                    .request_log_fd = -1,
                                     .clock = &f->clock,
                                     .seed = 1,
                                     .version = "test"};
@@ -267,6 +393,8 @@ static void fixture_close(struct fixture *f)
     for (size_t i = 0; i < SCRIPT_COUNT; i++)
         provider_free(f->providers[i]);
     net_loop_free(f->loop);
+    ledger_close(f->ledger);
+    remove_dir(f->dir);
     mem_free(f);
 }
 
@@ -304,7 +432,8 @@ static void answers_whole_and_streamed(void **state)
     assert_int_equal(end, 1);
     expect_text(reply, "HTTP/1.1 200 OK\r\n", true);
     expect_text(reply, "\"content\":\"ab\"", true);
-    expect_text(reply, "x-pharos-route: model=ok; provider=script; attempts=1\r\n", true);
+    expect_text(reply, "x-pharos-route: model=ok; provider=script; attempts=1; tier=local; policy=fixed\r\n",
+                true);
     expect_text(reply, "x-request-id: ", true);
     fd = ask(f, "ok", true);
     test_read(fd, reply, sizeof reply, NULL, &end);
@@ -506,6 +635,127 @@ static void hosts_and_origins(void **state)
                  origin_is_loopback_address("192.168.1.5"));
 }
 
+/* ---- Routes */
+
+static void expect_route(const char *route, bool stream, const char *text, bool there)
+{
+    static char reply[1 << 16];
+    struct fixture *f = fixture_open();
+    int fd = ask(f, route, stream), end = 0;
+    test_read(fd, reply, sizeof reply, NULL, &end);
+    close(fd);
+    expect_text(reply, text, there);
+    fixture_close(f);
+}
+
+static void a_fallback_is_invisible(void **state)
+{
+    (void)state;
+    static char reply[1 << 16];
+    static const struct {
+        const char *route, *header;
+    } cases[] = {{"second", "attempts=2"}, {"third", "attempts=3"}, {"longer", "attempts=2"}};
+    struct fixture *f = fixture_open();
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        int fd = ask(f, cases[i / 2].route, i % 2), end = 0;
+        test_read(fd, reply, sizeof reply, NULL, &end);
+        close(fd);
+        assert_int_equal(end, 1);
+        expect_text(reply, "HTTP/1.1 200 OK\r\n", true);
+        expect_text(reply, cases[i / 2].header, true);
+        expect_text(reply, "model=ok; ", true);
+        expect_text(reply, i % 2 ? "\"content\":\"b\"" : "\"content\":\"ab\"", true);
+        expect_text(reply, "error", false);
+    }
+    fixture_close(f);
+}
+
+static void a_cut_stream_is_continued(void **state)
+{
+    (void)state;
+    static char reply[1 << 16];
+    struct fixture *f = fixture_open();
+    int fd = ask(f, "continued", true), end = 0;
+    test_read(fd, reply, sizeof reply, NULL, &end);
+    close(fd);
+    assert_int_equal(end, 1);
+    expect_text(reply, "\"content\":\"c \"", true);
+    expect_text(reply, "\"content\":\"a\"", true);
+    expect_text(reply, "\"finish_reason\":\"stop\"", true);
+    expect_text(reply, "[DONE]", true);
+    fd = ask(f, "continued", false); /* nobody has seen the beginning: it is thrown away */
+    test_read(fd, reply, sizeof reply, NULL, &end);
+    close(fd);
+    expect_text(reply, "\"content\":\"ab\"", true);
+    fixture_close(f);
+}
+
+static void faults_of_all_become_one(void **state)
+{
+    (void)state;
+    static char reply[1 << 16];
+    struct fixture *f = fixture_open();
+    int fd = ask(f, "nobody", false), end = 0;
+    test_read(fd, reply, sizeof reply, NULL, &end);
+    close(fd);
+    expect_text(reply, "HTTP/1.1 502", true); /* the client's key is not blamed */
+    expect_text(reply, "\"code\":\"provider_key_refused\"", true);
+    expect_text(reply, "x-should-retry: false\r\n", true);
+    fd = ask(f, "wrong", true);
+    test_read(fd, reply, sizeof reply, NULL, &end);
+    close(fd);
+    expect_text(reply, "HTTP/1.1 400", true);
+    expect_text(reply, "scripted request", true);
+    fixture_close(f);
+}
+
+static void a_hedge_wins(void **state)
+{
+    (void)state;
+    expect_route("hedged", true, "\"content\":\"a\"", true);
+    assert_int_equal(atomic_load(&cancelled), 1); /* the silent one */
+}
+
+static void a_cascade_trusts_or_escalates(void **state)
+{
+    (void)state;
+    expect_route("trusted", true, "\"content\":\"sure\"", true);
+    assert_int_equal(atomic_load(&started), 1);
+    expect_route("trusted", false, "\"content\":\"sure\"", true);
+    expect_route("trusted", false, "logprobs\":null", true); /* asked of the model, not by the client */
+    expect_route("doubted", true, "unsure", false);
+    assert_int_equal(atomic_load(&started), 2);
+    expect_route("doubted", false, "\"content\":\"ab\"", true);
+    expect_route("doubted, nothing better", true, "\"content\":\"unsure\"", true);
+    expect_route("disagreeing", true, "\"content\":\"b\"", true);
+    assert_int_equal(atomic_load(&started), 3);
+}
+
+static void a_route_is_remembered(void **state)
+{
+    (void)state;
+    static char reply[1 << 16], request[512];
+    struct fixture *f = fixture_open();
+    int fd = ask(f, "third", false);
+    test_read(fd, reply, sizeof reply, NULL, NULL);
+    close(fd);
+    const char *id = strstr(reply, "\"id\":\"");
+    assert_non_null(id);
+    id += 6;
+    snprintf(request, sizeof request,
+             "GET /v1/routes/%.*s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+             (int)strcspn(id, "\""), id);
+    fd = test_connect(f->port);
+    assert_true(test_send_text(fd, request));
+    test_read(fd, reply, sizeof reply, NULL, NULL);
+    close(fd);
+    expect_text(reply, "\"asked_for\":\"third\"", true);
+    expect_text(reply, "\"cause\":\"key\"", true);
+    expect_text(reply, "\"cause\":\"rate\"", true);
+    expect_text(reply, "\"outcome\":\"answered\"", true);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -518,6 +768,12 @@ int main(void)
         cmocka_unit_test(a_silent_stream_gets_comments),
         cmocka_unit_test(stopping_cuts_what_does_not_end),
         cmocka_unit_test(metrics_count_what_happened),
+        cmocka_unit_test(a_fallback_is_invisible),
+        cmocka_unit_test(a_cut_stream_is_continued),
+        cmocka_unit_test(faults_of_all_become_one),
+        cmocka_unit_test(a_hedge_wins),
+        cmocka_unit_test(a_cascade_trusts_or_escalates),
+        cmocka_unit_test(a_route_is_remembered),
         cmocka_unit_test(hosts_and_origins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

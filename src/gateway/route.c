@@ -1,0 +1,384 @@
+/* Routing: which models are asked for a request, in which order, and why not the others.
+ *
+ * 1. The name asked for is a route's, or a model's own.
+ * 2. Every member is looked at: is the caller allowed, is it alive, can it do what is asked for, does the
+ *    prompt fit, has its account room in its windows? Who fails is kept at the end of the list with the
+ *    reason, for the record.
+ * 3. The policy gives each of the others a score; the list is sorted by stage and score.
+ *
+ * Finish time: the wait for a place, the prompt that is not cached yet over the prefill speed, the expected
+ * output over the decode speed. In this process all of that is known from the engine itself; for others it is
+ * what their last answers were like. Nothing here waits or calls out: microseconds. */
+#include <math.h>
+#include <string.h>
+
+#include "gateway/gateway_int.h"
+
+#define BYTES_A_TOKEN 4.0
+#define IMAGE_TOKENS 1000        /* what most providers count for a picture, roughly */
+#define OUTPUT_GUESS 300.0       /* tokens of an answer whose length nobody limits: for comparing only */
+#define OUTPUT_MAX_DEFAULT 32768 /* to reckon with, where neither client nor configuration says */
+#define SPEED_SMOOTHING 0.2
+#define FIRST_TOKEN_GUESS_S 1.0
+#define TOKEN_GUESS_S 0.02
+
+struct chooser {
+    struct gateway *gateway;
+    const struct chat_request *request;
+    const struct caller *caller;
+    struct route_choice *out;
+    size_t prompt_tokens; /* estimated */
+    unsigned needs;       /* abilities */
+};
+
+const char *gateway_policy_name(enum gateway_policy policy)
+{
+    static const char *const names[GATEWAY_POLICY_COUNT] = {"fallback", "weighted", "fastest", "cheapest",
+                                                            "tiers",    "cascade",  "task"};
+    return names[policy];
+}
+
+/* ---- What the request needs */
+
+size_t route_estimate_tokens(const struct chat_request *request)
+{
+    double bytes = 0, images = 0;
+    for (size_t i = 0; i < request->message_count; i++) {
+        const struct chat_message *m = &request->messages[i];
+        bytes += (double)m->content.len + 16;
+        for (size_t k = 0; k < m->tool_call_count; k++)
+            bytes += (double)m->tool_calls[k].arguments.len + 32;
+        for (size_t k = 0; k < m->part_count; k++)
+            images += m->parts[k].kind == CHAT_PART_IMAGE;
+    }
+    for (size_t i = 0; i < request->prompt_count; i++)
+        bytes += (double)request->prompts[i].text.len + BYTES_A_TOKEN * (double)request->prompts[i].id_count;
+    return (size_t)(bytes / BYTES_A_TOKEN + images * IMAGE_TOKENS) + 1;
+}
+
+static bool has_images(const struct chat_request *request)
+{
+    for (size_t i = 0; i < request->message_count; i++)
+        for (size_t k = 0; k < request->messages[i].part_count; k++)
+            if (request->messages[i].parts[k].kind == CHAT_PART_IMAGE)
+                return true;
+    return false;
+}
+
+unsigned route_needs(const struct chat_request *request)
+{
+    bool json = !json_is_absent(request->response_format) &&
+                !json_text_is(json_get(request->response_format, "type"), "text");
+    return (request->tools ? GATEWAY_TOOLS : 0u) | (has_images(request) ? GATEWAY_IMAGES : 0u) |
+           (request->logprobs ? GATEWAY_LOGPROBS : 0u) | (json ? GATEWAY_JSON : 0u) |
+           (request->choices > 1 ? GATEWAY_CHOICES : 0u) |
+           (request->kind == CHAT_KIND_COMPLETION ? GATEWAY_COMPLETION : 0u);
+}
+
+static const char *missing_ability(unsigned missing)
+{
+    static const struct {
+        unsigned bit;
+        const char *text;
+    } rows[] = {{GATEWAY_TOOLS, "it cannot call tools"},
+                {GATEWAY_IMAGES, "it cannot see images"},
+                {GATEWAY_LOGPROBS, "it gives no log-probabilities"},
+                {GATEWAY_JSON, "it cannot be held to a response format"},
+                {GATEWAY_CHOICES, "it gives one choice only"},
+                {GATEWAY_COMPLETION, "it answers chats only"},
+                {GATEWAY_EMBEDDINGS, "it makes no embeddings"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (missing & rows[i].bit)
+            return rows[i].text;
+    return NULL;
+}
+
+size_t route_output_tokens(const struct gateway_model *model, const struct chat_request *request,
+                           size_t prompt_tokens)
+{
+    size_t context = provider_context_len(model->provider);
+    size_t most = model->max_output ? model->max_output : OUTPUT_MAX_DEFAULT;
+    if (request->max_tokens)
+        most = model->max_output && model->max_output < request->max_tokens ? most : request->max_tokens;
+    if (context && most > context - (prompt_tokens < context ? prompt_tokens : context))
+        most = context - (prompt_tokens < context ? prompt_tokens : context);
+    return most * chat_choice_count(request);
+}
+
+/* ---- Who can be asked */
+
+static void skip(struct route_candidate *c, enum chat_cause why, const char *text)
+{
+    c->skipped = text;
+    c->why = why;
+}
+
+static const char *unusable_text(enum chat_cause why)
+{
+    switch (why) {
+    case CHAT_CAUSE_KEY:
+        return "every key of the account has been refused";
+    case CHAT_CAUSE_RATE:
+        return "every key of the account rests after too many requests";
+    case CHAT_CAUSE_OVERLOADED:
+        return "the circuit breaker is open: it failed too often";
+    default:
+        return "it is not ready";
+    }
+}
+
+static void look_at_state(struct chooser *c, struct route_candidate *candidate)
+{
+    struct provider_state state;
+    provider_state(c->gateway->models[candidate->model].provider, &state);
+    if (state.usable)
+        return;
+    uint64_t now = clock_monotonic_ns(c->gateway->clock);
+    uint64_t wait_s = state.usable_at_ns > now ? (state.usable_at_ns - now) / 1000000000 + 1 : 1;
+    if (!c->out->retry_after_s || wait_s < c->out->retry_after_s)
+        c->out->retry_after_s = wait_s;
+    skip(candidate, state.why, unusable_text(state.why));
+}
+
+/* One model is asked whatever its state is: it explains itself better than a route could. */
+static void look_at(struct chooser *c, struct route_candidate *candidate)
+{
+    const struct gateway_model *model = &c->gateway->models[candidate->model];
+    size_t context = provider_context_len(model->provider);
+    const char *missing = missing_ability(c->needs & ~model->abilities);
+    if (c->caller->key && !key_allows_model(c->caller->key, provider_model_id(model->provider)))
+        skip(candidate, CHAT_CAUSE_KEY, "the caller's key does not allow it");
+    else if (!c->out->route)
+        return;
+    else if (missing)
+        skip(candidate, CHAT_CAUSE_UNABLE, missing);
+    else if (context && c->prompt_tokens > context + context / 4) /* surely too long; the rest is tried */
+        skip(candidate, CHAT_CAUSE_CONTEXT, "the prompt is longer than its context");
+    else
+        look_at_state(c, candidate);
+}
+
+/* ---- Scores */
+
+static double expected_output(const struct chat_request *request)
+{
+    double most = request->max_tokens ? (double)request->max_tokens : OUTPUT_GUESS;
+    return most < OUTPUT_GUESS ? most : OUTPUT_GUESS;
+}
+
+static double predict_finish_s(struct chooser *c, const struct route_candidate *candidate)
+{
+    struct gateway *gateway = c->gateway;
+    const struct model_speed *speed = &gateway->speeds[candidate->model];
+    struct provider_state state;
+    struct provider *provider = gateway->models[candidate->model].provider;
+    provider_state(provider, &state);
+    double output = expected_output(c->request);
+    double decode_s = output * (state.decode_tokens_s > 0 ? 1 / state.decode_tokens_s
+                                : speed->token_s > 0      ? speed->token_s
+                                                          : TOKEN_GUESS_S);
+    double waiting = (double)(state.waiting + gate_waiting(gateway->gates[candidate->model]));
+    double rounds = state.sequences_max ? (waiting + (double)state.running) / (double)state.sequences_max : 0;
+    if (state.prefill_tokens_s > 0) {
+        size_t cached = provider_cached_tokens(provider, c->request);
+        double fresh = (double)(c->prompt_tokens > cached ? c->prompt_tokens - cached : 0);
+        double evicts = state.kv_tokens_free && fresh > (double)state.kv_tokens_free ? decode_s : 0;
+        return floor(rounds) * decode_s + evicts + fresh / state.prefill_tokens_s + decode_s;
+    }
+    double first_s = speed->first_token_s > 0 ? speed->first_token_s : FIRST_TOKEN_GUESS_S;
+    return floor(rounds) * decode_s + first_s + decode_s;
+}
+
+static double predict_cost_usd(struct chooser *c, const struct route_candidate *candidate)
+{
+    const struct ledger_price *price = &c->gateway->models[candidate->model].price;
+    double pico =
+        (double)price->input * (double)c->prompt_tokens + (double)price->output * expected_output(c->request);
+    return pico / (double)LEDGER_PICO_PER_USD;
+}
+
+/* The same conversation, or person, goes to the same member: its caches are there. */
+static double sticky_fraction(struct chooser *c)
+{
+    const char *who = c->request->conversation ? c->request->conversation : c->request->user;
+    if (!who || !*who)
+        return rng_double(&c->gateway->rng);
+    uint64_t hash = UINT64_C(14695981039346656037);
+    for (; *who; who++)
+        hash = (hash ^ (unsigned char)*who) * UINT64_C(1099511628211);
+    hash ^= hash >> 31;
+    hash *= UINT64_C(0x9E3779B97F4A7C15);
+    return (double)(hash >> 11) * 0x1p-53;
+}
+
+/* The chosen one has score 0, the others follow by weight. */
+static void score_weighted(struct chooser *c, const struct gateway_route *route)
+{
+    double total = 0, at = sticky_fraction(c), sum = 0;
+    size_t chosen = SIZE_MAX;
+    for (size_t i = 0; i < route->member_count; i++)
+        total += route->members[i].weight;
+    for (size_t i = 0; i < route->member_count && chosen == SIZE_MAX; i++) {
+        sum += route->members[i].weight;
+        if (at * total < sum)
+            chosen = i;
+    }
+    for (size_t i = 0; i < c->out->count; i++)
+        c->out->list[i].score = i == chosen ? 0 : 1 + 1 / (1e-9 + route->members[i].weight);
+}
+
+/* "nuance" wants the best there is, "diversity" another family than ours, anything else stays here. */
+static void score_task(struct chooser *c)
+{
+    const char *task = json_text(json_get(c->request->metadata, "task"), "");
+    enum ledger_tier first = strcmp(task, "nuance") == 0      ? LEDGER_PREMIUM
+                             : strcmp(task, "diversity") == 0 ? LEDGER_SUBSCRIPTION
+                                                              : LEDGER_LOCAL;
+    for (size_t i = 0; i < c->out->count; i++) {
+        struct route_candidate *candidate = &c->out->list[i];
+        enum ledger_tier tier = c->gateway->models[candidate->model].tier;
+        candidate->stage = tier == first ? 0 : 1 + (unsigned)tier;
+        candidate->score = candidate->finish_s;
+    }
+}
+
+static void score(struct chooser *c)
+{
+    const struct gateway_route *route = c->out->route;
+    if (!route)
+        return;
+    for (size_t i = 0; i < c->out->count; i++) {
+        struct route_candidate *candidate = &c->out->list[i];
+        if (candidate->skipped)
+            continue;
+        candidate->cost_usd = predict_cost_usd(c, candidate);
+        candidate->finish_s = predict_finish_s(c, candidate);
+        bool by_time = route->policy == GATEWAY_FASTEST || route->policy == GATEWAY_TIERS ||
+                       route->policy == GATEWAY_CASCADE;
+        if (route->policy == GATEWAY_CHEAPEST) /* one nanodollar a second decides between equals */
+            candidate->score = candidate->cost_usd + 1e-9 * candidate->finish_s;
+        else
+            candidate->score = by_time ? candidate->finish_s : (double)i;
+        bool staged = route->policy == GATEWAY_TIERS || route->policy == GATEWAY_CASCADE;
+        if (!staged)
+            candidate->stage = 0;
+    }
+    if (route->policy == GATEWAY_WEIGHTED)
+        score_weighted(c, route);
+    else if (route->policy == GATEWAY_TASK)
+        score_task(c);
+}
+
+static bool comes_before(const struct route_candidate *a, const struct route_candidate *b)
+{
+    if (!a->skipped != !b->skipped)
+        return !a->skipped;
+    if (a->stage != b->stage)
+        return a->stage < b->stage;
+    return a->score < b->score;
+}
+
+/* Insertion: few, and equals stay in the order of the configuration. */
+static void sort(struct route_choice *choice)
+{
+    for (size_t i = 1; i < choice->count; i++) {
+        struct route_candidate moved = choice->list[i];
+        size_t at = i;
+        for (; at > 0 && comes_before(&moved, &choice->list[at - 1]); at--)
+            choice->list[at] = choice->list[at - 1];
+        choice->list[at] = moved;
+    }
+    choice->usable = 0;
+    while (choice->usable < choice->count && !choice->list[choice->usable].skipped)
+        choice->usable++;
+}
+
+/* ---- The choice */
+
+static bool find(struct chooser *c, struct chat_fault *fault)
+{
+    struct gateway *gateway = c->gateway;
+    struct route_choice *out = c->out;
+    const char *name = c->request->model;
+    for (size_t i = 0; name && i < gateway->route_count && !out->route; i++)
+        if (strcmp(gateway->routes[i].name, name) == 0)
+            out->route = &gateway->routes[i];
+    if (out->route) {
+        for (size_t i = 0; i < out->route->member_count && i < ROUTE_CANDIDATES_MAX; i++)
+            out->list[out->count++] = (struct route_candidate){.model = out->route->members[i].model,
+                                                               .stage = out->route->members[i].stage};
+        out->name = out->route->name;
+        return true;
+    }
+    size_t index;
+    if (!gateway_find(gateway, name, &index, fault))
+        return false;
+    out->list[out->count++] = (struct route_candidate){.model = index};
+    out->name = provider_model_id(gateway->models[index].provider);
+    return true;
+}
+
+/* Nobody is left: the reason that a caller can do most about. */
+static void explain(const struct chooser *c, struct chat_fault *fault)
+{
+    static const struct {
+        enum chat_cause why;
+        int status;
+        const char *code, *param;
+    } rows[] = {{CHAT_CAUSE_CONTEXT, 400, "context_length_exceeded", "messages"},
+                {CHAT_CAUSE_UNABLE, 400, "unsupported_parameter", NULL},
+                {CHAT_CAUSE_RATE, 429, "rate_limit_exceeded", NULL},
+                {CHAT_CAUSE_OVERLOADED, 503, "model_unavailable", NULL},
+                {CHAT_CAUSE_OURS, 503, "model_unavailable", NULL}};
+    const struct route_choice *choice = c->out;
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+        for (size_t i = 0; i < choice->count; i++)
+            if (choice->list[i].why == rows[r].why) {
+                const struct gateway_model *model = &c->gateway->models[choice->list[i].model];
+                chat_fault_set(fault, rows[r].status, rows[r].code, rows[r].param,
+                               "no model of \"%.100s\" can answer this: %.100s: %s", choice->name,
+                               provider_model_id(model->provider), choice->list[i].skipped);
+                fault->cause = rows[r].why;
+                if (rows[r].status != 400)
+                    fault->retry_after_s = (uint32_t)choice->retry_after_s;
+                return;
+            }
+    bool not_allowed =
+        choice->count && choice->list[0].skipped && c->caller->key &&
+        !key_allows_model(c->caller->key,
+                          provider_model_id(c->gateway->models[choice->list[0].model].provider));
+    chat_fault_set(fault, not_allowed ? 403 : 502, not_allowed ? "model_not_allowed" : "model_unavailable",
+                   not_allowed ? "model" : NULL, "no model of \"%.100s\" can be asked: %s", choice->name,
+                   choice->count ? choice->list[0].skipped : "the route is empty");
+}
+
+bool route_choose(struct gateway *gateway, const struct chat_request *request, unsigned needs,
+                  const struct caller *caller, struct route_choice *out, struct chat_fault *fault)
+{
+    struct chooser c = {gateway, request, caller, out, 0, needs};
+    *out = (struct route_choice){.route = NULL};
+    if (!find(&c, fault))
+        return false;
+    c.prompt_tokens = route_estimate_tokens(request);
+    for (size_t i = 0; i < out->count; i++) {
+        out->list[i].prompt_tokens = c.prompt_tokens;
+        look_at(&c, &out->list[i]);
+    }
+    score(&c);
+    sort(out);
+    if (out->usable)
+        return true;
+    explain(&c, fault);
+    return false;
+}
+
+void route_saw_speed(struct gateway *gateway, size_t model, double first_token_s, double token_s)
+{
+    struct model_speed *speed = &gateway->speeds[model];
+    double a = SPEED_SMOOTHING;
+    if (first_token_s > 0)
+        speed->first_token_s =
+            speed->first_token_s > 0 ? (1 - a) * speed->first_token_s + a * first_token_s : first_token_s;
+    if (token_s > 0)
+        speed->token_s = speed->token_s > 0 ? (1 - a) * speed->token_s + a * token_s : token_s;
+}

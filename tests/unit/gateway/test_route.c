@@ -1,0 +1,259 @@
+/* Routing: who is asked first under each policy, who is not asked and why. The catalogue is made by hand. */
+#include "base/mem.h"
+#include "gateway/gateway_int.h"
+#include "provider/provider_int.h"
+#include "test_support.h"
+
+enum { SMALL, TALL, SUB, PREMIUM, MODEL_COUNT };
+
+struct fake {
+    struct provider base;
+    struct provider_state state;
+};
+
+static void fake_state(const struct provider *provider, struct provider_state *out)
+{
+    *out = ((const struct fake *)provider)->state;
+}
+
+static struct engine *no_engine(const struct provider *provider)
+{
+    (void)provider;
+    return NULL;
+}
+
+static void fake_free(struct provider *provider)
+{
+    mem_free(provider);
+}
+
+struct fixture {
+    struct gateway gateway;
+    struct gateway_model models[MODEL_COUNT];
+    struct model_speed speeds[MODEL_COUNT];
+    struct gate *gates[MODEL_COUNT];
+    struct fake *fakes[MODEL_COUNT];
+    struct gateway_route route;
+    struct gateway_member members[MODEL_COUNT];
+    struct chat_request request;
+    struct chat_message message;
+    struct caller caller;
+    struct route_choice choice;
+    struct chat_fault fault;
+};
+
+static void fixture_open(struct fixture *f, enum gateway_policy policy)
+{
+    static const char *const names[MODEL_COUNT] = {"small", "tall", "sub", "premium"};
+    static const enum ledger_tier tiers[MODEL_COUNT] = {LEDGER_LOCAL, LEDGER_LOCAL, LEDGER_SUBSCRIPTION,
+                                                        LEDGER_PREMIUM};
+    static const struct provider_ops ops = {
+        .kind = "fake", .engine = no_engine, .state = fake_state, .free = fake_free};
+    memset(f, 0, sizeof *f);
+    for (size_t i = 0; i < MODEL_COUNT; i++) {
+        f->fakes[i] = mem_calloc(1, sizeof *f->fakes[i]);
+        assert_int_equal(provider_init(&f->fakes[i]->base, &ops, names[i]), 0);
+        f->fakes[i]->base.ready = true;
+        f->fakes[i]->state.usable = true;
+        f->models[i] = (struct gateway_model){
+            .provider = &f->fakes[i]->base, .tier = tiers[i], .abilities = GATEWAY_TOOLS};
+        f->members[i] = (struct gateway_member){i, (unsigned)tiers[i], 1};
+        f->speeds[i] = (struct model_speed){0.1, 0.01};
+        assert_int_equal(gate_create(&f->gates[i], 4, 16), PH_OK);
+    }
+    f->models[PREMIUM].price = (struct ledger_price){.input = 2500000, .output = 10000000};
+    f->route = (struct gateway_route){
+        .name = "r", .policy = policy, .members = f->members, .member_count = MODEL_COUNT};
+    f->gateway = (struct gateway){.clock = clock_system(),
+                                  .models = f->models,
+                                  .speeds = f->speeds,
+                                  .gates = f->gates,
+                                  .model_count = MODEL_COUNT,
+                                  .routes = &f->route,
+                                  .route_count = 1};
+    rng_init(&f->gateway.rng, 1);
+    f->message = (struct chat_message){.role = CHAT_USER, .content = {"hello", 5}};
+    f->request =
+        (struct chat_request){.model = "r", .messages = &f->message, .message_count = 1, .choices = 1};
+}
+
+static void fixture_close(struct fixture *f)
+{
+    for (size_t i = 0; i < MODEL_COUNT; i++) {
+        provider_free(&f->fakes[i]->base);
+        gate_free(f->gates[i]);
+    }
+}
+
+static bool choose(struct fixture *f)
+{
+    return route_choose(&f->gateway, &f->request, route_needs(&f->request), &f->caller, &f->choice,
+                        &f->fault);
+}
+
+static void expect_order(struct fixture *f, size_t usable, const char *const *names)
+{
+    bool ok = choose(f);
+    if (!ok)
+        fail_msg("%s", f->fault.message);
+    assert_int_equal(f->choice.usable, usable);
+    for (size_t i = 0; i < usable; i++)
+        assert_string_equal(provider_model_id(f->models[f->choice.list[i].model].provider), names[i]);
+}
+
+#define EXPECT(f, ...)                                             \
+    do {                                                           \
+        static const char *const names_[] = {__VA_ARGS__};         \
+        expect_order((f), sizeof names_ / sizeof *names_, names_); \
+    } while (0)
+
+static void each_policy_has_its_order(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, GATEWAY_FALLBACK);
+    f.speeds[TALL].token_s = 0.001;
+    EXPECT(&f, "small", "tall", "sub", "premium");
+    f.route.policy = GATEWAY_TIERS;
+    EXPECT(&f, "tall", "small", "sub", "premium");
+    f.speeds[PREMIUM] = (struct model_speed){0.001, 0.0001};
+    f.route.policy = GATEWAY_FASTEST;
+    EXPECT(&f, "premium", "tall", "small", "sub");
+    f.route.policy = GATEWAY_CHEAPEST;
+    f.models[SMALL].price.output = 1; /* a picodollar a token is dearer than nothing, and less than speed */
+    EXPECT(&f, "tall", "sub", "small", "premium");
+    f.route.policy = GATEWAY_TASK;
+    EXPECT(&f, "tall", "small", "sub", "premium");
+    fixture_close(&f);
+}
+
+static void tasks_name_their_tier(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct arena arena;
+    struct json *metadata;
+    arena_init(&arena, 1 << 16);
+    fixture_open(&f, GATEWAY_TASK);
+    assert_int_equal(json_parse(&arena, "{\"task\":\"nuance\"}", 17, &metadata, NULL), PH_OK);
+    f.request.metadata = metadata;
+    EXPECT(&f, "premium", "small", "tall", "sub");
+    assert_int_equal(json_parse(&arena, "{\"task\":\"diversity\"}", 20, &metadata, NULL), PH_OK);
+    f.request.metadata = metadata;
+    EXPECT(&f, "sub", "small", "tall", "premium");
+    fixture_close(&f);
+    arena_release(&arena);
+}
+
+static void queues_and_caches_count(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, GATEWAY_FASTEST);
+    for (int i = SMALL; i <= TALL; i++)
+        f.fakes[i]->state = (struct provider_state){
+            .usable = true, .sequences_max = 4, .prefill_tokens_s = 1000, .decode_tokens_s = 100};
+    f.fakes[SMALL]->state.waiting = 9;
+    f.fakes[SMALL]->state.running = 4;
+    EXPECT(&f, "tall", "sub", "premium", "small");
+    fixture_close(&f);
+}
+
+static void weights_are_shares_and_conversations_stay(void **state)
+{
+    (void)state;
+    struct fixture f;
+    size_t firsts[MODEL_COUNT] = {0};
+    char id[32];
+    fixture_open(&f, GATEWAY_WEIGHTED);
+    f.members[SMALL].weight = 90;
+    f.members[TALL].weight = 10;
+    f.route.member_count = 2;
+    for (int i = 0; i < 10000; i++) {
+        snprintf(id, sizeof id, "conversation-%d", i);
+        f.request.conversation = i % 2 ? id : NULL;
+        assert_true(choose(&f));
+        size_t first = f.choice.list[0].model;
+        firsts[first]++;
+        assert_int_equal(f.choice.usable, 2); /* the other one is the fallback */
+        assert_true(choose(&f));
+        if (f.request.conversation)
+            assert_int_equal(f.choice.list[0].model, first);
+    }
+    assert_in_range(firsts[TALL], 850, 1150);
+    f.members[TALL].weight = 0;
+    for (int i = 0; i < 100; i++)
+        EXPECT(&f, "small", "tall");
+    fixture_close(&f);
+}
+
+static void who_cannot_is_skipped_with_a_reason(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct arena arena;
+    struct json *tools;
+    arena_init(&arena, 1 << 16);
+    assert_int_equal(json_parse(&arena, "[{}]", 4, &tools, NULL), PH_OK);
+    fixture_open(&f, GATEWAY_FALLBACK);
+    f.request.tools = tools;
+    f.models[SMALL].abilities = 0;
+    f.fakes[TALL]->state = (struct provider_state){.why = CHAT_CAUSE_OVERLOADED};
+    f.fakes[SUB]->base.context_len = 16;
+    char text[400];
+    memset(text, 'x', sizeof text);
+    f.message.content = (struct chat_text){text, sizeof text};
+    EXPECT(&f, "premium");
+    assert_int_equal(f.choice.count, MODEL_COUNT);
+    for (size_t i = 1; i < MODEL_COUNT; i++)
+        assert_non_null(f.choice.list[i].skipped);
+    f.route.member_count = 3;
+    assert_false(choose(&f));
+    assert_int_equal(f.fault.http_status, 400);
+    assert_string_equal(f.fault.code, "context_length_exceeded");
+    f.message.content.len = 4;
+    f.fakes[SUB]->state = (struct provider_state){.why = CHAT_CAUSE_RATE};
+    assert_false(choose(&f)); /* of all reasons the one that a caller can do something about */
+    assert_string_equal(f.fault.code, "unsupported_parameter");
+    f.request.tools = NULL;
+    f.models[SMALL].abilities = 0;
+    f.fakes[SMALL]->state = (struct provider_state){
+        .why = CHAT_CAUSE_RATE, .usable_at_ns = clock_monotonic_ns(clock_system()) + 5000000000};
+    assert_false(choose(&f));
+    assert_int_equal(f.fault.http_status, 429);
+    assert_true(f.fault.retry_after_s >= 1 && f.fault.retry_after_s <= 6);
+    fixture_close(&f);
+    arena_release(&arena);
+}
+
+static void a_key_sees_its_models_only(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct key key = {.scopes = {"models:s*"}, .scope_count = 1, .budget_usd_month = -1};
+    fixture_open(&f, GATEWAY_FALLBACK);
+    f.caller.key = &key;
+    EXPECT(&f, "small", "sub");
+    f.request.model = "premium";
+    assert_false(choose(&f));
+    assert_int_equal(f.fault.http_status, 403);
+    f.request.model = "small";
+    EXPECT(&f, "small");
+    f.request.model = "nobody";
+    assert_false(choose(&f));
+    assert_int_equal(f.fault.http_status, 404);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_policy_has_its_order),
+        cmocka_unit_test(tasks_name_their_tier),
+        cmocka_unit_test(queues_and_caches_count),
+        cmocka_unit_test(weights_are_shares_and_conversations_stay),
+        cmocka_unit_test(who_cannot_is_skipped_with_a_reason),
+        cmocka_unit_test(a_key_sees_its_models_only),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
