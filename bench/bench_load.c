@@ -390,7 +390,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_load: whole|stream|hold --port P ...; see the head of bench/bench_load.c\n");
         return 2;
     }
-    struct rlimit limit = {65536, 65536};
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     l.epoll = epoll_create1(0);
     l.conns = calloc(l.connections, sizeof *l.conns);

@@ -290,7 +290,9 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--period-ms") == 0 && value > 0 && value <= PERIOD_MAX)
             u.period_ms = value;
     }
-    struct rlimit limit = {CONNECTIONS_MAX, CONNECTIONS_MAX};
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     uint16_t port = 0;
     u.listener = listen_anywhere(&port);

@@ -52,9 +52,10 @@ struct provider_account_params {
     size_t key_count;                  /* 0: none needed */
     const struct http_header *headers; /* sent with every request, copied */
     size_t header_count;
-    uint32_t connect_timeout_ms, head_timeout_ms, silence_timeout_ms; /* 0: defaults */
-    bool max_completion, no_stream_usage;                             /* see chat_target */
-    struct http_client *client;                                       /* outlives it */
+    /* 0: defaults; a head's default is longer for a whole reply, which begins when it is complete. */
+    uint32_t connect_timeout_ms, head_timeout_ms, silence_timeout_ms;
+    bool max_completion, no_stream_usage; /* see chat_target */
+    struct http_client *client;           /* outlives it */
     const struct clock_source *clock;
 };
 PH_MUST_USE enum ph_status provider_account_create(struct provider_account **out,

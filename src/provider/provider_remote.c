@@ -642,7 +642,7 @@ static enum ph_status send_post(struct remote_call *call, bool is_stream, const 
         .head_timeout_ms = params->head_timeout_ms,
         .silence_timeout_ms = params->silence_timeout_ms,
     };
-    if (!is_stream && post.head_timeout_ms < PROVIDER_WHOLE_TIMEOUT_MS)
+    if (!is_stream && !post.head_timeout_ms)
         post.head_timeout_ms = PROVIDER_WHOLE_TIMEOUT_MS;
     struct http_call_sink sink = {on_head, on_body, on_end, call};
     call->sent_ns = now_ns(call);

@@ -220,10 +220,11 @@ def a_reader_that_stops_reading_is_cut_off_in_the_end(station, upstream):
 
 
 def main():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with Upstream() as upstream:
         config = configuration(
-            [model_line("gpt", "openai", "openai", "gpt-up"), model_line("slow", "openai", "openai", "slow-500"),
+            [model_line("gpt", "openai", "openai", "gpt-up"), model_line("slow", "openai", "openai", "slow-500", more=f"concurrency: {STREAMS + 8}"),
              model_line("fast", "openai", "openai", "fast-up"),
              model_line("wide", "openai", "openai", "wide-up").replace("context: 100000", "context: 4000000")],
             [provider_line("openai", "openai", upstream)])

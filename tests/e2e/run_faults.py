@@ -21,7 +21,7 @@ from station import Runner, Station
 from upstream import Upstream, reply_text
 
 KINDS = os.environ.get("KINDS", "openai together anthropic gemini").split()
-HEALTHY = {"openai": "anthropic", "together": "gemini", "anthropic": "together", "gemini": "anthropic"}
+HEALTHY = {"openai": "anthropic", "together": "anthropic", "anthropic": "together", "gemini": "together"}  # go on from a beginning
 EDGES = ("openai", "anthropic")
 PREFIX = "capabilities: [tools, images, prefix, json]"
 # fault: how the station may put it, alone. Statuses; a set of one where there is only one right answer.
@@ -71,7 +71,7 @@ class Matrix:
         routes = []
         for cell in cells:
             name = self.name(cell)
-            models.append(model_line(f"m-{name}", f"p-{name}", kind, f"fault-{cell.fault}", more=PREFIX))
+            models.append(model_line(f"m-{name}", f"p-{name}", kind, f"fault-{cell.fault}"))
             line = provider_line(f"p-{name}", kind, self.upstream, key=SECRET, url=self.url(cell.fault))
             providers.append(line.replace("connect_timeout_s: 2, timeout_s: 5, silence_timeout_s: 2", TIME_OUTS))
             order = f"[m-{name}, healthy]" if cell.backed else f"[m-{name}]"

@@ -176,13 +176,13 @@ async function testOpenAI(version, { default: OpenAI }, httpAgent) {
   await say("errors in OpenAI's words", async () => {
     const messages = [{ role: "user", content: "x" }];
     const cases = [["nowhere", 404, "model_not_found", OpenAI.NotFoundError], ["long", 400, "context_length_exceeded", OpenAI.BadRequestError],
-      ["busy", 429, "rate_limit_exceeded", OpenAI.RateLimitError], ["broken", 502, undefined, OpenAI.InternalServerError],
+      ["busy", 429, "rate_limit_exceeded", OpenAI.RateLimitError], ["broken", [502, 503], undefined, OpenAI.InternalServerError],
       ["crowded", 503, undefined, OpenAI.InternalServerError]];
     for (const [model, status, code, kind] of cases)
       for (const stream of [false, true])
         await assert.rejects(client.chat.completions.create({ model, messages, stream }), (error) => {
           assert.ok(error instanceof kind, `${model}: ${error}`);
-          assert.equal(error.status, status, `${model}: ${error}`);
+          assert.ok([status].flat().includes(error.status), `${model}: ${error}`); // 503 once it has failed too often
           if (code) assert.equal(error.code, code);
           assert.ok(error.message.length > 10 && error.type);
           if (model === "busy") assert.ok(Number(new Headers(error.headers).get("retry-after")) >= 1);
@@ -345,12 +345,12 @@ async function testAnthropic(version, { default: Anthropic }) {
   if (direct) return;
   await say("errors in Anthropic's words", async () => {
     const cases = [["nowhere", 404, "not_found_error"], ["long", 400, "invalid_request_error"], ["busy", 429, "rate_limit_error"],
-      ["broken", 502, "api_error"], ["crowded", 529, "overloaded_error"]];
+      ["broken", [502, 529], ["api_error", "overloaded_error"]], ["crowded", 529, "overloaded_error"]];
     for (const [model, status, type] of cases)
       for (const stream of [false, true])
         await assert.rejects(client.messages.create({ model, max_tokens: 9, messages, stream }), (error) => {
-          assert.equal(error.status, status, `${model}: ${error}`);
-          assert.deepEqual([error.error?.type, error.error?.error?.type], ["error", type], `${model}: ${JSON.stringify(error.error)}`);
+          assert.ok([status].flat().includes(error.status), `${model}: ${error}`);
+          assert.ok(error.error?.type === "error" && [type].flat().includes(error.error.error?.type), `${model}: ${JSON.stringify(error.error)}`);
           assert.ok(error.error.error.message && (error.requestID ?? error.request_id), "request-id");
           return true;
         });

@@ -33,7 +33,7 @@ FAULTS = ["429-retry", "429", "500", "502-html", "cut-3", "cut-1", "error-2", "h
 WIRE_TOKENS = 64  # that may lie in socket buffers when a station is killed, for each request
 
 
-def money_configuration(upstream, data, budgets=""):
+def money_configuration(upstream, budgets=""):
     """One model a provider's kind, and a route over all four from each one's point of view."""
     models = [model_line(kind, kind, kind, f"{kind}-slow-2", more="capabilities: [tools, images, prefix, json]") for kind in APIS]
     providers = [provider_line(kind, kind, upstream).replace("silence_timeout_s: 2", "silence_timeout_s: 5") for kind in APIS]
@@ -41,7 +41,7 @@ def money_configuration(upstream, data, budgets=""):
     for first in APIS:
         order = [first, *(kind for kind in APIS if kind != first)]
         routes += f"  - {{model: any-{first}, policy: fallback, order: [{', '.join(order)}]}}\n"
-    return configuration(models, providers, f"data: {data}\n" + routes + budgets)
+    return configuration(models, providers, routes + budgets)
 
 
 # ---- The two sides
@@ -170,7 +170,7 @@ def without_kills(upstream):
         upstream.reset()
         upstream.control("/__chaos", {"rate": 0.25, "seed": SEED, "faults": FAULTS})
         traffic = Traffic(upstream, data)
-        with Station(money_configuration(upstream, data)) as station:
+        with Station(money_configuration(upstream), data=data) as station:
             traffic.station = station
             for thread in traffic.run(REQUESTS):
                 thread.join()
@@ -188,7 +188,7 @@ def with_kills(upstream):
         killed_on_way = 0
         for kill in range(KILLS + 1):
             until = REQUESTS * (kill + 1) // (KILLS + 1)
-            station = Station(money_configuration(upstream, data))
+            station = Station(money_configuration(upstream), data=data)
             traffic.station = station
             clients = traffic.run(until)
             if kill < KILLS:
@@ -217,8 +217,8 @@ def budgets_hold(upstream):
         limit, streams = 0.004, 16
         with tempfile.TemporaryDirectory() as data:
             config = configuration([model_line("m", kind, kind, "slow-2-fault-runaway")], [provider_line(kind, kind, upstream)],
-                                   f"data: {data}\nbudgets: {{premium_usd_month: {limit}}}\n")
-            with Station(config) as station:
+                                   f"budgets: {{premium_usd_month: {limit}}}\n")
+            with Station(config, data=data) as station:
                 with concurrent.futures.ThreadPoolExecutor(streams) as pool:
                     answers = list(pool.map(lambda i: edges.ask(station.port, ("openai", "anthropic", "responses")[i % 3], "m",
                                                                 f"stream {i}", True, timeout=60), range(streams)))

@@ -21,7 +21,7 @@ def route(model, policy, more):
     return f"  - {{model: {model}, policy: {policy}, {more}}}\n"
 
 
-def features_configuration(upstream, data):
+def features_configuration(upstream):
     models = [model_line(kind, kind, kind, f"{kind}-up", more=PREFIX) for kind in APIS]
     models += [model_line("cheap", "together", "together", "cheap-up").replace("0.88", "0.01"),
                model_line("flat", "flat", "together", "flat-up", tier="subscription").replace("0.88", "0"),
@@ -40,7 +40,7 @@ def features_configuration(upstream, data):
         route("roomy", "fallback", "order: [short, openai], context_fallback: [gemini]"),
         route("bold", "fallback", "order: [prude, openai], refusal_fallback: [together]"),
         route("hedged", "fallback", "order: [slow, openai], hedge_ms: 100"), route("backed", "fallback", "order: [moody, openai]")))
-    return configuration(models, providers, f"ca_file: {upstream.ca}\ndata: {data}\n" + routes)
+    return configuration(models, providers, f"ca_file: {upstream.ca}\n" + routes)
 
 
 class Bench:
@@ -196,8 +196,8 @@ def keys_are_asked_for(upstream):
         poor = run_keys(data, "create", "--name", "poor", "--budget-usd-month", "0.0005")
         assert len({entry["key"] for entry in (good, narrow, slow, poor)}) == 4
         models = [model_line(kind, kind, kind, f"{kind}-up") for kind in APIS]
-        config = configuration(models, [provider_line(kind, kind, upstream) for kind in APIS], f"data: {data}\n")
-        with Station(config, ready=False) as station:
+        config = configuration(models, [provider_line(kind, kind, upstream) for kind in APIS])
+        with Station(config, ready=False, data=data) as station:
             wait_ready(station)
             for edge in edges.PATHS:
                 for stream in (False, True):
@@ -255,8 +255,8 @@ def it_stays_home_without_keys(_upstream):
 
 
 def main():
-    with Upstream("--tls") as upstream, tempfile.TemporaryDirectory() as data:
-        with Station(features_configuration(upstream, data)) as station:
+    with Upstream("--tls") as upstream:
+        with Station(features_configuration(upstream)) as station:
             bench = Bench(station, upstream)
             for check in (weights_are_kept, a_conversation_stays_with_its_model, the_cheapest_is_asked, subscriptions_are_asked_before_premium,
                           a_torn_stream_is_continued, too_long_goes_where_there_is_room, refused_content_goes_elsewhere, a_hedge_overtakes,

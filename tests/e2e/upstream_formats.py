@@ -522,7 +522,9 @@ class Gemini:
             if "text" in part:
                 texts.append(part["text"])
             elif "functionResponse" in part:
-                texts.append(compact(part["functionResponse"]["response"]))
+                result = part["functionResponse"]["response"]  # an object; what clients call its one member differs
+                only = next(iter(result.values())) if len(result) == 1 else None
+                texts.append(only if isinstance(only, str) else compact(result))
             elif "functionCall" in part:
                 texts.append(compact(part["functionCall"].get("args")))
             elif "inlineData" in part or "fileData" in part:
