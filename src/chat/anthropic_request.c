@@ -844,6 +844,8 @@ static void write_raw(struct writer *w)
 {
     bool drop_thinking = may_not_think(w->request);
     size_t count = 0;
+    if (w->request->choices > 1) /* not the client's wish, then */
+        unable(w, "n", "it gives one choice");
     buf_putc(w->out, '{');
     JSON_EACH (member, w->request->raw) {
         if (is_left_out(w, member->key, drop_thinking))

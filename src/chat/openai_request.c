@@ -225,6 +225,21 @@ static void write_kept(struct writer *w, const char *name, const struct json *no
         json_remove(w->body, name);
 }
 
+/* Tools that another dialect's provider has itself: nobody would run them here. */
+static enum ph_status check_tools(const struct chat_request *request, struct chat_fault *fault)
+{
+    JSON_EACH (tool, request->tools) {
+        const char *type = json_text(json_get(tool, "type"), "function");
+        if (strcmp(type, "function") == 0 || strcmp(type, "custom") == 0)
+            continue;
+        chat_fault_set(fault, 400, "unsupported", "tools",
+                       "the tool \"%.40s\" is not known to a provider that speaks OpenAI's API", type);
+        fault->cause = CHAT_CAUSE_UNABLE;
+        return PH_ERR_UNSUPPORTED;
+    }
+    return PH_OK;
+}
+
 static void write_tools(struct writer *w)
 {
     const struct chat_request *r = w->request;
@@ -308,6 +323,8 @@ static enum ph_status write_body(struct writer *w, struct chat_fault *fault)
     const struct chat_request *r = w->request;
     put_text(w, "model", w->target->model);
     enum ph_status status = write_messages(w, fault);
+    if (status == PH_OK && !w->same)
+        status = check_tools(r, fault);
     if (status != PH_OK)
         return status;
     write_rows(w, &openai_shared_rows);

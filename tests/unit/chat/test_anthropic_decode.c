@@ -323,6 +323,27 @@ static void formats_have_openais_shape(void **state)
     arena_release(&f.arena);
 }
 
+static void other_providers_refuse_what_is_theirs(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        WITH("\"tools\":[{\"type\":\"web_search_20250305\",\"name\":\"web_search\"}]"),
+        SAYS("user", "{\"type\":\"container_upload\",\"file_id\":\"f\"}"),
+        SAYS("user", "{\"type\":\"image\",\"source\":{\"type\":\"file\",\"file_id\":\"f\"}}"),
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct fixture f;
+        struct chat_post post;
+        struct chat_target target = {.base_url = "https://h/v1", .model = "m"};
+        must_decode(&f, bodies[i]);
+        assert_int_equal(chat_codec_openai.encode(&f.arena, &f.request, &target, &post, &f.fault),
+                         PH_ERR_UNSUPPORTED);
+        assert_int_equal(f.fault.cause, CHAT_CAUSE_UNABLE);
+        assert_int_equal(chat_codec_anthropic.encode(&f.arena, &f.request, &target, &post, &f.fault), PH_OK);
+        arena_release(&f.arena);
+    }
+}
+
 static void counting_needs_no_limit(void **state)
 {
     (void)state;
@@ -342,7 +363,7 @@ int main(void)
         cmocka_unit_test(faults_name_the_parameter), cmocka_unit_test(unknown_members_and_nulls_are_accepted),
         cmocka_unit_test(everything_said_is_read),   cmocka_unit_test(conversations_become_messages),
         cmocka_unit_test(tools_have_openais_shape),  cmocka_unit_test(formats_have_openais_shape),
-        cmocka_unit_test(counting_needs_no_limit),
+        cmocka_unit_test(counting_needs_no_limit),   cmocka_unit_test(other_providers_refuse_what_is_theirs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
