@@ -475,6 +475,21 @@ static const char *level_of_budget(int64_t tokens)
     return tokens <= 16384 ? "medium" : "high";
 }
 
+/* What every model of 2.5 takes; the pro ones cannot be kept from thinking. */
+static int64_t fitting_budget(const struct writer *w, int64_t budget)
+{
+    if (budget == 0)
+        return strstr(w->target->model, "pro") ? 128 : 0;
+    return budget < 512 ? 512 : (budget > 24576 ? 24576 : budget);
+}
+
+/* The first pro of Gemini 3 knows two levels only. */
+static const char *fitting_level(const struct writer *w, const char *level)
+{
+    bool two = w->version == 30 && strstr(w->target->model, "pro");
+    return two && strcmp(level, "medium") == 0 ? "high" : level;
+}
+
 static void put_thinking(struct writer *w)
 {
     const struct effort *effort = NULL;
@@ -485,12 +500,13 @@ static void put_thinking(struct writer *w)
         w->request->reasoning_tokens >= 0 || !effort ? w->request->reasoning_tokens : effort->budget;
     if (budget < 0 || w->version < 0 || (w->version > 0 && w->version < 25))
         return;
+    const char *level = effort ? effort->level : level_of_budget(budget);
     put_name(w->out, "thinkingConfig");
     buf_printf(w->out, "{\"includeThoughts\":%s", budget > 0 ? "true" : "false");
     if (w->version >= 30)
-        buf_printf(w->out, ",\"thinkingLevel\":\"%s\"}", effort ? effort->level : level_of_budget(budget));
+        buf_printf(w->out, ",\"thinkingLevel\":\"%s\"}", fitting_level(w, level));
     else
-        buf_printf(w->out, ",\"thinkingBudget\":%lld}", (long long)budget);
+        buf_printf(w->out, ",\"thinkingBudget\":%lld}", (long long)fitting_budget(w, budget));
 }
 
 static void put_config(struct writer *w)

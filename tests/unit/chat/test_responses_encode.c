@@ -44,7 +44,12 @@ static void say(struct fixture *f, struct chat_event event)
 static void say_end(struct fixture *f, enum chat_finish finish)
 {
     SAY(f, .kind = CHAT_EVENT_FINISH, .finish = finish);
-    SAY(f, .kind = CHAT_EVENT_USAGE, .usage = {5, 2, 1, 9, 4});
+    SAY(f, .kind = CHAT_EVENT_USAGE,
+        .usage = {.prompt_tokens = 5,
+                  .cached_tokens = 2,
+                  .cache_write_tokens = 1,
+                  .completion_tokens = 9,
+                  .reasoning_tokens = 4});
     SAY(f, .kind = CHAT_EVENT_DONE);
 }
 
