@@ -62,7 +62,7 @@ static enum ph_status add_line(struct key_file *file, size_t number, size_t offs
     return PH_OK;
 }
 
-static enum ph_status parse_lines(struct key_file *file, struct ph_err *err)
+static enum ph_status read_lines(struct key_file *file, struct ph_err *err)
 {
     struct arena arena;
     enum ph_status status = PH_OK;
@@ -120,6 +120,12 @@ static enum ph_status check_ids(const struct key_file *file, struct ph_err *err)
     return status;
 }
 
+enum ph_status key_file_parse(struct key_file *file, struct ph_err *err)
+{
+    enum ph_status status = read_lines(file, err);
+    return status == PH_OK ? check_ids(file, err) : status;
+}
+
 enum ph_status key_file_read(struct key_file *file, const char *dir, struct ph_err *err)
 {
     *file = (struct key_file){0};
@@ -130,9 +136,7 @@ enum ph_status key_file_read(struct key_file *file, const char *dir, struct ph_e
     status = file_read_private(file->path, &file->text, &file->stamp, err);
     if (status == PH_ERR_NOTFOUND)
         return PH_OK;
-    if (status == PH_OK)
-        status = parse_lines(file, err);
-    return status == PH_OK ? check_ids(file, err) : status;
+    return status == PH_OK ? key_file_parse(file, err) : status;
 }
 
 void key_file_release(struct key_file *file)

@@ -47,6 +47,8 @@ struct key_file {
 };
 /* No file: no lines. Release in either case. */
 PH_MUST_USE enum ph_status key_file_read(struct key_file *file, const char *dir, struct ph_err *err);
+/* Its part after the reading: text to lines. */
+PH_MUST_USE enum ph_status key_file_parse(struct key_file *file, struct ph_err *err);
 void key_file_release(struct key_file *file);
 PH_MUST_USE enum ph_status key_file_path(const char *dir, const char *name, char **out, struct ph_err *err);
 

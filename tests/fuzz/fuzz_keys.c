@@ -1,7 +1,8 @@
-/* Any bytes as a key, then as the file of keys, a line at a time; what is read is written and read again. */
+/* Any bytes as a key, as a line, and as the file of keys; what is read is written and read again. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/utf8.h"
 #include "gateway/keys_int.h"
 
@@ -57,6 +58,23 @@ static void as_line(const char *text, size_t len)
     arena_release(&arena);
 }
 
+static void as_file(const char *text, size_t len)
+{
+    struct ph_err err = {0};
+    struct key_file file = {.path = mem_strdup("fuzz")};
+    require(file.path != NULL);
+    buf_init(&file.text, len + 1);
+    buf_append(&file.text, text, len);
+    enum ph_status status = key_file_parse(&file, &err);
+    require(status == PH_OK || strncmp(err.message, "fuzz line ", 10) == 0);
+    for (size_t i = 0; i < file.count; i++) {
+        const struct key_line *line = &file.lines[i];
+        require(line->offset + line->len <= len && !memchr(text + line->offset, '\n', line->len));
+        require(i == 0 || line->number > file.lines[i - 1].number);
+    }
+    key_file_release(&file);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = malloc(size + 1); /* of exactly that size, so that reading beyond is seen */
@@ -66,6 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *exact = realloc(text, size ? size : 1);
     as_text(exact, size);
     as_line(exact, size);
+    as_file(exact, size);
     free(exact);
     return 0;
 }

@@ -7,7 +7,8 @@
 #include "gateway/keys_support.h"
 
 #define NOW 1700000000
-#define HASH "00112233445566778899aabbccddeeff00112233445566778899aabbccddee0f"
+#define HASH_TAIL "0112233445566778899aabbccddeeff00112233445566778899aabbccddee0f"
+#define HASH "0" HASH_TAIL
 #define LINE(id) "{\"id\":\"" id "\",\"name\":\"n\",\"sha256\":\"" HASH "\"}\n"
 
 struct fixture {
@@ -148,6 +149,7 @@ static void a_bad_line_is_named(void **state)
         {"{\"id\":\"2Wq9fKxZ\"}", "\"sha256\""},
         {"{\"id\":\"2Wq9fKxZ\",\"sha256\":\"0011\"}", "\"sha256\""},
         {"{\"id\":\"2Wq9fKxZ\",\"sha256\":\"X" HASH "\"}", "\"sha256\""},
+        {"{\"id\":\"2Wq9fKxZ\",\"sha256\":\"x" HASH_TAIL "\"}", "\"sha256\""},
         {"{\"id\":\"2Wq9fKxZ\",\"sha256\":\"" HASH "\",\"rpm\":-1}", "\"rpm\""},
         {"{\"id\":\"2Wq9fKxZ\",\"sha256\":\"" HASH "\",\"tpm\":1.5}", "\"tpm\""},
         {"{\"id\":\"2Wq9fKxZ\",\"sha256\":\"" HASH "\",\"concurrency\":1e300}", "\"concurrency\""},
