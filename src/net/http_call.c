@@ -404,7 +404,7 @@ void http_call_hang_up(struct http_call *call, uint32_t drain_ms)
     }
     call->is_draining = true;
     if (call->phase == HTTP_CALL_CONNECTING || call->fd == CURL_SOCKET_BAD) {
-        http_call_finish(call, HTTP_CALL_CUT, "hung up before the request was sent");
+        http_call_finish(call, HTTP_CALL_UNSENT, "hung up before the request was sent");
         http_client_wake(call->client);
         return;
     }

@@ -180,6 +180,7 @@ enum http_call_end {
     HTTP_CALL_CUT,       /* the connection ended in the middle of the reply (or before it) */
     HTTP_CALL_TOO_LARGE, /* head or body beyond its limit */
     HTTP_CALL_BAD_REPLY, /* not HTTP */
+    HTTP_CALL_UNSENT,    /* hung up before anything of the request had gone out */
     HTTP_CALL_FAILED     /* of ours: no memory, no descriptors */
 };
 

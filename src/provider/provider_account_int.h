@@ -7,7 +7,7 @@
 /* ---- When a provider says to come again (provider_retry.c) */
 
 /* In ms from now, at most ACCOUNT_HINT_MAX_S; 0: it did not say. */
-uint64_t retry_hint_ms(const struct http_header *headers, size_t count, int64_t now_unix_ms);
+uint64_t retry_hint_ms(int http_status, const struct http_header *headers, size_t count, int64_t now_unix_ms);
 
 /* ---- Circuit breaker (provider_breaker.c)
  *

@@ -49,6 +49,7 @@ void remote_fault_of_end(struct chat_fault *fault, const char *provider, enum ht
         [HTTP_CALL_CUT] = CHAT_CAUSE_CUT,
         [HTTP_CALL_TOO_LARGE] = CHAT_CAUSE_SERVER,
         [HTTP_CALL_BAD_REPLY] = CHAT_CAUSE_SERVER,
+        [HTTP_CALL_UNSENT] = CHAT_CAUSE_OURS,
         [HTTP_CALL_FAILED] = CHAT_CAUSE_OURS,
     };
     enum chat_cause cause = causes[how];

@@ -66,6 +66,7 @@ struct remote_call {
     struct buf pending; /* READ: pieces that wait for provider_resume */
     bool blocked, hung_up, dead;
     bool has_ended; /* the end waits too */
+    bool was_sent;  /* known at the end: else it can have cost nothing */
     enum http_call_end how;
     char end_message[PH_ERR_MESSAGE_MAX];
     struct net_wake *wake; /* a turn of the loop was asked for */
@@ -280,13 +281,13 @@ static void emit_estimate(struct remote_call *call)
     uint64_t counted = (uint64_t)(call->count.tokens + 0.5);
     if (call->usage_came)
         event.usage = call->usage.usage;
-    if (event.usage.prompt_tokens == 0) {
+    if (event.usage.prompt_tokens == 0 && call->was_sent) {
         struct prompt_weight weight = prompt_weigh(call->request);
         event.usage.prompt_tokens = prompt_guess(&weight, &call->remote->prompts);
     }
     if (event.usage.completion_tokens < counted)
         event.usage.completion_tokens = counted;
-    event.usage.estimated = true;
+    event.usage.estimated = call->was_sent;
     (void)call->sink.event(call->sink.ud, &event);
 }
 
@@ -361,7 +362,7 @@ static void on_head(void *ud, int status, const struct http_header *headers, siz
     keep_upstream_id(call, headers, count);
     if (status < 200 || status > 299) {
         call->phase = REMOTE_FAULT;
-        call->hint_ms = retry_hint_ms(headers, count, clock_unix_ms(clock));
+        call->hint_ms = retry_hint_ms(status, headers, count, clock_unix_ms(clock));
     } else if (call->embed) {
         call->phase = REMOTE_EMBED;
     } else {
@@ -469,7 +470,8 @@ static void conclude_read(struct remote_call *call, enum http_call_end how, cons
         fail_ended(call, how, message);
 }
 
-static bool was_never_sent(enum http_call_end how)
+/* Of its own, with no need of our hanging up. */
+static bool has_failed_before(enum http_call_end how)
 {
     return how == HTTP_CALL_NO_NAME || how == HTTP_CALL_NO_CONNECTION || how == HTTP_CALL_TLS ||
            how == HTTP_CALL_TIMEOUT_CONNECT || how == HTTP_CALL_FAILED;
@@ -479,7 +481,8 @@ static void conclude(struct remote_call *call, enum http_call_end how, const cha
 {
     switch (call->phase) {
     case REMOTE_HEAD:
-        if (call->hung_up && !was_never_sent(how))
+        call->was_sent = how != HTTP_CALL_UNSENT;
+        if (call->hung_up && !has_failed_before(how))
             finish(call);
         else
             fail_ended(call, how, message);
@@ -603,6 +606,7 @@ static struct remote_call *call_new(struct remote *remote, struct net_loop *loop
     call->base.ops = remote->base.ops;
     call->remote = remote;
     call->loop = loop;
+    call->was_sent = true;
     arena_init(&call->arena, PROVIDER_ARENA_BYTES_MAX);
     buf_init(&call->pending, PROVIDER_PENDING_BYTES_MAX);
     buf_init(&call->body, PROVIDER_FAULT_BYTES_MAX);

@@ -6,8 +6,9 @@
  *   x-ratelimit-reset: 1732190400 | 12              seconds since 1970 (or milliseconds), or from now
  *   anthropic-ratelimit-tokens-reset: 2026-...Z     RFC 3339, with -remaining beside it
  *
- * The first two are meant and win. Of the others, which are sent with every reply, those count whose
- * allowance is used up: the latest of them, since all must be over; when none says so, the soonest. */
+ * The first two are meant and win. The others are sent with every reply and say something about a 429 only.
+ * Of them those count whose allowance is used up: the latest, since all must be over; when none says that it
+ * is, the soonest. */
 #include <math.h>
 #include <string.h>
 
@@ -226,7 +227,7 @@ static double reset_ms(const struct http_header *headers, size_t count, int64_t 
     return latest_used_up > 0 ? latest_used_up : soonest;
 }
 
-uint64_t retry_hint_ms(const struct http_header *headers, size_t count, int64_t now_unix_ms)
+uint64_t retry_hint_ms(int http_status, const struct http_header *headers, size_t count, int64_t now_unix_ms)
 {
     double ms;
     const char *text = find(headers, count, "retry-after-ms");
@@ -235,5 +236,5 @@ uint64_t retry_hint_ms(const struct http_header *headers, size_t count, int64_t 
     text = find(headers, count, "retry-after");
     if (text && (ms = read_when(text, now_unix_ms)) >= 0)
         return bounded_ms(ms);
-    return bounded_ms(reset_ms(headers, count, now_unix_ms));
+    return http_status == 429 ? bounded_ms(reset_ms(headers, count, now_unix_ms)) : 0;
 }

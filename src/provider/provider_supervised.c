@@ -792,6 +792,7 @@ static enum ph_status make_remote(struct supervised *s, struct ph_err *err)
     struct provider_account_params account = {.name = "supervised",
                                               .base_url = "http://127.0.0.1:0",
                                               .codec = p->codec,
+                                              .head_timeout_ms = PROVIDER_WHOLE_TIMEOUT_MS,
                                               .client = p->client,
                                               .clock = p->clock};
     const char *upstream = p->upstream ? p->upstream : s->base.model_id;

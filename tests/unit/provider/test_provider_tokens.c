@@ -12,7 +12,7 @@
 static uint64_t hint1(const char *name, const char *value)
 {
     struct http_header header = {name, value};
-    return retry_hint_ms(&header, 1, NOW_MS);
+    return retry_hint_ms(429, &header, 1, NOW_MS);
 }
 
 static void every_way_to_say_when(void **state)
@@ -69,10 +69,12 @@ static void the_limit_that_is_used_up_counts(void **state)
                                     {"x-ratelimit-reset-tokens", "6m0s"},
                                     {"x-ratelimit-remaining-tokens", "0"},
                                     {"retry-after", "3"}};
-    assert_int_equal(retry_hint_ms(headers, 5, NOW_MS), 3000); /* what is meant wins */
-    assert_int_equal(retry_hint_ms(headers, 4, NOW_MS), 360000);
+    assert_int_equal(retry_hint_ms(429, headers, 5, NOW_MS), 3000); /* what is meant wins */
+    assert_int_equal(retry_hint_ms(429, headers, 4, NOW_MS), 360000);
+    assert_int_equal(retry_hint_ms(500, headers, 4, NOW_MS), 0); /* that has another reason */
+    assert_int_equal(retry_hint_ms(503, headers, 5, NOW_MS), 3000);
     headers[3].value = "12";
-    assert_int_equal(retry_hint_ms(headers, 4, NOW_MS), 1000); /* none is used up: the soonest */
+    assert_int_equal(retry_hint_ms(429, headers, 4, NOW_MS), 1000); /* none is used up: the soonest */
 }
 
 /* ---- Estimates */
