@@ -58,11 +58,16 @@ static bool is_key_char(char c)
            c == '-' || c == '*';
 }
 
-/* Providers' prefixes, or long and of letters and digits without a gap, as no word and no model's name is. */
+/* Providers' prefixes, or masked but for its ends ("xa***ey"), or long and of letters and digits without a
+ * gap, as no word and no model's name is. */
 static bool looks_like_key(const char *word, size_t len)
 {
-    static const char *const prefixes[] = {"sk-", "sk_", "pk-", "gsk_", "xai-", "hf_", "AIza", "tgp_"};
+    static const char *const prefixes[] = {"sk-",  "sk_",  "pk-",  "gsk_",   "xai-",  "hf_",
+                                           "AIza", "tgp_", "csk-", "nvapi-", "pplx-", "fw_"};
     bool letter = false, digit = false;
+    for (size_t i = 0; len >= 6 && i + 3 <= len; i++)
+        if (memcmp(word + i, "***", 3) == 0)
+            return true;
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
         if (len >= 10 && strncmp(word, prefixes[i], strlen(prefixes[i])) == 0)
             return true;

@@ -344,7 +344,7 @@ static struct json *build_prompt(struct arena *arena, const struct chat_prompt *
 enum ph_status openai_prompt_list(struct arena *arena, const struct chat_prompt *prompts, size_t count,
                                   struct json **out)
 {
-    if (count == 1) {
+    if (count == 1 && !(prompts->ids && prompts->id_count == 0)) { /* [] alone would be no prompt */
         *out = build_prompt(arena, prompts);
         return *out ? PH_OK : PH_ERR_NOMEM;
     }

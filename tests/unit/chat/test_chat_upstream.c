@@ -217,6 +217,8 @@ static void messages_say_what_the_provider_said(void **state)
         {422, "{\"detail\":[{\"msg\":\"Field required\"}]}", "Field required"},
         {401, "{\"error\":{\"message\":\"Incorrect API key provided: sk-proj-1234***5678.\"}}",
          "Incorrect API key provided: [key]."},
+        {400, "{\"code\":\"x\",\"error\":\"Incorrect API key provided: xa***ey. Look\"}",
+         "Incorrect API key provided: [key]. Look"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct arena arena;

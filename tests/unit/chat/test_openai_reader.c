@@ -292,6 +292,21 @@ static const struct stream_case {
          "\"bytes\":[120]},{\"token\":\"y\",\"logprob\":-2,\"bytes\":null}]},{\"token\":\"z\",\"logprob\":-0."
          "25,\"bytes\":null,\"top_logprobs\":[]}],\"refusal\":null}}") FINISH("stop") DONE,
      .events = "role0\ntext0 \"\xC3\xA9\" [c3 -0.5 x=-1 y=-2, 7a -0.25]\nfinish0 stop\n"},
+    {.name = "llama-cpp-python, recorded: usage does not come though it was asked for",
+     .bytes = "data: {\"id\": \"chatcmpl-9\", \"model\": \"m.gguf\", \"created\": 1795269001, \"object\": "
+              "\"chat.completion.chunk\", \"choices\": [{\"index\": 0, \"delta\": {\"role\": \"assistant\"}, "
+              "\"logprobs\": null, \"finish_reason\": null}]}\r\n\r\n"
+              "data: {\"id\": \"chatcmpl-9\", \"model\": \"m.gguf\", \"created\": 1795269001, \"object\": "
+              "\"chat.completion.chunk\", \"choices\": [{\"index\": 0, \"delta\": {\"content\": \"Wow\"}, "
+              "\"logprobs\": {\"content\": [{\"token\": \"Wow\", \"bytes\": null, \"logprob\": "
+              "-2.290336847305298, \"top_logprobs\": [{\"token\": \"Wow\", \"logprob\": -2.290336847305298, "
+              "\"bytes\": null}, {\"token\": \"I\", \"logprob\": -2.8247435092926025, \"bytes\": null}]}], "
+              "\"refusal\": null}, \"finish_reason\": null}]}\r\n\r\n"
+              "data: {\"id\": \"chatcmpl-9\", \"model\": \"m.gguf\", \"created\": 1795269001, \"object\": "
+              "\"chat.completion.chunk\", \"choices\": [{\"index\": 0, \"delta\": {}, \"logprobs\": null, "
+              "\"finish_reason\": \"length\"}]}\r\n\r\ndata: [DONE]\r\n\r\n",
+     .events = "role0\ntext0 \"Wow\" [576f77 -2.290336847305298 Wow=-2.290336847305298 "
+               "I=-2.8247435092926025]\nfinish0 length\n"},
     {.name = "a completion",
      .kind = CHAT_KIND_COMPLETION,
      .bytes = "data: "

@@ -216,6 +216,10 @@ static void changed_messages_are_built_and_the_others_kept(void **state)
     f.request.prompt_count = 2;
     f.request.messages_changed = true;
     check_body(&f, "{\"model\":\"up\",\"prompt\":[\"a\",[4,5]]}");
+
+    decode(&f, CHAT_KIND_COMPLETION, "{\"model\":\"a\",\"prompt\":[[]]}");
+    f.request.messages_changed = true;
+    check_body(&f, "{\"model\":\"up\",\"prompt\":[[]]}");
 }
 
 static void the_clients_body_is_not_touched(void **state)
@@ -333,6 +337,21 @@ static void what_cannot_be_said_is_refused(void **state)
     }
 }
 
+static void tools_of_another_provider_are_refused(void **state)
+{
+    (void)state;
+    static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}},"
+                                "{\"type\":\"web_search_20250305\",\"name\":\"web_search\"}]";
+    struct fixture f;
+    begin(&f);
+    f.request.tools = parse(&f, tools);
+    encode(&f);
+    assert_int_equal(f.status, PH_ERR_UNSUPPORTED);
+    assert_int_equal(f.fault.cause, CHAT_CAUSE_UNABLE);
+    assert_non_null(strstr(f.fault.message, "web_search"));
+    arena_release(&f.arena);
+}
+
 /* ---- Around the body */
 
 static const char *header(const struct fixture *f, const char *name)
@@ -406,6 +425,7 @@ int main(void)
         cmocka_unit_test(the_clients_body_is_not_touched),
         cmocka_unit_test(another_dialect_is_translated),
         cmocka_unit_test(what_cannot_be_said_is_refused),
+        cmocka_unit_test(tools_of_another_provider_are_refused),
         cmocka_unit_test(address_and_headers),
         cmocka_unit_test(little_memory_is_a_fault),
         cmocka_unit_test(codecs_have_names),
