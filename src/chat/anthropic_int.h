@@ -19,4 +19,7 @@ enum ph_status anthropic_request(struct arena *arena, const struct chat_request 
  * terminated; len 0: none. */
 struct chat_text anthropic_lost_space(const struct chat_request *request);
 
+/* anthropic_request.c */
+bool anthropic_continues(const char *model);
+
 #endif

@@ -410,6 +410,7 @@ static enum ph_status end(struct chat_reader *r, struct chat_fault *fault)
 
 const struct chat_codec chat_codec_anthropic = {
     .name = "anthropic",
+    .continues = anthropic_continues,
     .encode = anthropic_request,
     .reader_new = reader_new,
     .feed = feed,

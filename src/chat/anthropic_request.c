@@ -62,6 +62,11 @@ static unsigned abilities(const char *model)
     return generations[row].can;
 }
 
+bool anthropic_continues(const char *model)
+{
+    return abilities(model) & CAN_PREFILL;
+}
+
 /* ---- The writer */
 
 struct writer {

@@ -330,6 +330,9 @@ struct chat_reader_params {
 /* A codec is a table of functions, in one file a dialect. */
 struct chat_codec {
     const char *name; /* "openai", "anthropic", "gemini" */
+    /* Does the model, by its name there, go on from the beginning of an answer (continue_final_message)?
+     * NULL: none does by this dialect alone. */
+    bool (*continues)(const char *model);
     /* Same dialect: `raw` goes out as it came but for what the struct or the target says otherwise, so that
      * unknown members, member order and prompt-cache marks survive. Other dialect: translated; what has no
      * counterpart is left out when harmless (sampling knobs), else a fault with cause UNABLE. */

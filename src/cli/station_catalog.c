@@ -209,10 +209,10 @@ static const struct {
 #define ABILITIES_OPENAI                                                                  \
     (GATEWAY_TOOLS | GATEWAY_IMAGES | GATEWAY_LOGPROBS | GATEWAY_JSON | GATEWAY_CHOICES | \
      GATEWAY_COMPLETION | GATEWAY_EMBEDDINGS)
-#define ABILITIES_ANTHROPIC (GATEWAY_TOOLS | GATEWAY_IMAGES | GATEWAY_PREFIX | GATEWAY_JSON)
+#define ABILITIES_ANTHROPIC (GATEWAY_TOOLS | GATEWAY_IMAGES | GATEWAY_JSON)
 #define ABILITIES_GEMINI (ABILITIES_ANTHROPIC | GATEWAY_CHOICES | GATEWAY_LOGPROBS)
 
-/* An engine of one's own goes on from a beginning; OpenAI's own models do not. */
+/* An engine of one's own goes on from a beginning; of others, those whose dialect says so. */
 static unsigned usual_abilities(const struct maker *m, const struct station_model *model)
 {
     const struct station_provider *providers = m->config->providers.items;
@@ -224,9 +224,12 @@ static unsigned usual_abilities(const struct maker *m, const struct station_mode
     for (size_t i = 0; i < m->config->providers.count; i++)
         if (strcmp(providers[i].name, model->provider) == 0)
             api = api_of(&providers[i]);
-    return api == API_ANTHROPIC ? ABILITIES_ANTHROPIC
-           : api == API_GEMINI  ? ABILITIES_GEMINI
-                                : ABILITIES_OPENAI;
+    const struct chat_codec *codec = codec_of(api);
+    const char *name = model->upstream ? model->upstream : model->id;
+    unsigned prefix = codec && codec->continues && codec->continues(name) ? GATEWAY_PREFIX : 0;
+    return prefix | (api == API_ANTHROPIC ? ABILITIES_ANTHROPIC
+                     : api == API_GEMINI  ? ABILITIES_GEMINI
+                                          : ABILITIES_OPENAI);
 }
 
 static enum ph_status read_abilities(struct maker *m, const struct station_model *model, unsigned *out)

@@ -90,12 +90,14 @@ static void close_timer(struct answer *answer)
 static void end_if_all_over(struct answer *answer)
 {
     struct chat_event last = {.kind = CHAT_EVENT_DONE};
+    /* A stream that broke and could not be continued: what broke it is the news. */
+    const struct chat_fault *fault = answer->has_spoken ? &answer->broken_by : &answer->fault;
     if (answer->running || answer->ending == ENDING_NOT)
         return;
     close_timer(answer);
     answer->is_over = true;
     if (answer->ending == ENDING_BADLY) {
-        last = chat_fault_event(&answer->fault, PH_ERR_IO);
+        last = chat_fault_event(fault->message[0] ? fault : &answer->fault, PH_ERR_IO);
     } else {
         answer->usage.kind = CHAT_EVENT_USAGE;
         (void)say(answer, &answer->usage);
@@ -438,8 +440,10 @@ static void after_failure(struct answer *answer, struct attempt *failed)
 {
     bool was_speaking = answer->speaking == failed;
     note_failure(answer, failed);
-    if (was_speaking)
+    if (was_speaking) {
         answer->speaking = NULL;
+        answer->broken_by = answer->fault;
+    }
     if (was_speaking &&
         answer->finished >= answer->choice_count) { /* all was said; only the bill is missing */
         make_usage(answer, failed);
@@ -588,6 +592,7 @@ static void time_out(struct answer *answer)
     chat_fault_set(&answer->fault, 504, "deadline_exceeded", NULL,
                    "no complete answer came within the time that the request allows");
     answer->fault.cause = CHAT_CAUSE_TIMEOUT;
+    answer->broken_by = answer->fault;
     drop_all_but(answer, NULL, LEDGER_ABORTED);
     finish_with_fault(answer);
 }
@@ -599,8 +604,10 @@ static void on_timer(void *ud)
     bool retries = answer->waits_to_retry, hedges = answer->waits_to_hedge;
     if (answer->ending != ENDING_NOT)
         return;
+    bool waits = !answer->has_spoken || !answer->params.request->stream; /* for anything to be seen */
     if (answer->params.deadline_ns && now >= answer->params.deadline_ns) {
-        time_out(answer); /* A3 */
+        if (waits)
+            time_out(answer); /* A3 */
         return;
     }
     answer->waits_to_retry = answer->waits_to_hedge = false;

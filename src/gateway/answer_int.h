@@ -36,8 +36,9 @@ struct answer {
 
     struct chat_event usage;
     bool has_usage;
-    struct chat_fault fault; /* the last failure, in words for the client */
-    struct net_timer *timer; /* deadline, hedge, retry; NULL: none needed so far */
+    struct chat_fault fault;     /* the last failure, in words for the client */
+    struct chat_fault broken_by; /* the last failure of an attempt that spoke */
+    struct net_timer *timer;     /* deadline, hedge, retry; NULL: none needed so far */
     uint64_t start_ns;
     enum ending ending; /* said when every attempt is over */
     bool is_over, is_abandoned;
