@@ -1,4 +1,4 @@
-/* The server's memory. This program defines base/mem.h's functions itself: they count the bytes in use and can be
+/* The memory of server, client and child processes. This program defines base/mem.h's functions itself: they count the bytes in use and can be
  * told to fail. */
 #include "test_support.h"
 
@@ -6,7 +6,8 @@
 #include <sys/resource.h>
 
 #include "base/mem.h"
-#include "net_support.h"
+#include "client_support.h"
+#include "tls_support.h"
 
 struct counts {
     atomic_llong bytes;      /* in use */
@@ -195,11 +196,160 @@ static void survives_any_failed_allocation(void **state)
     assert_int_equal(counts.bytes, 0);
 }
 
+/* ---- The client ---- */
+
+#define REPLY "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
+
+static const struct test_script peer_script = {REPLY "5\r\nhello\r\n0\r\n\r\n", THEN_KEEP};
+
+/* A client's life with one call: whatever fails, every call that began ends once. */
+static void live_as_client(struct test_peer *peer)
+{
+    struct test_client client;
+    struct http_client_params client_params = {.clock = clock_system()};
+    struct http_header header = {"authorization", "Bearer x"};
+    struct http_call_params params = {.method = "POST",
+                                      .headers = &header,
+                                      .header_count = 1,
+                                      .body = "{}",
+                                      .body_len = 2,
+                                      .connect_timeout_ms = 100,
+                                      .head_timeout_ms = 100};
+    struct test_reply reply;
+    if (net_loop_create(&client.loop, NULL) != PH_OK)
+        return;
+    client_params.loop = client.loop;
+    if (http_client_open(&client.http, &client_params, NULL) == PH_OK) {
+        test_reply_init(&reply, &client);
+        if (test_call_start(&reply, peer->port, "/", &params) == PH_OK) {
+            assert_true(test_client_turn(&client, &reply.ended));
+            assert_int_equal(strchr(reply.events, 'E') - reply.events + 1, strlen(reply.events));
+            if (reply.how == HTTP_CALL_WHOLE)
+                assert_string_equal(reply.body, "hello");
+        }
+        test_reply_release(&reply);
+        http_client_close(client.http);
+    }
+    net_loop_free(client.loop);
+}
+
+static void a_client_survives_any_failed_allocation(void **state)
+{
+    (void)state;
+    struct test_peer peer;
+    test_peer_start(&peer, &peer_script, 1);
+    long long before = counts.bytes, all = counts.failures;
+    for (int nth = 0;; nth++) {
+        long long failures = counts.failures;
+        for (int once = 0; once < 2; once++) {
+            counts.fail_once = once;
+            counts.fail_after = nth;
+            live_as_client(&peer);
+            counts.fail_after = -1;
+            assert_int_equal(counts.bytes, before);
+        }
+        if (counts.failures == failures)
+            break;
+        assert_true(nth < 200);
+    }
+    assert_true(counts.failures - all > 10);
+    test_peer_stop(&peer);
+}
+
+static void calls_leave_nothing_behind(void **state)
+{
+    (void)state;
+    struct test_peer peer;
+    struct test_client client;
+    struct test_reply reply;
+    long long before = 0;
+    test_peer_start(&peer, &peer_script, 1);
+    test_client_open(&client, NULL);
+    for (int i = 0; i < 300; i++) {
+        test_reply_init(&reply, &client);
+        test_call(&reply, peer.port, "/", NULL);
+        assert_int_equal(reply.how, HTTP_CALL_WHOLE);
+        test_reply_release(&reply);
+        if (i == 10)
+            before = counts.bytes;
+    }
+    assert_int_equal(counts.bytes, before);
+    test_client_close(&client);
+    test_peer_stop(&peer);
+}
+
+/* ---- TLS ---- */
+
+static void tls_survives_any_failed_allocation(void **state)
+{
+    (void)state;
+    char cert[] = "/tmp/pharos-cert-XXXXXX", key[] = "/tmp/pharos-key-XXXXXX", out[2000];
+    static const char request[] = "GET /stream HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    close(mkstemp(cert));
+    close(mkstemp(key));
+    test_make_certificate(cert, key, "IP:127.0.0.1", 2);
+    long long before = counts.bytes, all = counts.failures;
+    struct test_server server;
+    test_server_start_tls(&server, NULL, cert, key);
+    for (int nth = 0, served = 0; served < 3; nth++) {
+        struct test_tls tls;
+        counts.fail_once = nth % 2;
+        counts.fail_after = nth / 2;
+        served = test_tls_connect(&tls, server.port, TLS1_3_VERSION, NULL) == 1 &&
+                         SSL_write(tls.ssl, request, sizeof request - 1) > 0 &&
+                         test_tls_read(&tls, out, sizeof out) == SSL_ERROR_ZERO_RETURN &&
+                         strstr(out, "\r\n0\r\n\r\n")
+                     ? served + 1
+                     : 0;
+        counts.fail_after = -1;
+        test_tls_close(&tls);
+        assert_true(nth < 200);
+    }
+    assert_true(counts.failures - all > 5);
+    test_server_stop(&server);
+    assert_int_equal(counts.bytes, before);
+    unlink(cert);
+    unlink(key);
+}
+
+/* ---- Processes ---- */
+
+static void on_process_ended(void *ud, int code)
+{
+    assert_int_equal(code, 0);
+    *(bool *)ud = true;
+}
+
+static void a_process_needs_its_memory_to_start_only(void **state)
+{
+    (void)state;
+    struct test_client client;
+    enum ph_status status = PH_ERR_NOMEM;
+    bool ended = false;
+    assert_int_equal(net_loop_create(&client.loop, NULL), PH_OK);
+    for (int nth = 0; status != PH_OK; nth++) {
+        struct net_process *process = NULL;
+        struct net_process_params params = {.command = "true", .ended = on_process_ended, .ud = &ended};
+        counts.fail_after = nth;
+        status = net_process_start(&process, client.loop, &params, NULL);
+        if (status == PH_OK)
+            assert_true(test_client_turn(&client, &ended));
+        counts.fail_after = -1;
+        net_process_free(process);
+        assert_true(nth < 20);
+    }
+    net_loop_free(client.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(thousands_of_connections_cost_little_and_leave_nothing),
         cmocka_unit_test(survives_any_failed_allocation),
+        cmocka_unit_test(a_client_survives_any_failed_allocation),
+        cmocka_unit_test(calls_leave_nothing_behind),
+        cmocka_unit_test(tls_survives_any_failed_allocation),
+        cmocka_unit_test(a_process_needs_its_memory_to_start_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
