@@ -151,8 +151,8 @@ void http_stream_abort(struct http_exchange *exchange);
 /* ---- HTTP client ----
  *
  * Connections belong to the client and are kept for the next call to the same place (the largest lever there
- * is: 2x and more). http:// and https://; certificates are always checked; redirects are not followed;
- * proxies as the environment says (HTTPS_PROXY, NO_PROXY), never for loopback. */
+ * is: 2x and more). HTTP/1.1 over http:// and https://; certificates are always checked; redirects are not
+ * followed; proxies as the environment says (HTTPS_PROXY, NO_PROXY), never for loopback. */
 struct http_client;
 
 struct http_client_params {
@@ -165,7 +165,8 @@ struct http_client_params {
 };
 PH_MUST_USE enum ph_status http_client_open(struct http_client **out, const struct http_client_params *params,
                                             struct ph_err *err);
-/* Every call must be over. Closing is asynchronous; the memory goes by itself. NULL is fine. */
+/* Every call must be over; inside the last one's `end` is fine. Closing is asynchronous; the memory goes by
+ * itself. NULL is fine. */
 void http_client_close(struct http_client *client);
 
 enum http_call_end {
@@ -240,10 +241,11 @@ struct net_process_params {
     void (*ended)(void *ud, int code);
     void *ud;
 };
+/* Nothing of it outlives us, however we end: a watcher in its group sees to that. */
 PH_MUST_USE enum ph_status net_process_start(struct net_process **out, struct net_loop *loop,
                                              const struct net_process_params *params, struct ph_err *err);
 int net_process_pid(const struct net_process *process);
-/* SIGTERM to the whole group, SIGKILL after grace_ms; `ended` comes. */
+/* SIGTERM to the whole group, SIGKILL after grace_ms; `ended` comes. Asked again: with less grace. */
 void net_process_stop(struct net_process *process, uint32_t grace_ms);
 /* After `ended`. NULL is fine. */
 void net_process_free(struct net_process *process);

@@ -1,14 +1,14 @@
 /* Child processes: a command, everything that it starts, and their end.
  *
- * What a command starts is one process group. Its end is a matter of the group and not of the process that
- * leads it: a shell dies of SIGTERM at once while the engine behind it still tidies up, and an engine that
- * crashes leaves its workers. So:
+ * What a command starts is one process group. Its end is a matter of the group, not of the command alone: a
+ * shell dies of SIGTERM at once while the engine behind it still tidies up, and an engine that crashes leaves
+ * its workers. So:
  *
- *   RUNNING  --leader ends-->  KILLING     what is left has no right to live any longer
- *   RUNNING  --stop-->  STOPPING           SIGTERM to all
- *   STOPPING --all gone-->  over           looked at every LOOK_MS once the leader has ended
- *   STOPPING --grace over-->  KILLING      SIGKILL to all
- *   KILLING  --all gone, or KILL_WAIT_MS-->  over: `ended`
+ *   RUNNING  --the command ends-->  KILLING          what is left has no right to live any longer
+ *   RUNNING  --stop-->  STOPPING                     SIGTERM to all
+ *   STOPPING --all gone-->  over                     looked at every LOOK_MS once the command has ended
+ *   STOPPING --the grace is over-->  KILLING         SIGKILL to all
+ *   KILLING  --all gone, or KILL_WAIT_MS-->  over    `ended`
  *
  * The group's number cannot come to mean other processes while it has a member, and a group that has none is
  * looked at no more.
@@ -34,7 +34,7 @@ struct net_process {
     int handles_open;
     struct child child;
     enum process_state state;
-    bool leader_ended;
+    bool command_ended;
     int code;
     uint64_t kill_ms, give_up_ms; /* STOPPING: when it is killed. KILLING: when that is believed */
     void (*ended)(void *ud, int code);
@@ -73,19 +73,19 @@ static void go_on(struct net_process *process)
     uint64_t now_ms = uv_now(process->uv);
     if (process->state == PROCESS_OVER)
         return;
-    if (!process->leader_ended)
-        process->leader_ended = child_reap(&process->child, &process->code);
-    if (process->leader_ended && process->state == PROCESS_RUNNING)
+    if (!process->command_ended)
+        process->command_ended = child_reap(&process->child, &process->code);
+    if (process->command_ended && process->state == PROCESS_RUNNING)
         kill_all(process);
     else if (process->state == PROCESS_STOPPING && now_ms >= process->kill_ms)
         kill_all(process);
     bool gave_up = process->state == PROCESS_KILLING && now_ms >= process->give_up_ms;
-    if (process->leader_ended && (gave_up || !child_group_lives(&process->child)))
+    if (process->command_ended && (gave_up || !child_group_lives(&process->child)))
         end(process);
-    else if (process->leader_ended)
+    else if (process->command_ended)
         look_again(process, now_ms + LOOK_MS);
     else if (process->state == PROCESS_STOPPING)
-        look_again(process, process->kill_ms); /* SIGCHLD tells of its leader */
+        look_again(process, process->kill_ms); /* SIGCHLD tells of its end */
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -101,14 +101,19 @@ static void on_child_signal(uv_signal_t *handle, int signal_number)
 
 void net_process_stop(struct net_process *process, uint32_t grace_ms)
 {
-    if (process->state != PROCESS_RUNNING)
-        return;
     uv_update_time(process->uv);
-    process->state = PROCESS_STOPPING;
-    process->kill_ms = uv_now(process->uv) + grace_ms;
-    child_release_watcher(&process->child);
-    child_signal(&process->child, SIGTERM);
-    look_again(process, process->kill_ms);
+    uint64_t kill_ms = uv_now(process->uv) + grace_ms;
+    if (process->state == PROCESS_RUNNING) {
+        process->state = PROCESS_STOPPING;
+        process->kill_ms = kill_ms;
+        child_release_watcher(&process->child);
+        child_signal(&process->child, SIGTERM);
+    }
+    if (process->state != PROCESS_STOPPING)
+        return;
+    if (kill_ms < process->kill_ms) /* asked again, with less patience */
+        process->kill_ms = kill_ms;
+    look_again(process, process->command_ended ? 0 : process->kill_ms);
 }
 
 /* ---- The beginning ---- */

@@ -6,9 +6,10 @@
  *
  * The watcher is a shell of three lines in the command's group. It waits for the lifeline, a pipe whose other
  * end nobody has but us: a line says that it may go; the end of file means that we have died, and it ends its
- * group, that is, itself and all that the command started. PR_SET_PDEATHSIG would do so only for the leader,
- * only on Linux, and when the thread dies that started it. It is our child and not the command's, so that a
- * command which waits for its children does not wait for it, and no one else has to bury it. */
+ * group, that is, itself and all that the command started. PR_SET_PDEATHSIG would do so only for one process,
+ * only on Linux, and when the thread dies that started it. It starts first, so that there is no moment at
+ * which the command could be left alone; the group has its number. It is our child and not the command's, so
+ * that a command which waits for its children does not wait for it, and no one else has to bury it. */
 #define _GNU_SOURCE /* posix_spawn_file_actions_addclosefrom_np, pipe2 */
 #include <errno.h>
 #include <fcntl.h>
@@ -131,10 +132,10 @@ static enum ph_status open_log(const char *path, int *fd, struct ph_err *err)
                               strerror(errno));
 }
 
-/* The command and its watcher; 0 or errno. */
+/* The watcher, then the command; 0 or errno. */
 static int spawn_both(struct child *child, const char *command, int log_fd, char **environment)
 {
-    int ends[2] = {-1, -1}, watcher = 0;
+    int ends[2] = {-1, -1};
     int nothing = move_up(open("/dev/null", O_RDWR | O_CLOEXEC));
     int rc = nothing < 0 || pipe2(ends, O_CLOEXEC) != 0 ? errno : 0;
     if (rc == 0) {
@@ -142,12 +143,12 @@ static int spawn_both(struct child *child, const char *command, int log_fd, char
         rc = ends[0] < 0 ? errno : 0;
     }
     if (rc == 0)
-        rc = spawn(&child->pid, command, 0, nothing, log_fd, environment);
+        rc = spawn(&child->group, watch, 0, ends[0], nothing, environment);
     if (rc == 0) {
-        rc = spawn(&watcher, watch, child->pid, ends[0], nothing, environment);
+        rc = spawn(&child->pid, command, child->group, nothing, log_fd, environment);
         if (rc != 0) {
-            (void)kill(-child->pid, SIGKILL);
-            (void)waitpid(child->pid, NULL, 0);
+            (void)kill(child->group, SIGKILL);
+            (void)waitpid(child->group, NULL, 0);
         }
     }
     net_socket_close(nothing);
@@ -181,7 +182,7 @@ bool child_reap(const struct child *child, int *code)
     int status = 0;
     pid_t pid;
     bool ended = false;
-    while ((pid = waitpid(-child->pid, &status, WNOHANG)) > 0) {
+    while ((pid = waitpid(-child->group, &status, WNOHANG)) > 0) {
         if (pid != child->pid)
             continue;
         *code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -192,14 +193,14 @@ bool child_reap(const struct child *child, int *code)
 
 void child_signal(const struct child *child, int signal_number)
 {
-    (void)kill(-child->pid, signal_number);
+    (void)kill(-child->group, signal_number);
 }
 
 bool child_group_lives(const struct child *child)
 {
     int unused = 0;
     (void)child_reap(child, &unused);
-    return kill(-child->pid, 0) == 0;
+    return kill(-child->group, 0) == 0;
 }
 
 void child_release_watcher(struct child *child)

@@ -214,6 +214,7 @@ static void who_does_not_hear_is_killed_after_the_grace(void **state)
     int pid = logged_pid(f);
     assert_int_equal(pid, net_process_pid(f->process));
     uint64_t began = test_now_ms();
+    net_process_stop(f->process, TEST_DEADLINE_MS * 2);
     net_process_stop(f->process, 100);
     wait_ended(f);
     assert_true(test_now_ms() - began >= 95);
@@ -273,7 +274,7 @@ static void they_do_not_outlive_us(void **state)
         struct net_loop *loop;
         struct net_process *process;
         struct net_process_params params = {
-            .command = "trap 'echo asked' TERM; sleep 1000 & echo pid $!; wait; sleep 1000",
+            .command = "trap 'echo asked' TERM; sleep 1000 & echo pid $$; wait; sleep 1000",
             .log_path = f->log,
             .ended = on_ended,
             .ud = f};
@@ -284,12 +285,12 @@ static void they_do_not_outlive_us(void **state)
     }
     int pid = logged_pid(f);
     assert_true(lives(pid));
-    pid_t group = getpgid(pid);
+    pid_t watcher = getpgid(pid);
     kill(station, SIGKILL);
     waitpid(station, NULL, 0);
-    wait_dead(pid);   /* of SIGTERM */
-    wait_dead(group); /* who has ignored that, of SIGKILL */
-    wait_for_log(f, "asked");
+    wait_for_log(f, "asked"); /* by SIGTERM */
+    wait_dead(pid);           /* which it has ignored: of SIGKILL */
+    wait_dead(watcher);
 }
 
 static void a_log_that_cannot_be_written_is_named(void **state)
