@@ -94,7 +94,7 @@ static void a_slow_name_server_holds_nothing_up(void **state)
     http_call_cancel(cancelled.call);
     http_call_hang_up(hung.call, 1000);
     assert_true(test_client_turn(&client, &hung.ended));
-    assert_int_equal(hung.how, HTTP_CALL_CUT);
+    assert_int_equal(hung.how, HTTP_CALL_UNSENT);
     assert_true(test_client_turn(&client, &late.ended));
     assert_int_equal(late.how, HTTP_CALL_TIMEOUT_CONNECT);
     test_client_close(&client);
