@@ -47,13 +47,14 @@ flags_kernels_avx2   := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c
 flags_kernels_avx512 := $(KERNEL_FLAGS) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 flags_kernels_avx512bf16 := $(flags_kernels_avx512) -mavx512bf16
 flags_kernels_amx    := $(flags_kernels_avx512bf16) -mamx-tile -mamx-int8 -mamx-bf16
+flags_ledger_crc_sse42 := -msse4.2
 flags_optimizer      := $(KERNEL_FLAGS)
 flags_muon           := $(KERNEL_FLAGS)
 kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 avx512bf16 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
 
 SOURCES := $(sort $(wildcard src/*/*.c))
 ifeq ($(filter x86_64 amd64,$(ARCH)),)
-SOURCES := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_amx.c,$(SOURCES))
+SOURCES := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_amx.c %_sse42.c,$(SOURCES))
 endif
 SOURCES := $(filter-out $(if $(WITH_MPI),%/ranks_alone.c,%/ranks_mpi.c),$(SOURCES))
 OBJECTS     := $(SOURCES:%.c=$(OUT)/%.o)

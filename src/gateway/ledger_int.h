@@ -12,12 +12,15 @@
 
 /* ---- Records (ledger_record.c) */
 
-/* CRC-32C (Castagnoli), eight bytes at a time; the tables are made where they are needed. */
+/* CRC-32C (ledger_crc.c); tables and choice are made where they are needed. */
 struct crc32c {
+    uint32_t (*run)(const struct crc32c *crc, const uint8_t *bytes, size_t len);
     uint32_t table[8][256];
 };
 void crc32c_init(struct crc32c *crc);
 uint32_t crc32c(const struct crc32c *crc, const uint8_t *bytes, size_t len);
+uint32_t crc32c_by_tables(const struct crc32c *crc, const uint8_t *bytes, size_t len);
+uint32_t crc32c_sse42(const struct crc32c *crc, const uint8_t *bytes, size_t len); /* x86 with SSE 4.2 */
 
 /* A record as it lies in the journal: little-endian, texts terminated and padded with zeroes. Everything from
  * RECORD_IDENTITY on is known when a hold is made, the rest when it ends. */

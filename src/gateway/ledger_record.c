@@ -3,17 +3,13 @@
  * A record stands for itself: the names are in it, not numbers that another record explains, so that a
  * damaged one costs itself and nothing else, a reader needs no state, and recovery after a crash can write
  * any record to any day. That costs bytes (a million requests: 256 MB), which are cheap beside the prompts
- * that were paid for; numbered names would halve them.
- *
- * CRC-32C is Castagnoli's polynomial as in iSCSI (RFC 3720), computed by slicing (Kounavis and Berry 2005):
- * eight tables, eight bytes a step. */
+ * that were paid for; numbered names would halve them. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/utf8.h"
 #include "gateway/ledger_int.h"
 
-#define CRC32C_POLYNOMIAL 0x82F63B78u /* bits reversed */
 #define FNV_OFFSET 2166136261u
 #define FNV_PRIME 16777619u
 #define FIT_TAIL_BYTES 9 /* '~' and 8 hexadecimal digits */
@@ -54,37 +50,6 @@ int64_t record_time(const uint8_t *record)
 int64_t record_day(const uint8_t *record)
 {
     return clock_day(record_time(record));
-}
-
-/* ---- CRC */
-
-void crc32c_init(struct crc32c *crc)
-{
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t value = i;
-        for (int bit = 0; bit < 8; bit++)
-            value = value >> 1 ^ (value & 1 ? CRC32C_POLYNOMIAL : 0);
-        crc->table[0][i] = value;
-    }
-    for (uint32_t i = 0; i < 256; i++)
-        for (size_t t = 1; t < 8; t++) {
-            uint32_t before = crc->table[t - 1][i];
-            crc->table[t][i] = before >> 8 ^ crc->table[0][before & 255];
-        }
-}
-
-uint32_t crc32c(const struct crc32c *crc, const uint8_t *bytes, size_t len)
-{
-    const uint32_t(*t)[256] = crc->table;
-    uint32_t sum = ~0u;
-    for (; len >= 8; bytes += 8, len -= 8) {
-        uint64_t word = get64(bytes) ^ sum;
-        sum = t[7][word & 255] ^ t[6][word >> 8 & 255] ^ t[5][word >> 16 & 255] ^ t[4][word >> 24 & 255] ^
-              t[3][word >> 32 & 255] ^ t[2][word >> 40 & 255] ^ t[1][word >> 48 & 255] ^ t[0][word >> 56];
-    }
-    for (; len > 0; bytes++, len--)
-        sum = sum >> 8 ^ t[0][(sum ^ *bytes) & 255];
-    return ~sum;
 }
 
 /* ---- Texts */
