@@ -381,11 +381,16 @@ static enum ph_status recover(struct ledger *ledger, size_t found, size_t *recov
     return status;
 }
 
-/* Slots that are not in line, the lowest on top: memory that was touched is used again first. */
+/* Slots that are not in line, the lowest on top: pages that were touched are touched again first, and the
+ * others not even here. */
 static void stack_free_slots(struct ledger *ledger)
 {
+    uint32_t *in_line = ledger->found; /* not needed any more */
+    memset(in_line, 0, LEDGER_SLOTS * sizeof *in_line);
+    for (size_t i = 0; i < ledger->line_len; i++)
+        in_line[ledger->line[i]] = 1;
     for (uint32_t i = LEDGER_SLOTS; i-- > 0;)
-        if (atomic_load_explicit(&ledger->slots.slot[i].state, memory_order_relaxed) == SLOT_FREE)
+        if (!in_line[i])
             ledger->free[ledger->free_count++] = i;
 }
 
