@@ -136,10 +136,10 @@
 #define PROVIDER_FAULT_BYTES_MAX (64u << 10)  /* of the body of a reply that is an error */
 #define PROVIDER_ARENA_BYTES_MAX (192u << 20) /* of an attempt: the request translated, the reader */
 #define ROUTE_CANDIDATES_MAX 64
-#define ROUTE_ATTEMPTS_MAX 16          /* of one request, all models and keys together */
-#define ROUTE_RECORDS_MAX 4096         /* kept for /v1/routes */
-#define SUPERVISED_LOG_TAIL_BYTES 2048 /* shown when an engine does not start */
-#define SUPERVISED_WAITING_MAX 1024    /* requests that wait for an engine to start */
+#define ROUTE_ATTEMPTS_MAX 16         /* of one request, all models and keys together */
+#define ROUTE_RECORDS_MAX 4096        /* kept for /v1/routes */
+#define SUPERVISED_LOG_TAIL_BYTES 320 /* shown when an engine does not start: it fits into a fault */
+#define SUPERVISED_WAITING_MAX 1024   /* requests that wait for an engine to start */
 #define SUPERVISED_START_TIMEOUT_S 300
 #define SUPERVISED_STOP_GRACE_MS 5000
 #define SUPERVISED_LOOK_MS 100 /* how often an engine that starts is asked whether it is there */

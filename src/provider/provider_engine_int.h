@@ -15,7 +15,7 @@ PH_MUST_USE enum ph_status engine_files_init(struct engine_files *files, const c
 void engine_files_release(struct engine_files *files);
 /* The log of the last run becomes the old one. */
 void engine_files_turn(const struct engine_files *files);
-/* Appends the log's last lines as one line, at most bytes_max. */
+/* Appends the end of the log as one line, at most bytes_max. */
 void engine_files_tail(const struct engine_files *files, size_t bytes_max, struct buf *out);
 
 /* Remembers a process group, and forgets it. */

@@ -72,40 +72,46 @@ void engine_files_turn(const struct engine_files *files)
 static void append_line(struct buf *out, const char *text, size_t len)
 {
     bool gap = false;
-    size_t begun = out->len;
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
         if (c == '\n' || c == '\r') {
             gap = true;
             continue;
         }
-        if (gap && out->len > begun)
+        if (gap && out->len > 0)
             buf_puts(out, " | ");
         gap = false;
         buf_putc(out, (unsigned char)c < ' ' || c == 0x7f ? ' ' : c);
     }
 }
 
-void engine_files_tail(const struct engine_files *files, size_t bytes_max, struct buf *out)
+static size_t read_end(const char *path, char *out, size_t size)
 {
     struct file_at file = {0};
     struct ph_err err;
-    char bytes[SUPERVISED_LOG_TAIL_BYTES];
     uint64_t len = 0;
     size_t got = 0;
-    bytes_max = bytes_max < sizeof bytes ? bytes_max : sizeof bytes;
-    if (file_at_open(&file, files->log, false, &err) != PH_OK)
-        return;
-    if (file_at_len(&file, &len, &err) == PH_OK) {
-        uint64_t from = len > bytes_max ? len - bytes_max : 0;
-        if (file_at_read(&file, from, bytes, bytes_max, &got, &err) != PH_OK)
-            got = 0;
-        const char *text = bytes, *line = from ? memchr(bytes, '\n', got) : NULL;
-        if (line) /* whole lines, if there are any */
-            text = line + 1;
-        append_line(out, text, got - (size_t)(text - bytes));
-    }
+    if (file_at_open(&file, path, false, &err) != PH_OK)
+        return 0;
+    if (file_at_len(&file, &len, &err) != PH_OK ||
+        file_at_read(&file, len > size ? len - size : 0, out, size, &got, &err) != PH_OK)
+        got = 0;
     file_at_close(&file);
+    return got;
+}
+
+void engine_files_tail(const struct engine_files *files, size_t bytes_max, struct buf *out)
+{
+    char bytes[SUPERVISED_LOG_TAIL_BYTES];
+    struct buf line;
+    size_t from = 0, len = read_end(files->log, bytes, sizeof bytes);
+    buf_init(&line, sizeof bytes * 4);
+    append_line(&line, bytes, len);
+    from = line.len > bytes_max ? line.len - bytes_max : 0;
+    while (from < line.len && ((unsigned char)line.data[from] & 0xc0) == 0x80)
+        from++; /* not within a character */
+    buf_append(out, line.len ? line.data + from : "", line.len - from);
+    buf_release(&line);
 }
 
 /* ---- Processes */

@@ -35,7 +35,6 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define NS_PER_S UINT64_C(1000000000)
 #define URL_BYTES_MAX 512
-#define TAIL_SHORT_BYTES 300 /* of the log, in a message that must fit into a fault */
 #define HEALTH_TIMEOUT_MS 5000
 #define WAIT_MORE_NS (2 * NS_PER_S) /* than a start may take: whose start fails hears why */
 #define PORT_MARK "{port}"
@@ -173,7 +172,7 @@ static void call_end(struct supervised_call *call)
         mem_free(call);
 }
 
-static void call_refuse(struct supervised_call *call, const struct chat_fault *fault, const char *message)
+static void call_refuse(struct supervised_call *call, const struct chat_fault *fault)
 {
     enter(call);
     call_end(call);
@@ -181,7 +180,6 @@ static void call_refuse(struct supervised_call *call, const struct chat_fault *f
         call->embed_sink.done(call->embed_sink.ud, NULL, fault);
     } else {
         struct chat_event event = chat_fault_event(fault, PH_ERR_BUSY);
-        event.error.message = message ? message : fault->message;
         call->sink.event(call->sink.ud, &event);
     }
     leave(call);
@@ -271,26 +269,10 @@ static void note_failure(struct supervised *s, const char *why)
 }
 
 /* Everybody who waits now; those that come meanwhile are not meant. */
-static void refuse_queue(struct supervised *s, const struct chat_fault *fault, const char *message)
+static void refuse_queue(struct supervised *s, const struct chat_fault *fault)
 {
     for (size_t left = s->waiting; left > 0 && s->queue; left--)
-        call_refuse(s->queue, fault, message);
-}
-
-/* With the last words of the log. */
-static void fail_queue(struct supervised *s)
-{
-    struct chat_fault fault;
-    struct buf message;
-    buf_init(&message, SUPERVISED_LOG_TAIL_BYTES * 4);
-    buf_printf(&message, "%s: %s; %s ends with: ", s->base.model_id, s->why, s->files.log);
-    engine_files_tail(&s->files, SUPERVISED_LOG_TAIL_BYTES, &message);
-    bool complete = buf_status(&message) == PH_OK;
-    if (complete)
-        chat_scrub(message.data);
-    failed_fault(s, &fault);
-    refuse_queue(s, &fault, complete ? message.data : NULL);
-    buf_release(&message);
+        call_refuse(s->queue, fault);
 }
 
 static void stopping_fault(struct chat_fault *fault)
@@ -298,19 +280,23 @@ static void stopping_fault(struct chat_fault *fault)
     chat_fault_set(fault, 503, "server_stopping", NULL, "the station is stopping");
 }
 
+/* Everybody who waits hears why, with the last words of the log; so does who comes during the back-off. */
 static void start_failed(struct supervised *s, const char *why)
 {
-    struct buf tail;
-    buf_init(&tail, TAIL_SHORT_BYTES * 4);
-    engine_files_tail(&s->files, TAIL_SHORT_BYTES, &tail);
-    char message[PH_ERR_MESSAGE_MAX];
-    snprintf(message, sizeof message, "%s%s%.300s", why, tail.len ? ": " : "", tail.len ? tail.data : "");
-    chat_scrub(message);
-    note_failure(s, why);
-    log_error("provider", "%s: %s", s->base.model_id, message);
-    fail_queue(s);
-    snprintf(s->why, sizeof s->why, "%s", message); /* for those who come during the back-off */
-    buf_release(&tail);
+    struct chat_fault fault;
+    struct buf message;
+    buf_init(&message, PH_ERR_MESSAGE_MAX);
+    buf_puts(&message, why);
+    buf_puts(&message, "; its log ends with: ");
+    engine_files_tail(&s->files, SUPERVISED_LOG_TAIL_BYTES, &message);
+    bool complete = buf_status(&message) == PH_OK;
+    if (complete)
+        chat_scrub(message.data);
+    note_failure(s, complete ? message.data : why);
+    log_error("provider", "%s: %s (%s)", s->base.model_id, s->why, s->files.log);
+    failed_fault(s, &fault);
+    refuse_queue(s, &fault);
+    buf_release(&message);
 }
 
 /* ---- Health */
@@ -330,8 +316,6 @@ static bool health_body(void *ud, const char *bytes, size_t len)
     (void)len;
     return true;
 }
-
-static void queue_begin(struct supervised *s);
 
 static void engine_is_there(struct supervised *s)
 {
@@ -511,7 +495,7 @@ static void queue_begin(struct supervised *s)
             dequeue(call);
             enqueue(s, call);
         } else if (call_begin(call, &fault) != PH_OK) {
-            call_refuse(call, &fault, NULL);
+            call_refuse(call, &fault);
         }
     }
 }
@@ -534,7 +518,7 @@ static void queue_wait(struct supervised *s)
             chat_fault_set(&fault, 503, "model_loading", "model", "%s is still being started",
                            s->base.model_id);
             fault.retry_after_s = SUPERVISED_RETRY_MS / 1000;
-            call_refuse(call, &fault, NULL);
+            call_refuse(call, &fault);
         } else if (progress && !call->blocked && !call->embed) {
             struct chat_event event = {.kind = CHAT_EVENT_PROGRESS};
             enter(call);
@@ -576,7 +560,7 @@ static void tick_leaving(struct supervised *s)
 {
     struct chat_fault fault;
     stopping_fault(&fault);
-    refuse_queue(s, &fault, NULL);
+    refuse_queue(s, &fault);
     if (!s->process)
         say_stopped(s);
 }

@@ -232,7 +232,7 @@ static void a_start_that_fails_says_why(void **state)
     struct fixture f;
     struct ask ask;
     open_dir(&f);
-    create(&f, "echo first line; echo 'cannot load {port}: no such file' >&2; exit 3", 0, 0);
+    create(&f, "seq 1000; echo first line; echo 'cannot load {port}: no such file' >&2; exit 3", 0, 0);
     ask_one(&f, &ask);
     assert_false(ask.is_done);
     assert_int_equal(ask.fault.http_status, 503);
