@@ -78,7 +78,7 @@ static enum ph_status read_hash(const struct json *value, uint8_t out[KEY_HASH_B
     for (size_t i = 0; good && i < KEY_HASH_BYTES; i++) {
         int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
         good = high >= 0 && low >= 0;
-        out[i] = good ? (uint8_t)(high << 4 | low) : 0;
+        out[i] = (uint8_t)(good ? high << 4 | low : 0);
     }
     return good ? PH_OK : ph_fail(err, PH_ERR_FORMAT, "\"sha256\" is not 64 hexadecimal digits");
 }
