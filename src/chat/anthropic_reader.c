@@ -25,7 +25,7 @@ struct chat_reader {
     struct arena scratch; /* one event's document */
     struct chat_fault *fault;
     enum ph_status status; /* of the event in work */
-    bool begun, stopped, ending;
+    bool begun, stopped, ending, sums_told;
     enum block_kind block; /* the open one */
     bool has_arguments;    /* TOOL: some have come */
     size_t call_count;
@@ -140,7 +140,8 @@ static void emit_end(struct chat_reader *r)
         event.finish = r->call_count ? CHAT_FINISH_TOOL_CALLS : CHAT_FINISH_STOP;
     event.stop_text = r->has_stop_text ? r->stop_text : NULL;
     emit(r, &event);
-    emit_usage(r);
+    if (r->sums_told)
+        emit_usage(r);
     r->stopped = true;
 }
 
@@ -161,6 +162,14 @@ static void take_usage(struct chat_reader *r, const struct json *usage)
     take_count(usage, "cache_creation_input_tokens", &r->cache_write_tokens);
     take_count(usage, "output_tokens", &r->output_tokens);
     take_count(json_get(usage, "output_tokens_details"), "thinking_tokens", &r->reasoning_tokens);
+}
+
+/* At the end. What a message's beginning says of its output is a guess; where the end says nothing, it is not
+ * made out to be the sum. */
+static void take_sums(struct chat_reader *r, const struct json *usage)
+{
+    r->sums_told = r->sums_told || json_is(json_get(usage, "output_tokens"), JSON_NUMBER);
+    take_usage(r, usage);
 }
 
 static void take_stop(struct chat_reader *r, const struct json *from)
@@ -278,7 +287,7 @@ static void on_block_stop(struct chat_reader *r, const struct json *data)
 static void on_message_delta(struct chat_reader *r, const struct json *data)
 {
     take_stop(r, json_get(data, "delta"));
-    take_usage(r, json_get(data, "usage"));
+    take_sums(r, json_get(data, "usage"));
 }
 
 static void on_message_stop(struct chat_reader *r, const struct json *data)
@@ -378,7 +387,7 @@ static enum ph_status read_whole(struct chat_reader *r)
     }
     if (!json_is(content, JSON_ARRAY))
         return broken(r, PH_ERR_FORMAT, "the provider's reply is no message");
-    take_usage(r, json_get(reply, "usage"));
+    take_sums(r, json_get(reply, "usage"));
     take_stop(r, reply);
     begin_message(r);
     JSON_EACH (block, content) {

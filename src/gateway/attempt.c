@@ -76,6 +76,8 @@ static void settle(struct attempt *attempt, enum ledger_outcome outcome)
     if (!attempt->has_usage)
         attempt->usage = (struct ledger_usage){
             .prompt_tokens = attempt->prompt_tokens, .output_tokens = attempt->counted, .estimated = true};
+    if (!attempt->has_sums && attempt->usage.output_tokens < attempt->counted)
+        attempt->usage.output_tokens = attempt->counted; /* sums of the middle lag behind */
     if (outcome == LEDGER_UNUSED)
         attempt->usage = (struct ledger_usage){0};
     if (attempt->hold)
@@ -113,16 +115,16 @@ static void fault_of(const struct chat_event *event, struct chat_fault *out)
     out->cause = event->error.cause;
 }
 
+/* Sums after the last choice's end are what is billed, whatever an estimate of the text said. */
 static void keep_usage(struct attempt *attempt, const struct chat_event *event)
 {
+    attempt->has_sums = attempt->finished >= chat_choice_count(&attempt->request);
     attempt->has_usage = true;
     attempt->usage = (struct ledger_usage){.prompt_tokens = event->usage.prompt_tokens,
                                            .cached_tokens = event->usage.cached_tokens,
                                            .cache_write_tokens = event->usage.cache_write_tokens,
                                            .output_tokens = event->usage.completion_tokens,
                                            .estimated = event->usage.estimated};
-    if (attempt->usage.output_tokens < attempt->counted)
-        attempt->usage.output_tokens = attempt->counted; /* an early sum of a stream */
     if (attempt->hold && !ledger_count_prompt(attempt->hold, event->usage.prompt_tokens,
                                               event->usage.cached_tokens, event->usage.cache_write_tokens))
         attempt->is_cut = true;
@@ -132,6 +134,7 @@ static void keep_usage(struct attempt *attempt, const struct chat_event *event)
 static bool count(struct attempt *attempt, const struct chat_event *event)
 {
     attempt->counted += event->tokens;
+    attempt->finished += event->kind == CHAT_EVENT_FINISH;
     if (!attempt->first_token_ns && event->kind != CHAT_EVENT_FINISH)
         attempt->first_token_ns = clock_monotonic_ns(attempt->gateway->clock);
     return !attempt->hold || ledger_count(attempt->hold, attempt->counted);
@@ -173,7 +176,8 @@ static bool on_event(void *ud, const struct chat_event *event)
     if (attempt->state == ATTEMPT_DRAINING)
         return true;
     bool more = answer_attempt_event(attempt, event);
-    if ((!goes_on || attempt->is_cut) && attempt->state == ATTEMPT_RUNNING) {
+    bool can_stop = attempt->request.stream; /* a whole reply is complete when it comes, and paid for */
+    if (can_stop && (!goes_on || attempt->is_cut) && attempt->state == ATTEMPT_RUNNING) {
         attempt->is_cut = true;
         (void)attempt_drop(attempt, LEDGER_CUT);
     }

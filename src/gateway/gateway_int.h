@@ -228,9 +228,10 @@ struct attempt {
     bool is_continuation;
     bool said_something; /* a token of content came */
     struct recording recording;
-    uint64_t prompt_tokens; /* as reckoned before */
-    uint64_t counted;       /* output so far */
-    bool has_usage;
+    uint64_t prompt_tokens;   /* as reckoned before */
+    uint64_t counted;         /* output so far */
+    size_t finished;          /* choices that have ended */
+    bool has_usage, has_sums; /* sums: the final ones */
     struct ledger_usage usage;
     uint64_t start_ns, sent_ns, first_token_ns, end_ns;
     enum ledger_outcome outcome;

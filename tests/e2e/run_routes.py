@@ -247,9 +247,12 @@ def poverty(station, key):
     assert answers[-1].error["code"] == "insufficient_quota", answers[-1].error
 
 
-def it_stays_home_without_keys(_upstream):
+def it_stays_home_without_keys(upstream):
     with tempfile.TemporaryDirectory() as data:
-        done = subprocess.run([PHAROS, "serve", "--listen", "0.0.0.0:0", "--data", data, "--config", os.devnull], capture_output=True,
+        path = os.path.join(data, "station.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(configuration([model_line("m", "openai", "openai", "m")], [provider_line("openai", "openai", upstream)]))
+        done = subprocess.run([PHAROS, "serve", "--listen", "0.0.0.0:0", "--data", data, "--config", path], capture_output=True,
                               text=True, timeout=30, check=False)
         assert done.returncode == 1 and "key" in done.stderr, done.stderr
 

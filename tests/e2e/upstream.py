@@ -7,7 +7,8 @@ starts it with `Upstream()` below. Python's own library only; the HTTP/1.1 serve
 Text, tools, usage: upstream_formats.py. It meters what it sends, one delta a token, request by request: that is what it bills.
 A client that goes (shuts its half, or resets) stops its stream, and pays for what was sent until then. A whole reply is
 generated and billed even when the client has gone; a reply that fails is billed for the tokens that went out in good form,
-and for its prompt when there was one.
+and for its prompt when there was one. "told_prompt": it has said how many tokens the prompt has; "unclear": it broke before
+anybody could know whether it bills the prompt (it does not).
 
 Faults come by the model's name ("fault-cut-5"), by script (POST /__script {"model": M, "faults": ["500", "ok", ...]}, one
 a request, then none), or by chance (POST /__chaos {"rate": R, "seed": S, "faults": [...]}). They are:
@@ -65,7 +66,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        transport.set_write_buffer_limits(high=0)  # what is counted as sent is in the kernel
+        if not transport.get_extra_info("ssl_object"):
+            transport.set_write_buffer_limits(high=0)  # what is counted as sent is in the kernel
         self.upstream.connections.add(self)
         self.upstream.connections_total += 1
 
@@ -198,7 +200,7 @@ class Server:
             return await connection.reply(200, {"object": "list", "data": [{"id": "any", "object": "model"}]})
         entry = {"n": len(self.meter), "kind": format.kind, "path": path, "key": format.key(headers, query), "model": None,
                  "id": None, "request_id": headers.get("x-request-id"), "stream": False, "status": 0, "fault": "ok",
-                 "prompt": 0, "cached": 0, "cache_write": 0, "output": 0, "told_prompt": False, "end": "running"}
+                 "prompt": 0, "cached": 0, "cache_write": 0, "output": 0, "told_prompt": False, "unclear": False, "end": "running"}
         self.meter.append(entry)
         try:
             await self.respond(connection, format, entry, path, query, headers, body)
@@ -220,7 +222,10 @@ class Server:
         self.bodies.append({"n": entry["n"], "path": path, "headers": headers, "body": parsed})
         entry.update(model=ask.model, id=ask.id, stream=ask.stream, operation=ask.operation, asked=ask.last()[:200])
         fault = self.fault_of(ask.model)
+        if self.chaos and fault.of("no-usage") and not ask.stream:
+            fault = Fault("ok")  # nobody could count a whole reply without sums
         entry["fault"] = fault.name
+        entry["unclear"] = fault.of("reset", "hang") or (not ask.stream and fault.of("stall", "cut", "endless", "error", "no-finish", "half-json"))
         if not entry["key"]:
             return await self.refuse(connection, format, entry, "bad_key")
         for start, name in KEY_FAULTS.items():
@@ -369,6 +374,7 @@ class Server:
             if what != "call":
                 if entry["output"] >= limit:
                     break
+                entry["prompt"] = ask.prompt_tokens  # it was read, also for a client that goes now
                 await connection.pause(pace)
             sent = entry["output"] + (what != "call")
             if not await connection_write(connection, format.piece(ask, what, index, text, sent)):
