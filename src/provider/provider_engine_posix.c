@@ -42,11 +42,12 @@ enum ph_status engine_files_init(struct engine_files *files, const char *dir, co
                                  struct ph_err *err)
 {
     *files = (struct engine_files){
+        .dir = mem_strdup(dir),
         .log = path_of(dir, model_id, ".log"),
         .old_log = path_of(dir, model_id, ".log.1"),
         .pid = path_of(dir, model_id, ".pid"),
     };
-    if (files->log && files->old_log && files->pid)
+    if (files->dir && files->log && files->old_log && files->pid)
         return PH_OK;
     engine_files_release(files);
     return ph_fail(err, PH_ERR_LIMIT, "%s: the path of a log in %s is too long", model_id, dir);
@@ -54,6 +55,7 @@ enum ph_status engine_files_init(struct engine_files *files, const char *dir, co
 
 void engine_files_release(struct engine_files *files)
 {
+    mem_free(files->dir);
     mem_free(files->log);
     mem_free(files->old_log);
     mem_free(files->pid);
@@ -62,10 +64,11 @@ void engine_files_release(struct engine_files *files)
 
 /* ---- Logs */
 
-void engine_files_turn(const struct engine_files *files)
+enum ph_status engine_files_turn(const struct engine_files *files, struct ph_err *err)
 {
     if (rename(files->log, files->old_log) != 0 && errno != ENOENT)
         log_warn("provider", "cannot rename %s: %s", files->log, strerror(errno));
+    return file_make_dir(files->dir, err);
 }
 
 /* Control characters become blanks, lines are joined by " | ". */

@@ -286,10 +286,10 @@ static void start_failed(struct supervised *s, const char *why)
     struct chat_fault fault;
     struct buf message;
     buf_init(&message, PH_ERR_MESSAGE_MAX);
-    buf_puts(&message, why);
-    buf_puts(&message, "; its log ends with: ");
+    buf_printf(&message, "%s; its log ends with: ", why);
+    size_t before = message.len;
     engine_files_tail(&s->files, SUPERVISED_LOG_TAIL_BYTES, &message);
-    bool complete = buf_status(&message) == PH_OK;
+    bool complete = buf_status(&message) == PH_OK && message.len > before;
     if (complete)
         chat_scrub(message.data);
     note_failure(s, complete ? message.data : why);
@@ -409,12 +409,14 @@ static void start_engine(struct supervised *s)
     struct ph_err err = {0};
     struct buf command;
     s->port = net_free_port();
-    engine_files_turn(&s->files);
     bool ok = make_command(s, &command);
     struct net_process_params params = {
         .command = command.data, .log_path = s->files.log, .ended = on_ended, .ud = s};
-    enum ph_status status = ok && s->port ? net_process_start(&s->process, s->params.loop, &params, &err)
-                                          : ph_fail(&err, PH_ERR_IO, "no port is free, or no memory");
+    enum ph_status status = ok && s->port ? PH_OK : ph_fail(&err, PH_ERR_IO, "no port is free, or no memory");
+    if (status == PH_OK)
+        status = engine_files_turn(&s->files, &err);
+    if (status == PH_OK)
+        status = net_process_start(&s->process, s->params.loop, &params, &err);
     buf_release(&command);
     if (status != PH_OK) {
         enter_state(s, ENGINE_STOPPED);

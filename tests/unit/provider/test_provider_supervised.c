@@ -232,6 +232,7 @@ static void a_start_that_fails_says_why(void **state)
     struct fixture f;
     struct ask ask;
     open_dir(&f);
+    assert_int_equal(rmdir(f.dir), 0); /* it is made when it is needed */
     create(&f, "seq 1000; echo first line; echo 'cannot load {port}: no such file' >&2; exit 3", 0, 0);
     ask_one(&f, &ask);
     assert_false(ask.is_done);
