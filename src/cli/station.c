@@ -167,7 +167,7 @@ static void greet(const struct station *station)
     const struct station_config *config = station->config;
     const char *host = is_everywhere(config->host) ? "127.0.0.1" : config->host;
     const char *open = strchr(host, ':') ? "[" : "", *close = *open ? "]" : "";
-    const char *key = keys_count(station->keys) ? "a key of `pharos keys create`" : "any key";
+    const char *key = keys_on(station->keys) ? "a key of `pharos keys create`" : "any key";
     char url[320];
     snprintf(url, sizeof url, "%s://%s%.250s%s:%u", config->tls.key ? "https" : "http", open, host, close,
              (unsigned)gateway_port(station->gateway));
@@ -177,14 +177,14 @@ static void greet(const struct station *station)
            "  curl %s/v1/chat/completions %s-d "
            "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n",
            PHAROS_VERSION, url, url, url, key, url, url,
-           keys_count(station->keys) ? "-H \"Authorization: Bearer $PHAROS_KEY\" " : "");
+           keys_on(station->keys) ? "-H \"Authorization: Bearer $PHAROS_KEY\" " : "");
     fflush(stdout);
 }
 
 /* Beyond this machine nobody is served without a key. */
 static enum ph_status check_exposure(const struct station *station, struct ph_err *err)
 {
-    if (is_loopback(station->config->host) || keys_count(station->keys))
+    if (is_loopback(station->config->host) || keys_on(station->keys))
         return PH_OK;
     return ph_fail(err, PH_ERR_ARG,
                    "listening on %s would let everybody who reaches it use the station: create a key first "

@@ -40,9 +40,9 @@ bool admission_check(struct gateway *gateway, const struct http_request *request
             "this is not a key of this station: keys look like sk-pharos-... (`pharos keys create`)",
         [KEY_UNKNOWN] = "this key is not known here; it may belong to another station",
         [KEY_REVOKED] = "this key was revoked",
-        [KEY_EXPIRED] = "this key has expired; `pharos keys rotate` makes a new one"};
+        [KEY_EXPIRED] = "this key has expired; `pharos keys create` makes a new one"};
     *out = (struct caller){.key = NULL};
-    if (!scope || (gateway->local_only && (!gateway->keys || keys_count(gateway->keys) == 0)))
+    if (!scope || (gateway->local_only && (!gateway->keys || !keys_on(gateway->keys))))
         return true;
     const char *text = shown_key(request);
     if (!text || !*text)
