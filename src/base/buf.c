@@ -99,6 +99,37 @@ void buf_printf(struct buf *buf, const char *fmt, ...)
     va_end(again);
 }
 
+void buf_put_uint(struct buf *buf, uint64_t value)
+{
+    char digits[24];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + value % 10);
+    while (value /= 10);
+    buf_append(buf, digits + at, sizeof digits - at);
+}
+
+void buf_put_fixed(struct buf *buf, int64_t value, unsigned decimals)
+{
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value, unit = 1;
+    char digits[24];
+    for (unsigned i = 0; i < decimals; i++)
+        unit *= 10;
+    if (value < 0)
+        buf_putc(buf, '-');
+    buf_put_uint(buf, left / unit);
+    left %= unit;
+    unsigned count = decimals;
+    for (; count && left % 10 == 0; count--)
+        left /= 10;
+    for (unsigned i = count; i-- > 0; left /= 10)
+        digits[i] = (char)('0' + left % 10);
+    if (count) {
+        buf_putc(buf, '.');
+        buf_append(buf, digits, count);
+    }
+}
+
 void buf_consume(struct buf *buf, size_t len)
 {
     if (len == 0)

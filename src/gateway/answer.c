@@ -300,7 +300,7 @@ static bool may_ask(const struct answer *answer, size_t index)
     const struct gateway_model *model = &answer->params.gateway->models[candidate->model];
     if (answer->has_spoken && !(model->abilities & GATEWAY_PREFIX))
         return false;
-    return answer->tried[index] <= answer->round;
+    return candidate->tried <= answer->round;
 }
 
 /* The next candidate that can be begun. false: there is none. */
@@ -310,7 +310,7 @@ static bool begin_next(struct answer *answer)
         size_t index = answer->next;
         if (!may_ask(answer, index))
             continue;
-        answer->tried[index]++;
+        answer->choice.list[index].tried++;
         answer->next++;
         if (begin(answer, index))
             return true;
@@ -334,7 +334,7 @@ static bool begin_stage(struct answer *answer)
                          answer->choice.list[answer->next].stage == stage;
          i++) {
         size_t index = answer->next++;
-        answer->tried[index]++;
+        answer->choice.list[index].tried++;
         (void)begin(answer, index);
     }
     return true;
@@ -349,14 +349,12 @@ static void prefer(struct answer *answer, const size_t *models, size_t count)
 {
     struct route_choice *choice = &answer->choice;
     size_t prompt_tokens = choice->list[0].prompt_tokens, at = answer->next;
-    for (size_t m = 0; m < count && at + m < ROUTE_CANDIDATES_MAX; m++) {
-        size_t end = choice->count < ROUTE_CANDIDATES_MAX ? choice->count : ROUTE_CANDIDATES_MAX - 1;
+    for (size_t m = 0; m < count && at + m < choice->count_max; m++) {
+        size_t end = choice->count < choice->count_max ? choice->count : choice->count_max - 1;
         struct route_candidate *place = &choice->list[at + m];
         memmove(place + 1, place, (end - (at + m)) * sizeof *place);
-        memmove(&answer->tried[at + m + 1], &answer->tried[at + m], end - (at + m));
         *place =
             (struct route_candidate){.model = models[m], .prompt_tokens = prompt_tokens, .stage = UINT_MAX};
-        answer->tried[at + m] = 0;
         choice->count = end + 1;
         choice->usable = choice->usable < choice->count ? choice->usable + 1 : choice->count;
     }
@@ -671,8 +669,8 @@ bool answer_start(struct arena *arena, const struct answer_params *params, struc
         return false;
     }
     struct route_choice *choice = &answer->choice;
-    if (!route_choose(params->gateway, params->request, route_needs(params->request), params->caller, choice,
-                      &answer->fault)) {
+    if (!route_choose(params->gateway, arena, params->request, route_needs(params->request), params->caller,
+                      choice, &answer->fault)) {
         *fault = answer->fault;
         answer->is_over = true;
         return false;

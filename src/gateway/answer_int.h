@@ -11,9 +11,8 @@ struct answer {
     struct answer_params params;
     struct arena *arena;
     struct route_choice choice;
-    unsigned char tried[ROUTE_CANDIDATES_MAX]; /* how often each candidate was begun */
-    size_t next;                               /* candidate to begin next */
-    unsigned round;                            /* of the whole list */
+    size_t next;    /* candidate to begin next */
+    unsigned round; /* of the whole list */
     bool waits_to_retry, waits_to_hedge;
     struct attempt *attempts; /* newest first */
     size_t attempt_count, running;

@@ -4,6 +4,8 @@
 
 #include "gateway/answer_int.h"
 
+#define RECORD_BYTES_USUAL 1000
+
 static const struct gateway_model *model_at(const struct answer *answer, size_t index)
 {
     return &answer->params.gateway->models[index];
@@ -26,24 +28,57 @@ void answer_route_text(const struct answer *answer, char *out, size_t size)
 
 /* ---- The record */
 
+/* The record is written for every answer, so nothing here goes through printf. */
+
+static void put_key(struct buf *out, const char *key)
+{
+    if (out->data[out->len - 1] != '{')
+        buf_putc(out, ',');
+    buf_putc(out, '"');
+    buf_puts(out, key);
+    buf_append(out, "\":", 2);
+}
+
 static void put_string(struct buf *out, const char *key, const char *value)
 {
-    buf_printf(out, "\"%s\":", key);
+    put_key(out, key);
     if (value)
         json_write_string(out, value, strlen(value));
     else
         buf_puts(out, "null");
 }
 
+static void put_bool(struct buf *out, const char *key, bool value)
+{
+    put_key(out, key);
+    buf_puts(out, value ? "true" : "false");
+}
+
+static void put_number(struct buf *out, const char *key, uint64_t value)
+{
+    put_key(out, key);
+    buf_put_uint(out, value);
+}
+
+/* To a thousandth of its unit. */
+static void put_real(struct buf *out, const char *key, double value)
+{
+    put_key(out, key);
+    buf_put_fixed(out, (int64_t)(value * 1000 + (value < 0 ? -0.5 : 0.5)), 3);
+}
+
 static void put_ms(struct buf *out, const char *key, uint64_t from_ns, uint64_t to_ns)
 {
-    if (to_ns >= from_ns && to_ns)
-        buf_printf(out, ",\"%s\":%.3f", key, (double)(to_ns - from_ns) * 1e-6);
+    if (to_ns < from_ns || !to_ns)
+        return;
+    put_key(out, key);
+    buf_put_fixed(out, (int64_t)((to_ns - from_ns) / 1000), 3);
 }
 
 static void put_usd(struct buf *out, const char *key, int64_t pico)
 {
-    buf_printf(out, ",\"%s\":%.9g", key, (double)pico / (double)LEDGER_PICO_PER_USD);
+    put_key(out, key);
+    buf_put_fixed(out, pico, 12);
 }
 
 static const char *outcome_of(const struct answer *answer, const struct attempt *attempt)
@@ -67,35 +102,27 @@ static void write_attempt(const struct answer *answer, const struct attempt *att
     const struct gateway_model *model = model_at(answer, attempt->model);
     buf_putc(out, '{');
     put_string(out, "model", provider_model_id(model->provider));
-    buf_putc(out, ',');
     put_string(out, "provider", provider_name(model->provider));
-    buf_putc(out, ',');
     put_string(out, "tier", ledger_tier_name(model->tier));
-    buf_putc(out, ',');
     put_string(out, "outcome", outcome_of(answer, attempt));
-    if (attempt->key_hint[0]) {
-        buf_putc(out, ',');
+    if (attempt->key_hint[0])
         put_string(out, "key", attempt->key_hint);
-    }
     if (attempt->failed) {
-        buf_putc(out, ',');
         put_string(out, "cause", chat_cause_name(attempt->fault.cause));
-        buf_putc(out, ',');
         put_string(out, "error", attempt->fault.message);
     }
     if (attempt->http_status)
-        buf_printf(out, ",\"status\":%d", attempt->http_status);
+        put_number(out, "status", (uint64_t)attempt->http_status);
     if (attempt->is_continuation)
-        buf_puts(out, ",\"continued\":true");
+        put_bool(out, "continued", true);
     if (attempt->is_judged)
-        buf_printf(out, ",\"confidence\":%.4g", attempt->confidence);
+        put_real(out, "confidence", attempt->confidence);
     put_ms(out, "started_ms", answer->start_ns, attempt->start_ns);
     put_ms(out, "first_token_ms", answer->start_ns, attempt->first_token_ns);
     put_ms(out, "ended_ms", answer->start_ns, attempt->end_ns);
-    buf_printf(out, ",\"prompt_tokens\":%llu,\"cached_tokens\":%llu,\"completion_tokens\":%llu",
-               (unsigned long long)attempt->usage.prompt_tokens,
-               (unsigned long long)attempt->usage.cached_tokens,
-               (unsigned long long)attempt->usage.output_tokens);
+    put_number(out, "prompt_tokens", attempt->usage.prompt_tokens);
+    put_number(out, "cached_tokens", attempt->usage.cached_tokens);
+    put_number(out, "completion_tokens", attempt->usage.output_tokens);
     put_usd(out, "cost_usd", attempt->cost_pico);
     buf_putc(out, '}');
 }
@@ -104,11 +131,11 @@ static void write_attempt(const struct answer *answer, const struct attempt *att
 static void write_attempts(const struct answer *answer, struct buf *out)
 {
     const struct attempt *in_order[ROUTE_ATTEMPTS_MAX];
-    size_t count = answer->attempt_count;
-    size_t at = count;
+    size_t count = answer->attempt_count, at = count;
     for (const struct attempt *a = answer->attempts; a; a = a->next)
         in_order[--at] = a;
-    buf_puts(out, ",\"attempts\":[");
+    put_key(out, "attempts");
+    buf_putc(out, '[');
     for (size_t i = 0; i < count; i++) {
         if (i)
             buf_putc(out, ',');
@@ -119,16 +146,19 @@ static void write_attempts(const struct answer *answer, struct buf *out)
 
 static void write_candidates(const struct answer *answer, struct buf *out)
 {
-    buf_puts(out, ",\"candidates\":[");
+    put_key(out, "candidates");
+    buf_putc(out, '[');
     for (size_t i = 0; i < answer->choice.count; i++) {
         const struct route_candidate *c = &answer->choice.list[i];
-        buf_puts(out, i ? ",{" : "{");
+        if (i)
+            buf_putc(out, ',');
+        buf_putc(out, '{');
         put_string(out, "model", provider_model_id(model_at(answer, c->model)->provider));
         if (c->skipped) {
-            buf_putc(out, ',');
             put_string(out, "skipped", c->skipped);
         } else if (answer->choice.route) {
-            buf_printf(out, ",\"finish_s\":%.4g,\"cost_usd\":%.4g", c->finish_s, c->cost_usd);
+            put_real(out, "finish_s", c->finish_s);
+            put_usd(out, "cost_usd", (int64_t)(c->cost_usd * (double)LEDGER_PICO_PER_USD));
         }
         buf_putc(out, '}');
     }
@@ -143,35 +173,35 @@ static int64_t total_cost(const struct answer *answer)
     return sum;
 }
 
+static void write_judgement(const struct answer *answer, struct buf *out)
+{
+    put_real(out, "confidence", answer->confidence);
+    put_real(out, "escalate_below", answer->choice.route->escalate_below);
+    put_number(out, "escalations", answer->escalations);
+    put_bool(out, "settled_for_less", answer->settled_for_less);
+}
+
 void answer_write_record(const struct answer *answer, const char *response_id, struct buf *out)
 {
     const struct answer_params *params = &answer->params;
     const struct gateway_model *model = model_at(answer, answer_model(answer));
+    bool failed = answer->ending == ENDING_BADLY || !answer->has_spoken;
+    if (!buf_reserve(out, RECORD_BYTES_USUAL)) /* once, instead of doubling its way up */
+        return;
     buf_putc(out, '{');
     put_string(out, "id", response_id);
-    buf_putc(out, ',');
     put_string(out, "request_id", params->request_id);
-    buf_printf(out, ",\"created\":%lld,", (long long)(clock_unix_ms(params->gateway->clock) / 1000));
+    put_number(out, "created", (uint64_t)(clock_unix_ms(params->gateway->clock) / 1000));
     put_string(out, "asked_for", answer->choice.name);
-    buf_putc(out, ',');
     put_string(out, "policy", policy_of(answer));
-    buf_putc(out, ',');
     put_string(out, "key", params->caller->key ? params->caller->key->id : NULL);
-    buf_putc(out, ',');
     put_string(out, "conversation", params->request->conversation);
-    buf_putc(out, ',');
     put_string(out, "model", answer->speaking ? provider_model_id(model->provider) : NULL);
-    buf_putc(out, ',');
     put_string(out, "tier", answer->speaking ? ledger_tier_name(model->tier) : NULL);
     if (answer->is_cascade)
-        buf_printf(out,
-                   ",\"confidence\":%.4g,\"escalate_below\":%.4g,\"escalations\":%u,\"settled_for_less\":%s",
-                   answer->confidence, answer->choice.route->escalate_below, answer->escalations,
-                   answer->settled_for_less ? "true" : "false");
-    if (answer->fault.message[0] && (answer->ending == ENDING_BADLY || !answer->has_spoken)) {
-        buf_putc(out, ',');
+        write_judgement(answer, out);
+    if (answer->fault.message[0] && failed)
         put_string(out, "error", answer->fault.message);
-    }
     put_usd(out, "cost_usd", total_cost(answer));
     write_candidates(answer, out);
     write_attempts(answer, out);

@@ -425,7 +425,7 @@ void handle_count_tokens(struct gateway *gateway, struct http_exchange *exchange
     struct buf body;
     if (!choice || !gateway_body(exchange, &json, &fault) ||
         chat_anthropic_count_decode(arena, json, &request, &fault) != PH_OK ||
-        !route_choose(gateway, &request, route_needs(&request), visit->caller, choice, &fault)) {
+        !route_choose(gateway, arena, &request, route_needs(&request), visit->caller, choice, &fault)) {
         if (!choice)
             chat_fault_set(&fault, 503, NULL, NULL, "out of memory");
         gateway_reply_fault(gateway, exchange, &fault);

@@ -157,7 +157,8 @@ static bool begin(struct embedding *e)
                                      .raw = body};
     size_t tokens = route_estimate_tokens(&e->shape);
     return admission_begin(e->gateway, &e->caller, tokens, &e->fault) &&
-           route_choose(e->gateway, &e->shape, GATEWAY_EMBEDDINGS, &e->caller, &e->choice, &e->fault) &&
+           route_choose(e->gateway, arena, &e->shape, GATEWAY_EMBEDDINGS, &e->caller, &e->choice,
+                        &e->fault) &&
            try_next(e);
 }
 

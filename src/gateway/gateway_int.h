@@ -141,19 +141,22 @@ struct route_candidate {
     enum chat_cause why; /* ... as a cause */
     double finish_s, cost_usd, score;
     size_t prompt_tokens;
+    unsigned tried; /* how often it was begun */
 };
 
 struct route_choice {
-    const char *name;                                  /* as asked for */
-    const struct gateway_route *route;                 /* NULL: a model by its own name */
-    struct route_candidate list[ROUTE_CANDIDATES_MAX]; /* those to ask first, in order; then the skipped */
-    size_t usable, count;
+    const char *name;                  /* as asked for */
+    const struct gateway_route *route; /* NULL: a model by its own name */
+    struct route_candidate
+        *list; /* [count_max], in the arena: those to ask first, in order; then the skipped */
+    size_t usable, count, count_max;
     uint64_t retry_after_s;
 };
 
 /* false: nobody can do it; the fault says why, `out` who was looked at. */
-bool route_choose(struct gateway *gateway, const struct chat_request *request, unsigned needs,
-                  const struct caller *caller, struct route_choice *out, struct chat_fault *fault);
+bool route_choose(struct gateway *gateway, struct arena *arena, const struct chat_request *request,
+                  unsigned needs, const struct caller *caller, struct route_choice *out,
+                  struct chat_fault *fault);
 /* Abilities that a chat or completion asks for. */
 unsigned route_needs(const struct chat_request *request);
 /* About how many tokens the prompt has, from its bytes: for rates and comparisons, not for money. */

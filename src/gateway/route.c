@@ -24,6 +24,7 @@
 
 struct chooser {
     struct gateway *gateway;
+    struct arena *arena;
     const struct chat_request *request;
     const struct caller *caller;
     struct route_choice *out;
@@ -303,8 +304,16 @@ static bool find(struct chooser *c, struct chat_fault *fault)
     for (size_t i = 0; name && i < gateway->route_count && !out->route; i++)
         if (strcmp(gateway->routes[i].name, name) == 0)
             out->route = &gateway->routes[i];
-    if (out->route) {
-        for (size_t i = 0; i < out->route->member_count && i < ROUTE_CANDIDATES_MAX; i++)
+    const struct gateway_route *route = out->route;
+    out->count_max = route ? route->member_count + route->too_long_count + route->refused_count : 1;
+    out->count_max = out->count_max < ROUTE_CANDIDATES_MAX ? out->count_max : ROUTE_CANDIDATES_MAX;
+    out->list = arena_calloc(c->arena, out->count_max, sizeof *out->list);
+    if (!out->list) {
+        chat_fault_set(fault, 503, NULL, NULL, "out of memory");
+        return false;
+    }
+    if (route) {
+        for (size_t i = 0; i < out->route->member_count && i < out->count_max; i++)
             out->list[out->count++] = (struct route_candidate){.model = out->route->members[i].model,
                                                                .stage = out->route->members[i].stage};
         out->name = out->route->name;
@@ -352,10 +361,11 @@ static void explain(const struct chooser *c, struct chat_fault *fault)
                    choice->count ? choice->list[0].skipped : "the route is empty");
 }
 
-bool route_choose(struct gateway *gateway, const struct chat_request *request, unsigned needs,
-                  const struct caller *caller, struct route_choice *out, struct chat_fault *fault)
+bool route_choose(struct gateway *gateway, struct arena *arena, const struct chat_request *request,
+                  unsigned needs, const struct caller *caller, struct route_choice *out,
+                  struct chat_fault *fault)
 {
-    struct chooser c = {gateway, request, caller, out, 0, needs};
+    struct chooser c = {gateway, arena, request, caller, out, 0, needs};
     *out = (struct route_choice){.route = NULL};
     if (!find(&c, fault))
         return false;

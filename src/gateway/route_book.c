@@ -1,7 +1,6 @@
 /* The book of routes: the last ROUTE_RECORDS_MAX answers, each with the whole decision behind it, as JSON.
  *
- * A ring of records and a table of their names (two each: the reply's id and the request's), open addressing,
- * rebuilt by nobody: a name's place is found again from the record when its record goes. */
+ * A ring of records, each hanging in the chains of its two names: the reply's id and the request's. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -12,7 +11,8 @@
 struct record {
     char *json; /* NULL: free */
     size_t len;
-    char *names[NAMES];         /* in one allocation with json */
+    char *names[NAMES]; /* in one allocation with json */
+    uint64_t hashes[NAMES];
     struct record *next[NAMES]; /* in their chains */
 };
 
@@ -49,26 +49,35 @@ void route_book_free(struct route_book *book)
     mem_free(book);
 }
 
-static struct record **chain_of(struct route_book *book, const char *name)
+static uint64_t hash_of(const char *name)
 {
     uint64_t hash = UINT64_C(14695981039346656037);
     for (; *name; name++)
         hash = (hash ^ (unsigned char)*name) * UINT64_C(1099511628211);
+    return hash ^ hash >> 32;
+}
+
+static struct record **chain_of(const struct route_book *book, uint64_t hash)
+{
     return &book->chains[hash % book->chain_count];
 }
 
-/* Which of its names hangs a record in this chain: a chain's link is found by its name. */
-static struct record **next_of(struct route_book *book, struct record *record, struct record **chain)
+/* By which of its names a record hangs in this chain. */
+static struct record **next_of(const struct route_book *book, struct record *record, struct record **chain)
 {
-    return chain_of(book, record->names[0]) == chain ? &record->next[0] : &record->next[1];
+    return chain_of(book, record->hashes[0]) == chain ? &record->next[0] : &record->next[1];
+}
+
+/* Both names in one chain: it hangs there once. */
+static bool is_twice(const struct route_book *book, const struct record *record)
+{
+    return chain_of(book, record->hashes[0]) == chain_of(book, record->hashes[1]);
 }
 
 static void unhang(struct route_book *book, struct record *record)
 {
-    for (int i = 0; i < NAMES; i++) {
-        struct record **chain = chain_of(book, record->names[i]), **link = chain;
-        if (i && chain == chain_of(book, record->names[0]))
-            continue; /* both names in one chain: it hangs there once */
+    for (int i = 0; i < NAMES && !(i && is_twice(book, record)); i++) {
+        struct record **chain = chain_of(book, record->hashes[i]), **link = chain;
         while (*link && *link != record)
             link = next_of(book, *link, chain);
         if (*link)
@@ -76,9 +85,19 @@ static void unhang(struct route_book *book, struct record *record)
     }
 }
 
+static void hang(struct route_book *book, struct record *record)
+{
+    for (int i = 0; i < NAMES && !(i && is_twice(book, record)); i++) {
+        struct record **chain = chain_of(book, record->hashes[i]);
+        record->next[i] = *chain;
+        *chain = record;
+    }
+}
+
 void route_book_add(struct route_book *book, const char *response_id, const char *request_id,
                     const struct buf *json)
 {
+    const char *given[NAMES] = {response_id, request_id};
     struct record *record = &book->records[book->at];
     size_t lens[NAMES] = {strlen(response_id), strlen(request_id)};
     if (buf_status(json) != PH_OK || !json->len)
@@ -92,26 +111,21 @@ void route_book_add(struct route_book *book, const char *response_id, const char
     }
     *record = (struct record){.json = memory, .len = json->len};
     memcpy(memory, json->data, json->len);
-    memory[json->len] = 0;
-    record->names[0] = memory + json->len + 1;
-    record->names[1] = record->names[0] + lens[0] + 1;
-    memcpy(record->names[0], response_id, lens[0] + 1);
-    memcpy(record->names[1], request_id, lens[1] + 1);
+    memory += json->len;
+    *memory++ = 0;
     for (int i = 0; i < NAMES; i++) {
-        struct record **chain = chain_of(book, record->names[i]);
-        if (i && chain == chain_of(book, record->names[0]))
-            continue;
-        record->next[i] = *chain;
-        *chain = record;
+        record->hashes[i] = hash_of(given[i]);
+        record->names[i] = memcpy(memory, given[i], lens[i] + 1);
+        memory += lens[i] + 1;
     }
+    hang(book, record);
     book->at = (book->at + 1) % book->count_max;
 }
 
 const char *route_book_find(const struct route_book *book, const char *id, size_t *len)
 {
-    struct route_book *walk = (struct route_book *)(uintptr_t)book; /* the chain's link is only read */
-    struct record **chain = chain_of(walk, id);
-    for (struct record *r = *chain; r; r = *next_of(walk, r, chain))
+    struct record **chain = chain_of(book, hash_of(id));
+    for (struct record *r = *chain; r; r = *next_of(book, r, chain))
         if (strcmp(r->names[0], id) == 0 || strcmp(r->names[1], id) == 0) {
             *len = r->len;
             return r->json;

@@ -78,9 +78,41 @@ static void buf_fails_sticky_at_its_maximum(void **state)
     buf_release(&buf);
 }
 
+static void numbers_in_decimal(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t value;
+        unsigned decimals;
+        const char *text;
+    } cases[] = {{0, 0, "0"},
+                 {0, 3, "0"},
+                 {1500, 3, "1.5"},
+                 {1000, 3, "1"},
+                 {1001, 3, "1.001"},
+                 {-1, 3, "-0.001"},
+                 {5, 12, "0.000000000005"},
+                 {INT64_MAX, 0, "9223372036854775807"},
+                 {INT64_MIN, 18, "-9.223372036854775808"},
+                 {INT64_MIN, 0, "-9223372036854775808"}};
+    struct buf b;
+    buf_init(&b, 100);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buf_clear(&b);
+        buf_put_fixed(&b, cases[i].value, cases[i].decimals);
+        assert_string_equal(b.data, cases[i].text);
+    }
+    buf_clear(&b);
+    buf_put_uint(&b, UINT64_MAX);
+    buf_put_uint(&b, 0);
+    assert_string_equal(b.data, "184467440737095516150");
+    buf_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_in_decimal),
         cmocka_unit_test(arena_aligns_and_keeps_contents),
         cmocka_unit_test(arena_refuses_beyond_its_budget),
         cmocka_unit_test(arena_runs_cleanups_in_reverse),

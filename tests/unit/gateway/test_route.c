@@ -39,6 +39,7 @@ struct fixture {
     struct chat_message message;
     struct caller caller;
     struct route_choice choice;
+    struct arena arena;
     struct chat_fault fault;
 };
 
@@ -50,6 +51,7 @@ static void fixture_open(struct fixture *f, enum gateway_policy policy)
     static const struct provider_ops ops = {
         .kind = "fake", .engine = no_engine, .state = fake_state, .free = fake_free};
     memset(f, 0, sizeof *f);
+    arena_init(&f->arena, 1 << 20);
     for (size_t i = 0; i < MODEL_COUNT; i++) {
         f->fakes[i] = mem_calloc(1, sizeof *f->fakes[i]);
         assert_int_equal(provider_init(&f->fakes[i]->base, &ops, names[i]), 0);
@@ -79,6 +81,7 @@ static void fixture_open(struct fixture *f, enum gateway_policy policy)
 
 static void fixture_close(struct fixture *f)
 {
+    arena_release(&f->arena);
     for (size_t i = 0; i < MODEL_COUNT; i++) {
         provider_free(&f->fakes[i]->base);
         gate_free(f->gates[i]);
@@ -87,7 +90,8 @@ static void fixture_close(struct fixture *f)
 
 static bool choose(struct fixture *f)
 {
-    return route_choose(&f->gateway, &f->request, route_needs(&f->request), &f->caller, &f->choice,
+    arena_clear(&f->arena);
+    return route_choose(&f->gateway, &f->arena, &f->request, route_needs(&f->request), &f->caller, &f->choice,
                         &f->fault);
 }
 
