@@ -404,7 +404,9 @@ void http_call_hang_up(struct http_call *call, uint32_t drain_ms)
     }
     call->is_draining = true;
     if (call->phase == HTTP_CALL_CONNECTING || call->fd == CURL_SOCKET_BAD) {
-        http_call_finish(call, HTTP_CALL_UNSENT, "hung up before the request was sent");
+        bool is_unsent = call->phase == HTTP_CALL_CONNECTING; /* else its connection has just closed */
+        http_call_finish(call, is_unsent ? HTTP_CALL_UNSENT : HTTP_CALL_CUT,
+                         is_unsent ? "hung up before the request was sent" : "hung up");
         http_client_wake(call->client);
         return;
     }
