@@ -136,7 +136,9 @@
 #define PROVIDER_FAULT_BYTES_MAX (64u << 10)  /* of the body of a reply that is an error */
 #define PROVIDER_ARENA_BYTES_MAX (192u << 20) /* of an attempt: the request translated, the reader */
 #define ROUTE_CANDIDATES_MAX 64
-#define ROUTE_ATTEMPTS_MAX 16         /* of one request, all models and keys together */
+#define ROUTE_ATTEMPTS_MAX 16 /* of one request, all models and keys together */
+#define CACHE_ANSWER_BYTES_MAX (4u << 20)
+#define CACHE_MB_MAX 65536
 #define ROUTE_RECORDS_MAX 4096        /* kept for /v1/routes */
 #define SUPERVISED_LOG_TAIL_BYTES 320 /* shown when an engine does not start: it fits into a fault */
 #define SUPERVISED_WAITING_MAX 1024   /* requests that wait for an engine to start */

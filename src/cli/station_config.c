@@ -117,6 +117,15 @@ static const struct config_field tls_fields[] = {
     {ROW("key", CONFIG_STRING, station_config, tls.key, "PEM file")},
     END};
 
+static const struct config_field cache_fields[] = {
+    {ROW("max_mb", CONFIG_INT, station_config, cache.max_mb, "memory for answers; 0: no cache"),
+     .required = true, .max = CACHE_MB_MAX},
+    {ROW("ttl_s", CONFIG_INT, station_config, cache.ttl_s, "how long an answer is good"), .min = 1,
+     .max = 1e9},
+    {ROW("shared", CONFIG_BOOL, station_config, cache.shared, "one key's answers serve the others too")},
+    {ROW("redis", CONFIG_STRING, station_config, cache.redis, "redis://host:port/number")},
+    END};
+
 static const struct config_field memory_fields[] = {
     {ROW("store", CONFIG_STRING, station_config, memory.store, "sqlite")},
     {ROW("embedding", CONFIG_FREE, station_config, memory.embedding, "a model, or null")},
@@ -136,12 +145,13 @@ static const struct config_field station_fields[] = {
     /* These tables hold offsets from the station's own start. */
     {.key = "budgets", .type = CONFIG_STRUCT, .fields = budget_fields, .help = "limits on spending"},
     {.key = "tls", .type = CONFIG_STRUCT, .fields = tls_fields, .help = "HTTPS instead of HTTP"},
+    {.key = "cache", .type = CONFIG_STRUCT, .fields = cache_fields, .help = "answers that come again"},
     {.key = "memory", .type = CONFIG_STRUCT, .fields = memory_fields, .help = "what is remembered"},
     END};
 
 void station_config_default(struct station_config *config)
 {
-    *config = (struct station_config){.budgets = {-1, -1, -1}};
+    *config = (struct station_config){.budgets = {-1, -1, -1}, .cache = {.ttl_s = 3600}};
 }
 
 enum ph_status station_config_read(struct arena *arena, const char *path, struct station_config *config,
@@ -300,6 +310,8 @@ static void warn_of_unused(const struct station_config *config)
 {
     if (config->memory.store || !json_is_absent(config->memory.embedding))
         log_warn("config", "memory: conversations are not stored in this version");
+    if (config->cache.redis)
+        log_warn("config", "cache: this version keeps answers in its own memory only, not in Redis");
 }
 
 enum ph_status station_config_check(struct arena *arena, struct station_config *config, struct ph_err *err)

@@ -65,6 +65,11 @@ struct station_config {
         char *certificate, *key;
     } tls;
     struct {
+        int64_t max_mb, ttl_s; /* max_mb 0: no cache */
+        bool shared;
+        char *redis;
+    } cache;
+    struct {
         char *store;
         const struct json *embedding;
     } memory;

@@ -718,6 +718,13 @@ void answer_release_attempt(void *ud)
     recording_release(&attempt->recording);
 }
 
+bool answer_is_whole(const struct answer *answer)
+{
+    const struct attempt *attempt = answer->speaking;
+    return attempt && !attempt->failed && attempt->outcome == LEDGER_WHOLE && !attempt->is_continuation &&
+           !answer->settled_for_less && attempt->request.max_tokens == answer->params.request->max_tokens;
+}
+
 size_t answer_attempts(const struct answer *answer)
 {
     return answer->attempt_count;

@@ -188,7 +188,8 @@ static void set_cors(struct http_exchange *exchange, const char *origin)
 {
     http_set_header(exchange, "access-control-allow-origin", origin);
     http_set_header(exchange, "access-control-expose-headers",
-                    "x-request-id, request-id, " ROUTE_HEADER ", retry-after, x-should-retry");
+                    "x-request-id, request-id, " ROUTE_HEADER ", " CACHE_HEADER
+                    ", retry-after, x-should-retry");
     http_set_header(exchange, "vary", "origin");
 }
 
@@ -330,7 +331,13 @@ static enum ph_status create_parts(struct gateway *gateway, const struct gateway
     if (gateway->keys)
         set_key_budgets(gateway);
     enum ph_status status = create_gates(gateway);
-    return status == PH_OK ? rates_create(&gateway->rates, params->clock) : status;
+    if (status == PH_OK)
+        status = rates_create(&gateway->rates, params->clock);
+    struct cache_params cache = {.bytes_max = params->cache.bytes_max,
+                                 .ttl_ns = (uint64_t)params->cache.ttl_s * 1000000000,
+                                 .shared = params->cache.shared,
+                                 .clock = params->clock};
+    return status == PH_OK && cache.bytes_max ? cache_create(&gateway->cache, &cache) : status;
 }
 
 enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
@@ -408,6 +415,7 @@ void gateway_free(struct gateway *gateway)
         gate_free(gateway->gates[i]);
     mem_free(gateway->gates);
     rates_free(gateway->rates);
+    cache_free(gateway->cache);
     route_book_free(gateway->book);
     metrics_free(gateway->metrics);
     mem_free(gateway->speeds);

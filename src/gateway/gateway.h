@@ -80,6 +80,13 @@ struct gateway_route {
     size_t refused_count;
 };
 
+/* Answers kept for requests that come again (cache.h). */
+struct gateway_cache {
+    size_t bytes_max; /* 0: none are kept */
+    uint32_t ttl_s;
+    bool shared; /* between accounts */
+};
+
 struct gateway_params {
     const char *host;
     uint16_t port; /* 0: any free one */
@@ -91,6 +98,7 @@ struct gateway_params {
     size_t route_count;
     const struct gateway_account *accounts; /* likewise */
     size_t account_count;
+    struct gateway_cache cache;
     struct ledger *ledger; /* not owned */
     struct keys *keys;     /* not owned; NULL: nobody needs one */
     int request_log_fd;    /* JSON lines, one a request; -1: none */

@@ -25,8 +25,9 @@ struct chat_exchange {
     const struct chat_edge *edge;
     struct chat_exchange *next, **link; /* in the gateway's list; link NULL: not in it */
     struct caller caller;
-    struct answer *answer;
+    struct answer *answer; /* NULL: none yet, or a hit of the cache */
     struct chat_request request;
+    struct cache_visit cached;
     struct chat_reply reply;
     struct chat_encoder *encoder;
     struct buf out; /* encoded, not written */
@@ -70,7 +71,10 @@ static void keep_record(struct chat_exchange *chat)
     struct gateway *gateway = chat->gateway;
     struct buf record;
     buf_init(&record, RECORD_BYTES_MAX);
-    answer_write_record(chat->answer, chat->id, &record);
+    if (chat->answer)
+        answer_write_record(chat->answer, chat->id, &record);
+    else
+        cache_visit_write_record(&chat->cached, &chat->caller, chat->id, &record);
     route_book_add(gateway->book, chat->id, http_exchange_request(chat->exchange)->id, &record);
     if (gateway->request_log_fd >= 0) {
         buf_putc(&record, '\n');
@@ -89,10 +93,14 @@ static void over(struct chat_exchange *chat, enum outcome outcome, bool broken)
     sample->outcome = outcome;
     sample->stream_broken = broken;
     sample->duration_ns = now_ns(chat) - chat->start_ns;
-    if (chat->answer) {
-        sample->model = answer_model(chat->answer);
+    if (chat->answer || chat->cached.is_hit)
         keep_record(chat);
+    if (chat->cached.is_hit) { /* no model's work: nothing was used, its times are not its own */
+        admission_end(chat->gateway, &chat->caller, 0);
+        return;
     }
+    if (chat->answer)
+        sample->model = answer_model(chat->answer);
     uint64_t used = sample->prompt_tokens + sample->completion_tokens;
     admission_end(chat->gateway, &chat->caller, used ? used : chat->estimated_tokens);
     metrics_answer(chat->gateway->metrics, sample);
@@ -108,9 +116,14 @@ static enum outcome outcome_of(int http_status)
 static void set_reply_headers(struct chat_exchange *chat)
 {
     char text[ROUTE_TEXT_MAX];
-    if (!chat->answer)
+    if (chat->cached.is_hit) {
+        cache_visit_route_text(&chat->cached, text, sizeof text);
+        http_set_header(chat->exchange, CACHE_HEADER, "hit");
+    } else if (chat->answer) {
+        answer_route_text(chat->answer, text, sizeof text);
+    } else {
         return;
-    answer_route_text(chat->answer, text, sizeof text);
+    }
     http_set_header(chat->exchange, ROUTE_HEADER, text);
     if (chat->edge == &chat_edge_anthropic)
         http_set_header(chat->exchange, "request-id", http_exchange_request(chat->exchange)->id);
@@ -172,7 +185,7 @@ static void on_gone(void *ud)
 {
     struct chat_exchange *chat = ud;
     unlink_chat(chat);
-    if (answer_abandon(chat->answer, end_unread, chat))
+    if (!chat->answer || answer_abandon(chat->answer, end_unread, chat))
         end_unread(chat);
 }
 
@@ -181,6 +194,8 @@ static void on_gone(void *ud)
 static void measure(struct chat_exchange *chat, const struct chat_event *event)
 {
     struct answer_sample *sample = &chat->sample;
+    if (chat->cached.is_hit)
+        return;
     if (event->kind == CHAT_EVENT_ROLE && !sample->first_token_ns) {
         sample->first_token_ns = now_ns(chat) - chat->start_ns;
     } else if (event->kind == CHAT_EVENT_FINISH) {
@@ -194,10 +209,16 @@ static void measure(struct chat_exchange *chat, const struct chat_event *event)
     }
 }
 
+static bool play_hit(struct chat_exchange *chat);
+
 static void on_drain(void *ud)
 {
     struct chat_exchange *chat = ud;
-    if (!chat->is_over)
+    if (chat->is_over)
+        return;
+    if (chat->cached.is_hit)
+        (void)play_hit(chat);
+    else
         answer_resume(chat->answer);
 }
 
@@ -238,8 +259,11 @@ static bool on_event(void *ud, const struct chat_event *event)
     }
     if (event->kind == CHAT_EVENT_PROGRESS)
         return true; /* the timer sees to comment lines */
+    cache_visit_record(&chat->cached, event);
     chat->edge->encode(chat->encoder, event, &chat->out);
     bool is_last = event->kind == CHAT_EVENT_DONE;
+    if (is_last)
+        cache_visit_keep(&chat->cached, chat->answer);
     if (buf_status(&chat->out) != PH_OK) { /* sticky: what follows is lost, and said at the end */
         if (is_last)
             too_large(chat);
@@ -249,6 +273,24 @@ static bool on_event(void *ud, const struct chat_event *event)
     if (is_last)
         end_well(chat);
     return more;
+}
+
+/* true: the exchange is over, and gone. false: on_drain goes on. */
+static bool play_hit(struct chat_exchange *chat)
+{
+    struct chat_event event;
+    while (cache_visit_next(&chat->cached, &event)) {
+        bool is_last = event.kind == CHAT_EVENT_DONE;
+        bool more = on_event(chat, &event);
+        if (is_last)
+            return true;
+        if (!more)
+            return false;
+    }
+    struct chat_fault fault;
+    chat_fault_set(&fault, 503, NULL, NULL, "out of memory");
+    end_with_fault(chat, &fault);
+    return true;
 }
 
 static bool make_encoder(struct chat_exchange *chat)
@@ -264,6 +306,7 @@ static bool on_restart(void *ud)
     if (chat->request.stream || chat->begun)
         return false;
     buf_clear(&chat->out);
+    cache_visit_restart(&chat->cached);
     return make_encoder(chat);
 }
 
@@ -348,17 +391,23 @@ static void make_id(struct chat_exchange *chat)
     snprintf(chat->id, sizeof chat->id, "%.20s%.24s", prefix, random + 2);
 }
 
-static bool start(struct chat_exchange *chat, struct chat_fault *fault)
+static bool prepare(struct chat_exchange *chat, struct chat_fault *fault)
 {
     struct gateway *gateway = chat->gateway;
-    struct arena *arena = http_exchange_arena(chat->exchange);
     make_id(chat);
     chat->reply = (struct chat_reply){chat->id, reply_model(chat), clock_unix_ms(gateway->clock) / 1000};
     if (!make_encoder(chat)) {
         chat_fault_set(fault, 503, NULL, NULL, "out of memory");
         return false;
     }
-    struct answer_params params = {.gateway = gateway,
+    cache_visit_begin(&chat->cached, gateway, http_exchange_request(chat->exchange), chat->edge->name,
+                      &chat->caller, &chat->request);
+    return true;
+}
+
+static bool start(struct chat_exchange *chat, struct chat_fault *fault)
+{
+    struct answer_params params = {.gateway = chat->gateway,
                                    .request = &chat->request,
                                    .caller = &chat->caller,
                                    .request_id = http_exchange_request(chat->exchange)->id,
@@ -366,7 +415,7 @@ static bool start(struct chat_exchange *chat, struct chat_fault *fault)
                                    .event = on_event,
                                    .restart = on_restart,
                                    .ud = chat};
-    return answer_start(arena, &params, &chat->answer, fault);
+    return answer_start(http_exchange_arena(chat->exchange), &params, &chat->answer, fault);
 }
 
 static void handle_request(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit,
@@ -389,10 +438,12 @@ static void handle_request(struct gateway *gateway, struct http_exchange *exchan
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
-    if (!start(chat, &fault)) {
+    if (!prepare(chat, &fault) || (!chat->cached.is_hit && !start(chat, &fault))) {
         end_with_fault(chat, &fault);
         return;
     }
+    if (chat->cached.is_hit && play_hit(chat))
+        return;
     chat->sample.overhead_ns = now_ns(chat) - chat->start_ns;
     link_chat(chat);
     http_on_gone(exchange, on_gone, chat);

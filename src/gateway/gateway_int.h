@@ -3,12 +3,14 @@
 #define PHAROS_GATEWAY_GATEWAY_INT_H
 
 #include "base/limits.h"
+#include "gateway/cache.h"
 #include "gateway/gate.h"
 #include "gateway/gateway.h"
 #include "gateway/rates.h"
 
 #define JSON_TYPE "application/json"
 #define ROUTE_HEADER "x-pharos-route"
+#define CACHE_HEADER "x-pharos-cache"
 
 /* ---- Metrics (gateway_metrics.c) */
 
@@ -75,6 +77,7 @@ struct gateway {
     struct ledger *ledger;
     struct keys *keys;
     struct rates *rates;
+    struct cache *cache;         /* NULL: answers are not kept */
     struct ledger_price premium; /* of the first premium model: what the others' traffic is compared with */
     struct metrics *metrics;
     struct route_book *book;
@@ -207,6 +210,38 @@ bool answer_abandon(struct answer *answer, void (*over)(void *ud), void *ud);
 void answer_route_text(const struct answer *answer, char *out, size_t size);
 size_t answer_attempts(const struct answer *answer); /* begun so far */
 size_t answer_model(const struct answer *answer);    /* index: who speaks, or was asked last */
+/* At DONE: is it what one model said to its end, as it was asked, and nothing less was settled for? */
+bool answer_is_whole(const struct answer *answer);
+
+/* ---- What a request has to do with the cache (cache_visit.c) */
+
+struct cache_visit {
+    struct gateway *gateway;
+    const struct chat_request *request;
+    struct cache_key key;
+    bool is_hit;
+    bool keeps;                 /* the answer is recorded */
+    bool is_unfit;              /* ... but not to be kept */
+    struct recording recording; /* being made, or played */
+    size_t play_at;
+    struct arena play_arena;
+    size_t model; /* of a hit */
+    uint64_t age_ns;
+};
+
+/* Looks the request up. is_hit: its answer is to be played. The visit lies in the request's arena. */
+void cache_visit_begin(struct cache_visit *visit, struct gateway *gateway, const struct http_request *http,
+                       const char *dialect, const struct caller *caller, const struct chat_request *request);
+/* The next event of a hit; false: no more, which after DONE never happens. */
+bool cache_visit_next(struct cache_visit *visit, struct chat_event *event);
+/* An answer that was not there: its events as they come, a new beginning, its end. */
+void cache_visit_record(struct cache_visit *visit, const struct chat_event *event);
+void cache_visit_restart(struct cache_visit *visit);
+void cache_visit_keep(struct cache_visit *visit, const struct answer *answer);
+/* As for answers: what is told about a hit. */
+void cache_visit_route_text(const struct cache_visit *visit, char *out, size_t size);
+void cache_visit_write_record(const struct cache_visit *visit, const struct caller *caller,
+                              const char *response_id, struct buf *out);
 
 /* ---- Attempts (attempt.c): one model asked once, with its place, its hold and its meter */
 

@@ -389,6 +389,30 @@ static void write_routing(const struct metrics *metrics, struct buf *out)
     buf_printf(out, "pharos_continuations_total %llu\n", (unsigned long long)metrics->continuations);
 }
 
+static void write_cache(const struct gateway *gateway, struct buf *out)
+{
+    static const struct {
+        const char *name, *type, *help;
+    } rows[] = {{"pharos_cache_hits_total", "counter", "Requests answered from the cache."},
+                {"pharos_cache_misses_total", "counter", "Requests whose answer was looked for in vain."},
+                {"pharos_cache_stores_total", "counter", "Answers kept."},
+                {"pharos_cache_evictions_total", "counter", "Answers dropped for room."},
+                {"pharos_cache_expirations_total", "counter", "Answers dropped when found too old."},
+                {"pharos_cache_bytes", "gauge", "Memory in use."},
+                {"pharos_cache_bytes_max", "gauge", "Memory that may be used."},
+                {"pharos_cache_entries", "gauge", "Answers there."}};
+    struct cache_stats s;
+    if (!gateway->cache)
+        return;
+    cache_read_stats(gateway->cache, &s);
+    const uint64_t values[] = {s.hits,    s.misses, s.stored,    s.evicted,
+                               s.expired, s.bytes,  s.bytes_max, s.entries};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        write_type(out, rows[i].name, rows[i].type, rows[i].help);
+        buf_printf(out, "%s %llu\n", rows[i].name, (unsigned long long)values[i]);
+    }
+}
+
 static double usd(int64_t pico)
 {
     return (double)pico / (double)LEDGER_PICO_PER_USD;
@@ -465,6 +489,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     write_gen_ai(metrics, gateway, out);
     write_own(metrics, gateway, out);
     write_routing(metrics, out);
+    write_cache(gateway, out);
     write_money(gateway, out);
     for (size_t i = 0; labels && i < metrics->model_count; i++)
         mem_free(labels[i]);

@@ -74,6 +74,7 @@ static void the_documented_example_is_read(void **state)
         "  - {model: auto, policy: cascade, order: [local, subscription, premium], escalate_below: 0.6}\n"
         "  - {model: prod, policy: weighted, weights: {small: 90, candidate: 10}}\n"
         "budgets: {premium_usd_month: 180}\n"
+        "cache: {max_mb: 64, shared: true}\n"
         "memory: {store: sqlite, embedding: null}\n");
     if (status != PH_OK)
         fail_msg("%s", f.err.message);
@@ -100,6 +101,7 @@ static void the_documented_example_is_read(void **state)
     assert_string_equal(models[2].upstream, "meta-llama/Llama-3-70b-chat-hf");
     assert_int_equal(json_count(routes[1].weights), 2);
     assert_true(c->budgets.premium_usd_month == 180);
+    assert_true(c->cache.max_mb == 64 && c->cache.ttl_s == 3600 && c->cache.shared);
     assert_string_equal(c->memory.store, "sqlite");
     arena_release(&f.arena);
 }
@@ -120,6 +122,8 @@ static void faults_say_what_and_where(void **state)
         {"models:\n  - {id: a, path: %s}\n  - {id: a, path: x.gguf}\n", "two models are called a"},
         {"models:\n  - {id: a, path: /nowhere/x.gguf}\n", "/nowhere/x.gguf"},
         {"models: []\n", "no model"},
+        {"models:\n  - {id: a, path: %s}\ncache: {ttl_s: 60}\n", "max_mb"},
+        {"models:\n  - {id: a, path: %s}\ncache: {max_mb: 1, ttl_s: 0}\n", "ttl_s"},
         {"models:\n  - {id: a, command: x}\n", "{port}"},
         {"models:\n  - {id: a}\n", "path"},
         {"models:\n  - {id: a, path: %s, command: \"x {port}\"}\n", "several"},
