@@ -14,6 +14,7 @@ static const struct cli_command commands[] = {
     {"quantize", "a model file in smaller number formats", cmd_quantize},
     {"keys", "who may call the station: create, ls, revoke, rotate", cmd_keys},
     {"train", "learn tokenizers and models from your own data", cmd_train},
+    {"route", "how routes choose: ls, calibrate a cascade from verdicts", cmd_route},
     {"cost", "what the station's traffic costs", cmd_cost},
     {"bench", "measure speed beside the machine's limits", cmd_bench},
     {NULL, NULL, NULL},

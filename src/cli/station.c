@@ -290,6 +290,7 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
                                               .shared = config->cache.shared},
                                     .ledger = station->ledger,
                                     .keys = station->keys,
+                                    .data = station->data,
                                     .request_log_fd = station->request_log_fd,
                                     .clock = station->clock,
                                     .version = PHAROS_VERSION};

@@ -12,8 +12,6 @@
 #include "cli/secret_int.h"
 #include "cli/station_int.h"
 
-#define DEFAULT_ESCALATE_BELOW 0.6
-
 enum api { API_AUTO, API_OPENAI, API_ANTHROPIC, API_GEMINI }; /* as the configuration counts them */
 
 struct maker {
@@ -428,7 +426,7 @@ static enum ph_status make_route(struct maker *m, const struct station_route *fr
                                   .members = members.list,
                                   .member_count = members.count,
                                   .escalate_below = from->escalate_below > 0 ? from->escalate_below
-                                                                             : DEFAULT_ESCALATE_BELOW,
+                                                                             : GATEWAY_ESCALATE_BELOW_DEFAULT,
                                   .agree = (unsigned)from->agree,
                                   .hedge_ms = (uint32_t)from->hedge_ms};
     if (status == PH_OK)

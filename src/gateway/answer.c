@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "gateway/answer_int.h"
+#include "gateway/verdict_int.h"
 
 #define ROUNDS_MAX 1        /* the whole list once more, when what failed may pass */
 #define BACKOFF_MS 250      /* before that */
@@ -487,7 +488,12 @@ static void judge(struct answer *answer)
     }
     struct attempt *best = best_recorded(answer);
     answer->confidence = best ? best->confidence : -1;
-    if (best && best->confidence >= answer->choice.route->escalate_below) {
+    if (!answer->was_judged) {
+        answer->was_judged = true;
+        answer->first_confidence = answer->confidence;
+        answer->first_stage = stage;
+    }
+    if (best && best->confidence >= answer->escalate_below) {
         play_attempt(answer, best);
         return;
     }
@@ -677,6 +683,7 @@ bool answer_start(struct arena *arena, const struct answer_params *params, struc
     }
     const struct gateway_route *route = choice->route;
     answer->is_cascade = route && route->policy == GATEWAY_CASCADE;
+    answer->escalate_below = answer->is_cascade ? verdicts_threshold(params->gateway->verdicts, route) : 0;
     answer->waits_to_hedge = route && !answer->is_cascade && choice->usable > 1 && route->hedge_ms;
     set_timer(answer, answer->waits_to_hedge ? route->hedge_ms : 0);
     if (begin_stage(answer) || (answer_may_pass(&answer->fault) && try_again_later(answer)))
@@ -723,6 +730,11 @@ bool answer_is_whole(const struct answer *answer)
     const struct attempt *attempt = answer->speaking;
     return attempt && !attempt->failed && attempt->outcome == LEDGER_WHOLE && !attempt->is_continuation &&
            !answer->settled_for_less && attempt->request.max_tokens == answer->params.request->max_tokens;
+}
+
+bool answer_is_first_stage(const struct answer *answer, const struct attempt *attempt)
+{
+    return attempt->is_judged && answer->choice.list[attempt->candidate].stage == answer->first_stage;
 }
 
 size_t answer_attempts(const struct answer *answer)

@@ -26,9 +26,12 @@ struct answer {
     uint64_t said_tokens, tokens_before;
     size_t owed_len; /* of `said`, at its end: what a continuation was not told */
 
-    bool is_cascade, settled_for_less, has_preferred;
+    bool is_cascade, settled_for_less, has_preferred, was_judged;
     unsigned escalations;
-    double confidence; /* of the last judgement; negative: none */
+    double escalate_below;   /* as it was when the answer began */
+    double confidence;       /* of the last judgement; negative: none */
+    double first_confidence; /* of the first one */
+    unsigned first_stage;    /* that was judged */
     const struct recording *playing;
     size_t play_at;
     struct arena play_arena;
@@ -46,6 +49,8 @@ struct answer {
 };
 
 void answer_release_attempt(void *ud);
+/* Is it one of those that were judged first? */
+bool answer_is_first_stage(const struct answer *answer, const struct attempt *attempt);
 
 /* May another model do what this one could not? */
 bool answer_may_pass(const struct chat_fault *fault);

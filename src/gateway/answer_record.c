@@ -176,9 +176,13 @@ static int64_t total_cost(const struct answer *answer)
 static void write_judgement(const struct answer *answer, struct buf *out)
 {
     put_real(out, "confidence", answer->confidence);
-    put_real(out, "escalate_below", answer->choice.route->escalate_below);
+    put_real(out, "escalate_below", answer->escalate_below);
     put_number(out, "escalations", answer->escalations);
     put_bool(out, "settled_for_less", answer->settled_for_less);
+    if (!answer->was_judged)
+        return;
+    put_real(out, "first_confidence", answer->first_confidence);
+    put_bool(out, "cheap", answer->speaking && answer_is_first_stage(answer, answer->speaking));
 }
 
 void answer_write_record(const struct answer *answer, const char *response_id, struct buf *out)

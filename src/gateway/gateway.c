@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/verdict_int.h"
 
 #define ROUTE_TEXT_MAX 256
 
@@ -118,6 +119,7 @@ static const struct route routes[] = {
     {"GET", "/v1/models", "read", handle_models},
     {"GET", "/v1/models/{id}", "read", handle_model},
     {"GET", "/v1/routes/{id}", "read", handle_route},
+    {"POST", "/v1/feedback", "chat", handle_feedback},
     {"POST", "/tokenize", "chat", handle_tokenize},
     {"POST", "/detokenize", "chat", handle_detokenize},
     {"POST", "/apply-template", "chat", handle_apply_template},
@@ -288,10 +290,14 @@ static void on_tick(void *ud)
     struct gateway *gateway = ud;
     gateway_chats_tick(gateway);
     ledger_tick(gateway->ledger);
+    if (gateway->verdicts)
+        verdicts_tick(gateway->verdicts);
     if (gateway->ticks++ % TICKS_A_SECOND)
         return;
     if (gateway->keys && keys_refresh(gateway->keys))
         set_key_budgets(gateway);
+    if (gateway->verdicts)
+        verdicts_second(gateway->verdicts);
 }
 
 static enum ph_status create_gates(struct gateway *gateway)
@@ -364,6 +370,8 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
         status = net_timer_open(&gateway->timer, loop, on_tick, gateway);
     if (status != PH_OK)
         (void)ph_fail(err, status, "out of memory");
+    if (status == PH_OK && params->data)
+        status = verdicts_open(&gateway->verdicts, params->data, params->routes, params->route_count, err);
     struct http_server_params server = {.host = params->host,
                                         .port = params->port,
                                         .limits = params->limits,
@@ -417,6 +425,7 @@ void gateway_free(struct gateway *gateway)
     rates_free(gateway->rates);
     cache_free(gateway->cache);
     route_book_free(gateway->book);
+    verdicts_close(gateway->verdicts);
     metrics_free(gateway->metrics);
     mem_free(gateway->speeds);
     mem_free(gateway->models);

@@ -66,6 +66,7 @@ struct gateway_member {
     double weight;
 };
 
+#define GATEWAY_ESCALATE_BELOW_DEFAULT 0.6
 struct gateway_route {
     const char *name; /* what requests ask for */
     enum gateway_policy policy;
@@ -101,6 +102,7 @@ struct gateway_params {
     struct gateway_cache cache;
     struct ledger *ledger; /* not owned */
     struct keys *keys;     /* not owned; NULL: nobody needs one */
+    const char *data;      /* where verdicts and calibration are; NULL: nowhere */
     int request_log_fd;    /* JSON lines, one a request; -1: none */
     const struct clock_source *clock;
     uint64_t seed; /* for ids */

@@ -71,10 +71,12 @@ static void keep_record(struct chat_exchange *chat)
     struct gateway *gateway = chat->gateway;
     struct buf record;
     buf_init(&record, RECORD_BYTES_MAX);
-    if (chat->answer)
+    if (chat->answer) {
         answer_write_record(chat->answer, chat->id, &record);
-    else
+        feedback_note_answer(chat->answer, chat->id);
+    } else {
         cache_visit_write_record(&chat->cached, &chat->caller, chat->id, &record);
+    }
     route_book_add(gateway->book, chat->id, http_exchange_request(chat->exchange)->id, &record);
     if (gateway->request_log_fd >= 0) {
         buf_putc(&record, '\n');

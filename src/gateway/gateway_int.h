@@ -81,6 +81,7 @@ struct gateway {
     struct ledger_price premium; /* of the first premium model: what the others' traffic is compared with */
     struct metrics *metrics;
     struct route_book *book;
+    struct verdicts *verdicts;   /* NULL: none are kept */
     struct chat_exchange *chats; /* running */
     int request_log_fd;
     const char *version;
@@ -315,6 +316,8 @@ void route_book_add(struct route_book *book, const char *response_id, const char
 const char *route_book_find(const struct route_book *book, const char *id, size_t *len); /* NULL: not there */
 /* The record of an answer that is over. */
 void answer_write_record(const struct answer *answer, const char *response_id, struct buf *out);
+/* Keeps what a calibration needs to know of a judged one (verdict_endpoint.c). */
+void feedback_note_answer(const struct answer *answer, const char *response_id);
 
 /* ---- Handlers */
 
@@ -330,6 +333,7 @@ void gateway_chats_tick(struct gateway *gateway);
 void handle_models(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_model(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_route(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_feedback(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange,

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
 #include "net/net_support.h"
@@ -364,6 +365,7 @@ static struct fixture *fixture_open_with(uint32_t stall_ms)
                                     .routes = test_routes,
                                     .route_count = sizeof test_routes / sizeof *test_routes,
                                     .ledger = f->ledger,
+                                    .data = f->dir,
                                     .request_log_fd = -1,
                                     .clock = &f->clock,
                                     .seed = 1,
@@ -731,6 +733,64 @@ static void a_cascade_trusts_or_escalates(void **state)
     assert_int_equal(atomic_load(&started), 3);
 }
 
+static void give_feedback(const struct fixture *f, const char *id, const char *more, const char *expected)
+{
+    static char reply[1 << 16], request[1024];
+    char body[512];
+    snprintf(body, sizeof body, "{\"response_id\":\"%s\"%s}", id, more);
+    snprintf(request, sizeof request,
+             "POST /v1/feedback HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: "
+             "%zu\r\n\r\n%s",
+             strlen(body), body);
+    int fd = test_connect(f->port);
+    assert_true(fd >= 0 && test_send_text(fd, request));
+    test_read(fd, reply, sizeof reply, NULL, NULL);
+    close(fd);
+    expect_text(reply, expected, true);
+}
+
+static void feedback_is_kept(void **state)
+{
+    (void)state;
+    static const char *const routes[] = {"trusted", "doubted", "doubted, nothing better"};
+    static char reply[1 << 16];
+    struct fixture *f = fixture_open();
+    struct buf text;
+    struct ph_err err;
+    char path[128], id[64], kept[128];
+    give_feedback(f, "nobody", ",\"score\":1", "HTTP/1.1 404");
+    for (size_t i = 0; i < 3; i++) {
+        int fd = ask(f, routes[i], false);
+        test_read(fd, reply, sizeof reply, NULL, NULL);
+        close(fd);
+        const char *at = strstr(reply, "\"id\":\"");
+        assert_non_null(at);
+        snprintf(id, sizeof id, "%.*s", (int)strcspn(at + 6, "\""), at + 6);
+        give_feedback(f, id, ",\"score\":1.5", "\"param\":\"score\"");
+        give_feedback(f, id, ",\"score\":\"1\"", "HTTP/1.1 400");
+        give_feedback(f, id, ",\"score\":1,\"note\":7", "\"param\":\"note\"");
+        give_feedback(f, id, ",\"score\":-0.5,\"note\":\"so so\"", "HTTP/1.1 200 OK\r\n");
+    }
+    snprintf(path, sizeof path, "%s/verdicts.jsonl", f->dir);
+    buf_init(&text, 1 << 16);
+    assert_int_equal(file_read_private(path, &text, NULL, &err), PH_OK);
+    snprintf(kept, sizeof kept, "\"response_id\":\"%s\"", id);
+    expect_text(text.data, kept, true);
+    expect_text(text.data, "\"route\":\"trusted\",\"policy\":\"cascade\",\"model\":\"sure\"", true);
+    expect_text(text.data, "\"cheap\":true,\"escalations\":0", true);
+    expect_text(text.data, "\"cheap\":false,\"escalations\":1", true);
+    expect_text(text.data, "\"cheap\":true,\"escalations\":1", true); /* settled for less */
+    expect_text(text.data, "\"score\":-0.5,\"note\":\"so so\"}\n", true);
+    buf_clear(&text);
+    snprintf(path, sizeof path, "%s/cascade.jsonl", f->dir);
+    for (int i = 0; i < 200 && !file_exists(path); i++)
+        uv_sleep(20); /* the gateway's tick */
+    assert_int_equal(file_read_private(path, &text, NULL, &err), PH_OK);
+    expect_text(text.data, "\"route\":\"trusted\",\"confidence\":0.99", true);
+    buf_release(&text);
+    fixture_close(f);
+}
+
 static void a_route_is_remembered(void **state)
 {
     (void)state;
@@ -774,6 +834,7 @@ int main(void)
         cmocka_unit_test(a_hedge_wins),
         cmocka_unit_test(a_cascade_trusts_or_escalates),
         cmocka_unit_test(a_route_is_remembered),
+        cmocka_unit_test(feedback_is_kept),
         cmocka_unit_test(hosts_and_origins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
