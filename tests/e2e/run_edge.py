@@ -12,7 +12,7 @@ import socket
 import time
 
 from behind import configuration, model_line, provider_line
-from station import Runner, Station
+from station import PHAROS, Runner, Station
 from upstream import Upstream, reply_text
 
 runner = Runner("edge")
@@ -215,7 +215,8 @@ def a_reader_that_stops_reading_is_cut_off_in_the_end(station, upstream):
     grown = station.memory_kib() - before
     sent = upstream.meter()["requests"][-1]["output"]
     connection.close()
-    assert grown < 24 * 1024, f"{grown} KiB for one reader that does not read"
+    bound = 24 if "san-" not in PHAROS else 256  # MiB; sanitizers keep what was freed
+    assert grown < bound * 1024, f"{grown} KiB for one reader that does not read"
     assert sent < 60000, "all of it was fetched for a reader that does not read"
 
 
