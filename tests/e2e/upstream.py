@@ -360,7 +360,7 @@ class Server:
             end = format.end(ask, answer, entry["output"])
             if fault.of("no-usage"):
                 end = re.sub(rb'"(usage|usageMetadata)":\{(?:[^{}]|\{[^{}]*\})*\}', rb'"\1":null', end)
-            entry["told_prompt"] = entry["told_prompt"] or not fault.of("no-usage")
+            entry.update(prompt=ask.prompt_tokens, told_prompt=entry["told_prompt"] or not fault.of("no-usage"))
             await connection.chunk(end)
         return await connection.end_stream()
 
