@@ -39,6 +39,11 @@ static const struct gateway_model *model_of(const struct attempt *attempt)
     return &attempt->gateway->models[attempt->model];
 }
 
+static bool is_priced(const struct ledger_price *price)
+{
+    return price->input || price->output || price->cached_input || price->cache_write;
+}
+
 /* ---- The end */
 
 static int64_t cost_of(const struct ledger_price *price, const struct ledger_usage *usage)
@@ -130,14 +135,16 @@ static void keep_usage(struct attempt *attempt, const struct chat_event *event)
         attempt->is_cut = true;
 }
 
-/* false: the hold is used up by this event. */
+/* false: the hold is used up by this event. What costs nothing is counted too, and never cut: its hold was
+ * reckoned from an estimate of the prompt. */
 static bool count(struct attempt *attempt, const struct chat_event *event)
 {
     attempt->counted += event->tokens;
     attempt->finished += event->kind == CHAT_EVENT_FINISH;
     if (!attempt->first_token_ns && event->kind != CHAT_EVENT_FINISH)
         attempt->first_token_ns = clock_monotonic_ns(attempt->gateway->clock);
-    return !attempt->hold || ledger_count(attempt->hold, attempt->counted);
+    bool is_paid_for = !attempt->hold || ledger_count(attempt->hold, attempt->counted);
+    return is_paid_for || !is_priced(&model_of(attempt)->price);
 }
 
 static bool is_content(const struct chat_event *event)
@@ -222,11 +229,6 @@ static void explain_refusal(const struct ledger_refusal *refusal, struct chat_fa
         (double)refusal->held_pico / (double)LEDGER_PICO_PER_USD, day);
     fault->type = "insufficient_quota";
     fault->cause = CHAT_CAUSE_BUDGET;
-}
-
-static bool is_priced(const struct ledger_price *price)
-{
-    return price->input || price->output || price->cached_input || price->cache_write;
 }
 
 static bool reserve(struct attempt *attempt, const struct caller *caller, const char *request_id,
