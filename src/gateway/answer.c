@@ -386,10 +386,13 @@ static bool try_other_key(struct answer *answer, const struct attempt *failed)
     return state.usable && failed->http_status && begin(answer, failed->candidate);
 }
 
-/* The whole list once more, after a while. */
+/* The whole list once more, after a while. Who was turned away here, at a full gate or window, is told so:
+ * the client's own retry finds it open as well as ours would. */
 static bool try_again_later(struct answer *answer)
 {
     uint32_t wait_ms = answer->fault.retry_after_s * 1000;
+    if (answer->attempts && !answer->attempts->sent_ns)
+        return false;
     if (answer->round >= ROUNDS_MAX || !answer_is_transient(&answer->fault) ||
         wait_ms > RETRY_AFTER_MAX_S * 1000)
         return false;
@@ -737,9 +740,12 @@ bool answer_is_first_stage(const struct answer *answer, const struct attempt *at
     return attempt->is_judged && answer->choice.list[attempt->candidate].stage == answer->first_stage;
 }
 
-size_t answer_attempts(const struct answer *answer)
+bool answer_was_retried(const struct answer *answer)
 {
-    return answer->attempt_count;
+    size_t sent = 0;
+    for (const struct attempt *a = answer->attempts; a; a = a->next)
+        sent += a->sent_ns != 0;
+    return sent > 1;
 }
 
 size_t answer_model(const struct answer *answer)

@@ -16,7 +16,7 @@
 #include "gateway/gateway_int.h"
 
 #define DRAIN_MS 1500
-#define BUSY_RETRY_S 2
+#define BUSY_RETRY_S 1
 
 struct attempt *attempt_new(struct answer *answer, struct gateway *gateway, struct arena *arena, size_t model,
                             const struct chat_request *request)

@@ -135,7 +135,7 @@ static void end_with_fault(struct chat_exchange *chat, const struct chat_fault *
 {
     if (!chat->begun) {
         set_reply_headers(chat);
-        if (chat->answer && answer_attempts(chat->answer) > 1)
+        if (chat->answer && answer_was_retried(chat->answer))
             http_set_header(chat->exchange, "x-should-retry", "false");
     }
     over(chat, outcome_of(fault->http_status), chat->begun);

@@ -209,8 +209,8 @@ void answer_resume(struct answer *answer);
 bool answer_abandon(struct answer *answer, void (*over)(void *ud), void *ud);
 /* "model=...; provider=...; attempts=N; tier=..." of what is being said now. */
 void answer_route_text(const struct answer *answer, char *out, size_t size);
-size_t answer_attempts(const struct answer *answer); /* begun so far */
-size_t answer_model(const struct answer *answer);    /* index: who speaks, or was asked last */
+bool answer_was_retried(const struct answer *answer); /* more than one attempt went out */
+size_t answer_model(const struct answer *answer);     /* index: who speaks, or was asked last */
 /* At DONE: is it what one model said to its end, as it was asked, and nothing less was settled for? */
 bool answer_is_whole(const struct answer *answer);
 

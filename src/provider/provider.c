@@ -106,7 +106,7 @@ void provider_call_note(const struct provider_call *call, struct provider_call_n
 
 static enum ph_status unable(const struct provider *provider, struct chat_fault *fault, const char *what)
 {
-    chat_fault_set(fault, 501, "unsupported", "model", "%s (%s) %s", provider->model_id, provider->name,
+    chat_fault_set(fault, 400, "unsupported", "model", "%s (%s) %s", provider->model_id, provider->name,
                    what);
     fault->cause = CHAT_CAUSE_UNABLE;
     return PH_ERR_UNSUPPORTED;

@@ -710,7 +710,7 @@ static enum ph_status remote_embed(struct provider *provider, struct net_loop *l
 {
     struct remote *remote = (struct remote *)provider;
     if (account_params(remote->account)->codec != &chat_codec_openai) {
-        chat_fault_set(fault, 501, "unsupported", "model", "%s (%s) has no embeddings that are known here",
+        chat_fault_set(fault, 400, "unsupported", "model", "%s (%s) has no embeddings that are known here",
                        provider->model_id, provider->name);
         fault->cause = CHAT_CAUSE_UNABLE;
         return PH_ERR_UNSUPPORTED;

@@ -161,7 +161,9 @@ async function testOpenAI(version, { default: OpenAI }, httpAgent) {
         });
       });
   await say("error: no such endpoint", () => assert.rejects(
-    client.embeddings.create({ model: "stories", input: "x" }), (error) => error instanceof OpenAI.NotFoundError));
+    client.moderations.create({ input: "x" }), (error) => error instanceof OpenAI.NotFoundError));
+  await say("error: a model that makes no embeddings", () => assert.rejects(client.embeddings.create(
+    { model: "stories", input: "x" }), (error) => error instanceof OpenAI.BadRequestError && error.code === "unsupported"));
   await say("error: queue full", async () => {
     const replies = await Promise.allSettled(Array.from({ length: 12 }, () => client.completions.create(
       { model: "tiny", prompt: "Once", max_tokens: 240, ignore_eos: true })));

@@ -112,7 +112,8 @@ def errors():
     expect(openai.BadRequestError, None, "top_p", lambda: chat(model="stories", messages=MESSAGES, top_p=2))
     expect(openai.BadRequestError, "context_length_exceeded", "messages",
            lambda: chat(model="stories", messages=[{"role": "user", "content": "word " * 900}], stream=True))
-    expect(openai.NotFoundError, "unknown_url", None, lambda: client.embeddings.create(model="stories", input="x"))
+    expect(openai.NotFoundError, "unknown_url", None, lambda: client.moderations.create(input="x"))
+    expect(openai.BadRequestError, "unsupported", "model", lambda: client.embeddings.create(model="stories", input="x"))
 
 
 def cancel():
