@@ -3,7 +3,8 @@
 #   make            build/pharos              make run      install what is missing, build, start the station
 #   make test       every test                make lint     arrows, budgets, banned functions, format
 #   make model      train the default model from its data (DATA=folder), hours: models/README.md
-#   make bench      speed beside its limits   make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
+#   make bench      speed beside its limits (bench-train, bench-gateway: those parts)
+#   make soak       long runs, kills, memory  make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
 #   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
 #   make CC=clang   another compiler          make install PREFIX=/usr/local

@@ -135,7 +135,7 @@ static void write_members(struct buf *out, const struct key *key, int64_t now)
 static void write_usage_members(struct buf *out, const struct key_usage *usage)
 {
     buf_puts(out, ",\"month\":{\"spent_usd\":");
-    json_write_double(out, (double)usage->cost_pico / (double)LEDGER_PICO_PER_USD);
+    json_write_double(out, ledger_usd(usage->cost_pico));
     buf_printf(out, ",\"requests\":%llu,\"prompt_tokens\":%llu,\"output_tokens\":%llu}",
                (unsigned long long)usage->requests, (unsigned long long)usage->prompt_tokens,
                (unsigned long long)usage->output_tokens);
@@ -317,8 +317,7 @@ static struct row row_of(struct job *job, const struct key *key, const struct ke
     write_minute(text, key->expires_unix_s, "never");
     row.cells[at++] = cell(job, text);
     if (usage)
-        buf_printf(text, "%.4f USD, %llu requests, %llu tokens",
-                   (double)usage->cost_pico / (double)LEDGER_PICO_PER_USD,
+        buf_printf(text, "%.4f USD, %llu requests, %llu tokens", ledger_usd(usage->cost_pico),
                    (unsigned long long)usage->requests,
                    (unsigned long long)(usage->prompt_tokens + usage->output_tokens));
     row.cells[at] = cell(job, text);

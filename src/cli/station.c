@@ -157,11 +157,6 @@ static bool is_everywhere(const char *host)
     return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
 }
 
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0;
-}
-
 static void greet(const struct station *station)
 {
     const struct station_config *config = station->config;
@@ -184,7 +179,7 @@ static void greet(const struct station *station)
 /* Beyond this machine nobody is served without a key. */
 static enum ph_status check_exposure(const struct station *station, struct ph_err *err)
 {
-    if (is_loopback(station->config->host) || keys_on(station->keys))
+    if (origin_is_loopback_address(station->config->host) || keys_on(station->keys))
         return PH_OK;
     return ph_fail(err, PH_ERR_ARG,
                    "listening on %s would let everybody who reaches it use the station: create a key first "
@@ -252,9 +247,7 @@ static enum ph_status set_budgets(struct station *station, struct ph_err *err)
                 {LEDGER_BY_TIER, "subscription", config->budgets.subscription_usd_month}};
     enum ph_status status = PH_OK;
     for (size_t i = 0; i < sizeof rows / sizeof *rows && status == PH_OK; i++)
-        status =
-            ledger_set_budget(station->ledger, rows[i].scope, rows[i].name,
-                              rows[i].usd < 0 ? -1 : (int64_t)(rows[i].usd * (double)LEDGER_PICO_PER_USD));
+        status = ledger_set_budget(station->ledger, rows[i].scope, rows[i].name, ledger_pico(rows[i].usd));
     for (size_t i = 0; i < station->catalog.account_count && status == PH_OK; i++)
         status = ledger_set_budget(station->ledger, LEDGER_BY_PROVIDER, station->catalog.accounts[i].name,
                                    station->catalog.accounts[i].budget_pico_month);

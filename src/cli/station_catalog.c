@@ -182,9 +182,7 @@ static enum ph_status make_account(struct maker *m, const struct station_provide
         .name = from->name,
         .rpm = from->rpm,
         .tpm = from->tpm,
-        .budget_pico_month = from->budget_usd_month > 0
-                                 ? (int64_t)(from->budget_usd_month * (double)LEDGER_PICO_PER_USD)
-                                 : -1};
+        .budget_pico_month = from->budget_usd_month > 0 ? ledger_pico(from->budget_usd_month) : -1};
     return status;
 }
 

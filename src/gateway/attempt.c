@@ -46,15 +46,6 @@ static bool is_priced(const struct ledger_price *price)
 
 /* ---- The end */
 
-static int64_t cost_of(const struct ledger_price *price, const struct ledger_usage *usage)
-{
-    uint64_t special = usage->cached_tokens + usage->cache_write_tokens;
-    uint64_t plain = usage->prompt_tokens > special ? usage->prompt_tokens - special : 0;
-    return (int64_t)plain * price->input + (int64_t)usage->cached_tokens * price->cached_input +
-           (int64_t)usage->cache_write_tokens * price->cache_write +
-           (int64_t)usage->output_tokens * price->output;
-}
-
 static void learn_speed(struct attempt *attempt)
 {
     double first_s =
@@ -92,7 +83,7 @@ static void settle(struct attempt *attempt, enum ledger_outcome outcome)
     attempt->call = NULL;
     attempt->end_ns = clock_monotonic_ns(gateway->clock);
     attempt->outcome = outcome;
-    attempt->cost_pico = cost_of(&model_of(attempt)->price, &attempt->usage);
+    attempt->cost_pico = ledger_cost(&model_of(attempt)->price, &attempt->usage);
     attempt->state = ATTEMPT_OVER;
     if (outcome == LEDGER_WHOLE)
         learn_speed(attempt);
@@ -223,10 +214,8 @@ static void explain_refusal(const struct ledger_refusal *refusal, struct chat_fa
         fault, 429, "insufficient_quota", NULL,
         "%s budget%s%.60s of %.2f USD a month is used up (%.4f spent, %.4f held by running requests); "
         "it renews on %.10s",
-        whose[refusal->scope], refusal->name[0] ? " " : "", refusal->name,
-        (double)refusal->limit_pico / (double)LEDGER_PICO_PER_USD,
-        (double)refusal->spent_pico / (double)LEDGER_PICO_PER_USD,
-        (double)refusal->held_pico / (double)LEDGER_PICO_PER_USD, day);
+        whose[refusal->scope], refusal->name[0] ? " " : "", refusal->name, ledger_usd(refusal->limit_pico),
+        ledger_usd(refusal->spent_pico), ledger_usd(refusal->held_pico), day);
     fault->type = "insufficient_quota";
     fault->cause = CHAT_CAUSE_BUDGET;
 }

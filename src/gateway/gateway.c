@@ -278,8 +278,7 @@ static void set_key_budgets(struct gateway *gateway)
 {
     for (size_t i = 0; i < keys_count(gateway->keys); i++) {
         const struct key *key = keys_at(gateway->keys, i);
-        int64_t pico =
-            key->budget_usd_month < 0 ? -1 : (int64_t)(key->budget_usd_month * (double)LEDGER_PICO_PER_USD);
+        int64_t pico = ledger_pico(key->budget_usd_month);
         if (ledger_set_budget(gateway->ledger, LEDGER_BY_KEY, key->account, pico) != PH_OK)
             log_error("gateway", "no memory for the budget of key %s", key->id);
     }

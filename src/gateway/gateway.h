@@ -5,6 +5,7 @@
 #ifndef PHAROS_GATEWAY_GATEWAY_H
 #define PHAROS_GATEWAY_GATEWAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -108,6 +109,9 @@ struct gateway_params {
     uint64_t seed; /* for ids */
     const char *version;
 };
+
+/* Can only this machine reach a station that listens on `host`? */
+bool origin_is_loopback_address(const char *host);
 
 PH_MUST_USE enum ph_status gateway_open(struct gateway **out, struct net_loop *loop,
                                         const struct gateway_params *params, struct ph_err *err);

@@ -109,7 +109,6 @@ const struct gateway_account *gateway_account(const struct gateway *gateway, siz
 
 /* ---- Who may call (gateway_origin.c, admission.c) */
 
-bool origin_is_loopback_address(const char *host);
 /* A Host header that a page from elsewhere cannot have made up: an address, localhost, or a name that public
  * DNS does not give out. */
 bool origin_host_is_safe(const char *host);

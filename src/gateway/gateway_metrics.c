@@ -413,18 +413,13 @@ static void write_cache(const struct gateway *gateway, struct buf *out)
     }
 }
 
-static double usd(int64_t pico)
-{
-    return (double)pico / (double)LEDGER_PICO_PER_USD;
-}
-
 static void write_money(const struct gateway *gateway, struct buf *out)
 {
     write_type(out, "pharos_cost_usd", "gauge", "Spent this month, by tier.");
     for (int i = 0; i < LEDGER_TIER_COUNT; i++) {
         const char *name = ledger_tier_name((enum ledger_tier)i);
         struct ledger_sum sum = ledger_sum(gateway->ledger, LEDGER_BY_TIER, name);
-        buf_printf(out, "pharos_cost_usd{tier=\"%s\"} %.9g\n", name, usd(sum.spent_pico));
+        buf_printf(out, "pharos_cost_usd{tier=\"%s\"} %.9g\n", name, ledger_usd(sum.spent_pico));
     }
     write_type(out, "pharos_budget_left_usd", "gauge",
                "Neither spent nor held by running requests, this month, by tier.");
@@ -433,7 +428,7 @@ static void write_money(const struct gateway *gateway, struct buf *out)
         struct ledger_sum sum = ledger_sum(gateway->ledger, LEDGER_BY_TIER, name);
         if (sum.limit_pico >= 0)
             buf_printf(out, "pharos_budget_left_usd{tier=\"%s\"} %.9g\n", name,
-                       usd(sum.limit_pico - sum.spent_pico - sum.held_pico));
+                       ledger_usd(sum.limit_pico - sum.spent_pico - sum.held_pico));
     }
 }
 

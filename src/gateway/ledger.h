@@ -26,6 +26,10 @@
 
 #define LEDGER_PICO_PER_USD INT64_C(1000000000000)
 
+/* Whole picodollars, and back. Negative USD, where they say "no limit", is -1. */
+int64_t ledger_pico(double usd);
+double ledger_usd(int64_t pico);
+
 enum ledger_tier { LEDGER_LOCAL, LEDGER_SUBSCRIPTION, LEDGER_PREMIUM, LEDGER_TIER_COUNT };
 const char *ledger_tier_name(enum ledger_tier tier); /* "local", ... */
 
@@ -115,6 +119,8 @@ struct ledger_usage {
     uint64_t prompt_tokens, cached_tokens, cache_write_tokens, output_tokens;
     bool estimated; /* counted here, not said by the provider */
 };
+/* What it costs at this price, picodollars; too large a sum is INT64_MAX. */
+int64_t ledger_cost(const struct ledger_price *price, const struct ledger_usage *usage);
 /* Ends the hold, which is gone. `usage` NULL: what was counted. */
 void ledger_settle(struct ledger *ledger, struct ledger_hold *hold, const struct ledger_usage *usage,
                    enum ledger_outcome outcome);

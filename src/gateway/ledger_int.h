@@ -69,9 +69,6 @@ void record_end(const struct crc32c *crc, uint8_t record[RECORD_BYTES], const st
 /* false: damaged. The texts of `out` lie in the record. */
 bool record_read(const struct crc32c *crc, const uint8_t record[RECORD_BYTES], struct ledger_record *out);
 
-/* What it costs; too large a sum is INT64_MAX. */
-int64_t ledger_cost(const struct ledger_price *price, const struct ledger_usage *usage);
-
 /* ---- The journal (ledger_journal.c) */
 
 /* Calls fn for every whole record of a day; a damaged one is counted. `*end`: where the last whole one ends,

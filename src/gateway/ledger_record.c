@@ -143,6 +143,16 @@ bool record_read(const struct crc32c *crc, const uint8_t record[RECORD_BYTES], s
 /* ---- Money */
 
 /* A prompt that is said to be shorter than its cached parts is as long as those. */
+int64_t ledger_pico(double usd)
+{
+    return usd < 0 ? -1 : (int64_t)(usd * (double)LEDGER_PICO_PER_USD);
+}
+
+double ledger_usd(int64_t pico)
+{
+    return (double)pico / (double)LEDGER_PICO_PER_USD;
+}
+
 int64_t ledger_cost(const struct ledger_price *price, const struct ledger_usage *usage)
 {
     __int128 cached = (__int128)usage->cached_tokens + usage->cache_write_tokens;

@@ -3,17 +3,10 @@
 
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 #define CHAINS_MIN ((size_t)16)
-
-static uint64_t hash_of(const char *name) /* FNV-1a, folded so that low bits know of high ones */
-{
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
-    return hash ^ hash >> 32;
-}
 
 static struct name_entry **chain_of(const struct names *names, uint64_t hash)
 {
@@ -24,7 +17,7 @@ void *names_find(const struct names *names, const char *name)
 {
     if (names->count == 0)
         return NULL;
-    uint64_t hash = hash_of(name);
+    uint64_t hash = hash_text(name);
     struct name_entry *entry = *chain_of(names, hash);
     while (entry && (entry->hash != hash || strcmp(entry->name, name) != 0))
         entry = entry->next;
@@ -60,7 +53,7 @@ void *names_add(struct names *names, const char *name, size_t bytes)
         return NULL;
     memcpy((char *)entry + bytes, name, len);
     entry->name = (char *)entry + bytes;
-    entry->hash = hash_of(name);
+    entry->hash = hash_text(name);
     struct name_entry **chain = chain_of(names, entry->hash);
     entry->next = *chain;
     *chain = entry;

@@ -3,6 +3,7 @@
  * A ring of records, each hanging in the chains of its two names: the reply's id and the request's. */
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
 
@@ -47,14 +48,6 @@ void route_book_free(struct route_book *book)
     mem_free(book->records);
     mem_free(book->chains);
     mem_free(book);
-}
-
-static uint64_t hash_of(const char *name)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * UINT64_C(1099511628211);
-    return hash ^ hash >> 32;
 }
 
 static struct record **chain_of(const struct route_book *book, uint64_t hash)
@@ -114,7 +107,7 @@ void route_book_add(struct route_book *book, const char *response_id, const char
     memory += json->len;
     *memory++ = 0;
     for (int i = 0; i < NAMES; i++) {
-        record->hashes[i] = hash_of(given[i]);
+        record->hashes[i] = hash_text(given[i]);
         record->names[i] = memcpy(memory, given[i], lens[i] + 1);
         memory += lens[i] + 1;
     }
@@ -124,7 +117,7 @@ void route_book_add(struct route_book *book, const char *response_id, const char
 
 const char *route_book_find(const struct route_book *book, const char *id, size_t *len)
 {
-    struct record **chain = chain_of(book, hash_of(id));
+    struct record **chain = chain_of(book, hash_text(id));
     for (struct record *r = *chain; r; r = *next_of(book, r, chain))
         if (strcmp(r->names[0], id) == 0 || strcmp(r->names[1], id) == 0) {
             *len = r->len;

@@ -130,8 +130,7 @@ void feedback_note_answer(const struct answer *answer, const char *response_id)
     json_write_string(&line, answer->choice.name, strlen(answer->choice.name));
     buf_printf(&line, ",\"confidence\":%.6g,\"escalated\":%s,\"dear\":%s", answer->first_confidence,
                answer->escalations ? "true" : "false", has_dear ? "true" : "false");
-    buf_printf(&line, ",\"cheap_usd\":%.9g,\"dear_usd\":%.9g}", (double)cheap / (double)LEDGER_PICO_PER_USD,
-               (double)dear / (double)LEDGER_PICO_PER_USD);
+    buf_printf(&line, ",\"cheap_usd\":%.9g,\"dear_usd\":%.9g}", ledger_usd(cheap), ledger_usd(dear));
     verdicts_note(gateway->verdicts, &line);
     buf_release(&line);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "gateway/verdict_int.h"
@@ -46,14 +47,6 @@ static bool is_wanted(const struct reader *reader, const struct json *line, int6
         *why = "it has no time \"at\"";
     return !*why && json_text_is(json_get(line, "route"), reader->query->route) &&
            *at >= reader->query->since_s;
-}
-
-static uint64_t hash_text(const char *text)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-    for (; *text; text++)
-        hash = (hash ^ (unsigned char)*text) * UINT64_C(1099511628211);
-    return hash ^ hash >> 32;
 }
 
 static const char *read_verdict(struct reader *reader, const struct json *line, enum ph_status *status)
