@@ -59,7 +59,7 @@ void buf_grew(struct buf *buf, size_t len)
     buf->data[buf->len] = 0;
 }
 
-void buf_append(struct buf *buf, const void *bytes, size_t len)
+void buf_append_growing(struct buf *buf, const void *bytes, size_t len)
 {
     char *room = buf_reserve(buf, len);
     if (!room)
@@ -67,21 +67,6 @@ void buf_append(struct buf *buf, const void *bytes, size_t len)
     if (len)
         memcpy(room, bytes, len);
     buf_grew(buf, len);
-}
-
-void buf_puts(struct buf *buf, const char *text)
-{
-    buf_append(buf, text, strlen(text));
-}
-
-void buf_putc(struct buf *buf, char c)
-{
-    if (buf->status == PH_OK && buf->cap - buf->len > 1) { /* the one call that writers make for every byte */
-        buf->data[buf->len++] = c;
-        buf->data[buf->len] = 0;
-        return;
-    }
-    buf_append(buf, &c, 1);
 }
 
 void buf_printf(struct buf *buf, const char *fmt, ...)

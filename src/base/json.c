@@ -226,7 +226,7 @@ static char *read_value(struct parser *p, char *at, struct json *node)
     case '[':
         node->type = *at == '{' ? JSON_OBJECT : JSON_ARRAY;
         node->u.list.first = node->u.list.last = NULL;
-        node->u.list.count = 0;
+        node->u.list.count = node->u.list.names = 0;
         return at + 1;
     default:
         return *at == '-' || is_digit(*at) ? read_number(p, at, node) : read_literal(p, at, node);
@@ -260,6 +260,8 @@ static void link_last(struct json *parent, struct json *node)
         parent->u.list.first = node;
     parent->u.list.last = node;
     parent->u.list.count++;
+    if (node->key)
+        parent->u.list.names |= JSON_NAME_BIT(node->key, node->key_len);
 }
 
 /* Reads one value with its key and hangs it on its parent. */

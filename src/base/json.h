@@ -32,8 +32,9 @@ struct json {
         struct {
             struct json *first;
             struct json *last;
-            size_t count;
-        } list; /* ARRAY, OBJECT */
+            uint32_t count;
+            uint32_t names; /* bits of the members' names, of removed ones too: no bit, no member */
+        } list;             /* ARRAY, OBJECT */
     } u;
 };
 
@@ -42,9 +43,9 @@ PH_MUST_USE enum ph_status json_parse(struct arena *arena, const char *text, siz
                                       struct ph_err *err);
 
 /* Reading. All accept NULL and answer as for JSON_NULL, so that chains need no checks. */
-const struct json *json_get(const struct json *object, const char *key); /* NULL when absent */
-const struct json *json_at(const struct json *array, size_t index);      /* walks; use JSON_EACH for loops */
-bool json_is(const struct json *value, enum json_type type);
+static inline const struct json *json_get(const struct json *object, const char *key); /* NULL when absent */
+const struct json *json_at(const struct json *array, size_t index); /* walks; use JSON_EACH for loops */
+static inline bool json_is(const struct json *value, enum json_type type);
 bool json_is_bool(const struct json *value);
 bool json_is_absent(const struct json *value);                         /* NULL or JSON_NULL */
 size_t json_count(const struct json *value);                           /* elements or members; 0 otherwise */
@@ -61,6 +62,24 @@ bool json_equal(const struct json *a, const struct json *b);
 #define JSON_EACH(item, list_value) \
     for (const struct json *item = json_first(list_value); item; item = item->next)
 const struct json *json_first(const struct json *list_value);
+
+/* Most names that a reader of a dialect asks for are absent: their bit says so, and where the name is a literal
+ * the bit is a constant. */
+#define JSON_NAME_BIT(key, len) (UINT32_C(1) << ((7 * (unsigned char)*(key) + (unsigned)(len)) % 32))
+const struct json *json_find(const struct json *object, const char *key, size_t key_len); /* for json_get */
+
+static inline const struct json *json_get(const struct json *object, const char *key)
+{
+    size_t len = strlen(key);
+    if (!object || object->type != JSON_OBJECT || !(object->u.list.names & JSON_NAME_BIT(key, len)))
+        return NULL;
+    return json_find(object, key, len);
+}
+
+static inline bool json_is(const struct json *value, enum json_type type)
+{
+    return (value ? value->type : JSON_NULL) == type;
+}
 
 /* Building in an arena. Every constructor returns NULL when out of memory. json_set and json_push return the
  * value they hung up, which must be a root; given a NULL value or container they do nothing but return NULL.

@@ -12,10 +12,10 @@ static bool is_list(const struct json *value)
 
 static bool key_is(const struct json *member, const char *key, size_t key_len)
 {
-    return member->key_len == key_len && memcmp(member->key, key, key_len) == 0;
+    return member->key_len == key_len && *member->key == *key && memcmp(member->key, key, key_len) == 0;
 }
 
-static const struct json *find_last(const struct json *object, const char *key, size_t key_len)
+const struct json *json_find(const struct json *object, const char *key, size_t key_len)
 {
     const struct json *found = NULL;
     JSON_EACH (member, object)
@@ -29,22 +29,12 @@ const struct json *json_first(const struct json *list_value)
     return is_list(list_value) ? list_value->u.list.first : NULL;
 }
 
-const struct json *json_get(const struct json *object, const char *key)
-{
-    return json_is(object, JSON_OBJECT) ? find_last(object, key, strlen(key)) : NULL;
-}
-
 const struct json *json_at(const struct json *array, size_t index)
 {
     const struct json *item = json_is(array, JSON_ARRAY) ? array->u.list.first : NULL;
     while (item && index-- > 0)
         item = item->next;
     return item;
-}
-
-bool json_is(const struct json *value, enum json_type type)
-{
-    return (value ? value->type : JSON_NULL) == type;
 }
 
 bool json_is_bool(const struct json *value)
@@ -96,7 +86,7 @@ static bool names_match_in_order(const struct json *a, const struct json *b)
 
 static bool is_shadowed(const struct json *object, const struct json *member)
 {
-    return find_last(object, member->key, member->key_len) != member;
+    return json_find(object, member->key, member->key_len) != member;
 }
 
 /* Every pair of values is compared at most once, here and below, or the cost would double at each level. */
@@ -114,10 +104,10 @@ static bool objects_equal(const struct json *a, const struct json *b, size_t dep
     if (names_match_in_order(a, b))
         return ordered_objects_equal(a, b, depth);
     JSON_EACH (y, b)
-        if (!find_last(a, y->key, y->key_len))
+        if (!json_find(a, y->key, y->key_len))
             return false;
     JSON_EACH (x, a) {
-        const struct json *y = find_last(b, x->key, x->key_len);
+        const struct json *y = json_find(b, x->key, x->key_len);
         if (!y || (!is_shadowed(a, x) && !equal(x, y, depth)))
             return false;
     }
@@ -222,6 +212,8 @@ static void append(struct json *list, struct json *value)
         list->u.list.first = value;
     list->u.list.last = value;
     list->u.list.count++;
+    if (value->key)
+        list->u.list.names |= JSON_NAME_BIT(value->key, value->key_len);
 }
 
 struct json *json_set(struct arena *arena, struct json *object, const char *key, struct json *value)
@@ -229,7 +221,7 @@ struct json *json_set(struct arena *arena, struct json *object, const char *key,
     if (!value || !json_is(object, JSON_OBJECT))
         return NULL;
     size_t key_len = strlen(key);
-    struct json *old = (struct json *)find_last(object, key, key_len);
+    struct json *old = (struct json *)json_find(object, key, key_len);
     const char *name = old ? old->key : arena_strndup(arena, key, key_len);
     if (!name || key_len > UINT32_MAX)
         return NULL;
@@ -258,7 +250,7 @@ struct json *json_push(struct json *array, struct json *value)
 
 void json_remove(struct json *object, const char *key)
 {
-    if (json_is(object, JSON_OBJECT))
+    if (json_get(object, key))
         remove_members(object, key, strlen(key), NULL);
 }
 
