@@ -44,8 +44,8 @@ PH_MUST_USE enum ph_status buf_status(const struct buf *buf);
 /* The memory changes hands (free with mem_free); the buffer is left empty. NULL when nothing was appended. */
 char *buf_take(struct buf *buf);
 
-/* ---- Inline, because writers of text call nothing else: with room for the bytes, an append of a literal is a
- * few moves. */
+/* ---- Inline, because writers of text call nothing else: with room for the bytes, an append of a literal is
+ * a few moves. */
 
 void buf_append_growing(struct buf *buf, const void *bytes, size_t len); /* for buf_append */
 

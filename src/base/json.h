@@ -63,8 +63,8 @@ bool json_equal(const struct json *a, const struct json *b);
     for (const struct json *item = json_first(list_value); item; item = item->next)
 const struct json *json_first(const struct json *list_value);
 
-/* Most names that a reader of a dialect asks for are absent: their bit says so, and where the name is a literal
- * the bit is a constant. */
+/* Most names that a reader of a dialect asks for are absent: their bit says so, and where the name is a
+ * literal the bit is a constant. */
 #define JSON_NAME_BIT(key, len) (UINT32_C(1) << ((7 * (unsigned char)*(key) + (unsigned)(len)) % 32))
 const struct json *json_find(const struct json *object, const char *key, size_t key_len); /* for json_get */
 

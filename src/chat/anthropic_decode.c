@@ -560,13 +560,13 @@ static enum ph_status decode_tool_choice(struct decoder *d)
 /* ---- The rest */
 
 static const struct scalar scalars[] = {
-    {"model", SCALAR_TEXT, 0, 0, SCALAR_AT(model), 0},
-    {"stream", SCALAR_BOOL, 0, 0, SCALAR_AT(stream), 0},
-    {"max_tokens", SCALAR_SIZE, 1, 1e9, SCALAR_AT(max_tokens), 0},
-    {"temperature", SCALAR_DOUBLE, 0, 1, SCALAR_AT(sampling.temperature),
-     SCALAR_AT(sampling.has_temperature)},
-    {"top_p", SCALAR_DOUBLE, 0, 1, SCALAR_AT(sampling.top_p), SCALAR_AT(sampling.has_top_p)},
-    {"top_k", SCALAR_INT, -1, 1e9, SCALAR_AT(sampling.top_k), SCALAR_AT(sampling.has_top_k)},
+    {"model", SCALAR_TEXT, 0, 0, SCALAR_AT(model), 0, SCALAR_WRITTEN},
+    {"stream", SCALAR_BOOL, 0, 0, SCALAR_AT(stream), 0, SCALAR_WRITTEN},
+    {"max_tokens", SCALAR_SIZE, 1, 1e9, SCALAR_AT(max_tokens), 0, SCALAR_WRITTEN},
+    {"temperature", SCALAR_DOUBLE, 0, 1, SCALAR_AT(sampling.temperature), SCALAR_AT(sampling.has_temperature),
+     SCALAR_WRITTEN},
+    {"top_p", SCALAR_DOUBLE, 0, 1, SCALAR_AT(sampling.top_p), SCALAR_AT(sampling.has_top_p), SCALAR_WRITTEN},
+    {"top_k", SCALAR_INT, -1, 1e9, SCALAR_AT(sampling.top_k), SCALAR_AT(sampling.has_top_k), SCALAR_WRITTEN},
 };
 
 static enum ph_status decode_settings(struct decoder *d)

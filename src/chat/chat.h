@@ -130,6 +130,9 @@ struct chat_request {
     const struct json *metadata;
     const struct json *raw; /* the body as it came */
     bool messages_changed;  /* `messages` are not those of `raw` any more */
+    /* OPENAI: the members as decoded from `raw`, before anybody wrote over them, but for messages and
+     * prompts. NULL: it is not known any more what `raw` says. */
+    const struct chat_request *as_came;
 };
 
 enum chat_finish {

@@ -25,6 +25,13 @@ const char *decode_type_name(const struct json *value); /* "a string", for messa
 
 enum scalar_kind { SCALAR_BOOL, SCALAR_DOUBLE, SCALAR_SIZE, SCALAR_INT, SCALAR_TEXT };
 
+/* When a provider of OpenAI's kind is told. */
+enum scalar_writing {
+    SCALAR_WRITTEN,          /* when it is not what the body says */
+    SCALAR_WRITTEN_IF_NAMED, /* known to some engines: replaced where the client named it, never added */
+    SCALAR_WRITTEN_APART     /* by a function of its own */
+};
+
 /* A member of the body and its place in the request. Absent or null: the place stays as it is. */
 struct scalar {
     const char *name;
@@ -32,6 +39,7 @@ struct scalar {
     double min, max;
     size_t offset;
     size_t given_offset; /* of a bool that is set when the value is there; 0: none (no bool sits there) */
+    enum scalar_writing writing;
 };
 #define SCALAR_AT(member) offsetof(struct chat_request, member)
 

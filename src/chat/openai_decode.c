@@ -31,36 +31,37 @@ static struct chat_text text_of(const struct json *string)
 
 /* Later rows win where two names share a place. */
 static const struct scalar shared_scalars[] = {
-    {"model", SCALAR_TEXT, 0, 0, AT(model), 0},
-    {"user", SCALAR_TEXT, 0, 0, AT(user), 0},
-    {"stream", SCALAR_BOOL, 0, 0, AT(stream), 0},
-    {"ignore_eos", SCALAR_BOOL, 0, 0, AT(ignore_end), 0},
-    {"n", SCALAR_SIZE, 1, CHAT_CHOICES_MAX, AT(choices), 0},
-    {"max_tokens", SCALAR_SIZE, 1, 1e9, AT(max_tokens), 0},
-    {"max_completion_tokens", SCALAR_SIZE, 1, 1e9, AT(max_tokens), 0},
-    {"temperature", SCALAR_DOUBLE, 0, 2, AT(sampling.temperature), AT(sampling.has_temperature)},
-    {"top_p", SCALAR_DOUBLE, 0, 1, AT(sampling.top_p), AT(sampling.has_top_p)},
-    {"min_p", SCALAR_DOUBLE, 0, 1, AT(sampling.min_p), AT(sampling.has_min_p)},
-    {"top_k", SCALAR_INT, -1, 1e9, AT(sampling.top_k), AT(sampling.has_top_k)},
-    {"repeat_penalty", SCALAR_DOUBLE, 0.01, 100, AT(sampling.repeat_penalty),
-     AT(sampling.has_repeat_penalty)},
+    {"model", SCALAR_TEXT, 0, 0, AT(model), 0, SCALAR_WRITTEN_APART},
+    {"user", SCALAR_TEXT, 0, 0, AT(user), 0, SCALAR_WRITTEN_IF_NAMED},
+    {"stream", SCALAR_BOOL, 0, 0, AT(stream), 0, SCALAR_WRITTEN_APART},
+    {"ignore_eos", SCALAR_BOOL, 0, 0, AT(ignore_end), 0, SCALAR_WRITTEN_IF_NAMED},
+    {"n", SCALAR_SIZE, 1, CHAT_CHOICES_MAX, AT(choices), 0, SCALAR_WRITTEN},
+    {"max_tokens", SCALAR_SIZE, 1, 1e9, AT(max_tokens), 0, SCALAR_WRITTEN_APART},
+    {"max_completion_tokens", SCALAR_SIZE, 1, 1e9, AT(max_tokens), 0, SCALAR_WRITTEN_APART},
+    {"temperature", SCALAR_DOUBLE, 0, 2, AT(sampling.temperature), AT(sampling.has_temperature),
+     SCALAR_WRITTEN},
+    {"top_p", SCALAR_DOUBLE, 0, 1, AT(sampling.top_p), AT(sampling.has_top_p), SCALAR_WRITTEN},
+    {"min_p", SCALAR_DOUBLE, 0, 1, AT(sampling.min_p), AT(sampling.has_min_p), SCALAR_WRITTEN_IF_NAMED},
+    {"top_k", SCALAR_INT, -1, 1e9, AT(sampling.top_k), AT(sampling.has_top_k), SCALAR_WRITTEN_IF_NAMED},
+    {"repeat_penalty", SCALAR_DOUBLE, 0.01, 100, AT(sampling.repeat_penalty), AT(sampling.has_repeat_penalty),
+     SCALAR_WRITTEN_IF_NAMED},
     {"repetition_penalty", SCALAR_DOUBLE, 0.01, 100, AT(sampling.repeat_penalty),
-     AT(sampling.has_repeat_penalty)},
-    {"frequency_penalty", SCALAR_DOUBLE, -2, 2, AT(sampling.frequency_penalty), 0},
-    {"presence_penalty", SCALAR_DOUBLE, -2, 2, AT(sampling.presence_penalty), 0},
-    {"seed", SCALAR_INT, -9.3e18, 9.3e18, AT(sampling.seed), AT(sampling.has_seed)},
-    {"reasoning_effort", SCALAR_TEXT, 0, 0, AT(reasoning_effort), 0},
+     AT(sampling.has_repeat_penalty), SCALAR_WRITTEN_IF_NAMED},
+    {"frequency_penalty", SCALAR_DOUBLE, -2, 2, AT(sampling.frequency_penalty), 0, SCALAR_WRITTEN},
+    {"presence_penalty", SCALAR_DOUBLE, -2, 2, AT(sampling.presence_penalty), 0, SCALAR_WRITTEN},
+    {"seed", SCALAR_INT, -9.3e18, 9.3e18, AT(sampling.seed), AT(sampling.has_seed), SCALAR_WRITTEN},
+    {"reasoning_effort", SCALAR_TEXT, 0, 0, AT(reasoning_effort), 0, SCALAR_WRITTEN},
 };
 
 static const struct scalar chat_scalars[] = {
-    {"logprobs", SCALAR_BOOL, 0, 0, AT(logprobs), 0},
-    {"top_logprobs", SCALAR_SIZE, 0, ENGINE_LOGPROBS_MAX, AT(top_logprobs), 0},
-    {"continue_final_message", SCALAR_BOOL, 0, 0, AT(continue_final_message), 0},
+    {"logprobs", SCALAR_BOOL, 0, 0, AT(logprobs), 0, SCALAR_WRITTEN},
+    {"top_logprobs", SCALAR_SIZE, 0, ENGINE_LOGPROBS_MAX, AT(top_logprobs), 0, SCALAR_WRITTEN},
+    {"continue_final_message", SCALAR_BOOL, 0, 0, AT(continue_final_message), 0, SCALAR_WRITTEN_APART},
 };
 
 static const struct scalar completion_scalars[] = {
-    {"echo", SCALAR_BOOL, 0, 0, AT(echo), 0},
-    {"logprobs", SCALAR_SIZE, 0, ENGINE_LOGPROBS_MAX, AT(top_logprobs), AT(logprobs)},
+    {"echo", SCALAR_BOOL, 0, 0, AT(echo), 0, SCALAR_WRITTEN},
+    {"logprobs", SCALAR_SIZE, 0, ENGINE_LOGPROBS_MAX, AT(top_logprobs), AT(logprobs), SCALAR_WRITTEN},
 };
 
 const struct openai_rows openai_shared_rows = ROWS(shared_scalars);
@@ -296,7 +297,7 @@ static enum ph_status decode_structures(struct decoder *d)
     return status;
 }
 
-enum ph_status openai_decode_options(struct decoder *d, enum chat_kind kind)
+static enum ph_status decode_options(struct decoder *d, enum chat_kind kind)
 {
     *d->out = (struct chat_request){
         .arena = d->arena, .kind = kind, .choices = 1, .reasoning_tokens = -1, .raw = d->body};
@@ -322,6 +323,16 @@ static enum ph_status decode_chat(struct decoder *d)
     return status;
 }
 
+static enum ph_status keep_as_came(struct decoder *d)
+{
+    struct chat_request *copy = arena_alloc(d->arena, sizeof *copy);
+    if (!copy)
+        return decode_no_memory(d);
+    *copy = *d->out;
+    d->out->as_came = copy;
+    return PH_OK;
+}
+
 enum ph_status openai_decode(struct arena *arena, enum chat_kind kind, const struct json *body,
                              struct chat_request *out, struct chat_fault *fault)
 {
@@ -329,7 +340,9 @@ enum ph_status openai_decode(struct arena *arena, enum chat_kind kind, const str
     *out = (struct chat_request){.arena = arena, .kind = kind, .choices = 1, .raw = body};
     if (!json_is(body, JSON_OBJECT))
         return DECODE_REFUSE(&d, NULL, "the body must be a JSON object, not %s", decode_type_name(body));
-    enum ph_status status = openai_decode_options(&d, kind);
+    enum ph_status status = decode_options(&d, kind);
+    if (status == PH_OK)
+        status = keep_as_came(&d);
     if (status == PH_OK && kind == CHAT_KIND_CHAT)
         status = decode_chat(&d);
     if (status == PH_OK && kind == CHAT_KIND_COMPLETION)

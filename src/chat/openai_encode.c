@@ -16,6 +16,9 @@
 #include "base/utf8.h"
 #include "chat/chat_int.h"
 
+#define HEAD_BYTES_USUAL 200
+#define WHOLE_BYTES_USUAL 600 /* of a whole reply, without its text */
+
 struct choice {
     struct buf text, reasoning;              /* not streaming */
     struct buf logprobs;                     /* chat: entries of content; completions: of tokens */
@@ -29,7 +32,7 @@ struct choice {
 struct chat_encoder {
     const struct chat_request *request;
     const struct chat_reply *reply;
-    struct buf head; /* {"id":...,"model":...,  up to the choices */
+    struct buf head; /* {"id":...,"model":...,  up to the choices; a stream's with "data: " before it */
     struct choice *choices;
     size_t choice_count;
     struct choice delta; /* for streams: the logprobs of one delta */
@@ -66,6 +69,16 @@ static void choice_release(struct choice *c)
         buf_release(all[i]);
 }
 
+static enum ph_status choice_status(const struct choice *c)
+{
+    const struct buf *all[] = {&c->text,    &c->reasoning, &c->logprobs, &c->values,
+                               &c->offsets, &c->top,       &c->calls};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i]->status != PH_OK)
+            return all[i]->status;
+    return PH_OK;
+}
+
 static void encoder_release(void *ud)
 {
     struct chat_encoder *e = ud;
@@ -79,13 +92,18 @@ static void write_head(struct chat_encoder *e)
 {
     static const char *const objects[2][2] = {{"text_completion", "text_completion"},
                                               {"chat.completion", "chat.completion.chunk"}};
-    buf_puts(&e->head, "{\"id\":");
-    json_write_string(&e->head, e->reply->id, strlen(e->reply->id));
-    buf_printf(&e->head,
-               ",\"object\":\"%s\",\"created\":%lld,\"model\":", objects[is_chat(e)][e->request->stream],
-               (long long)e->reply->created_unix_s);
-    json_write_string(&e->head, e->reply->model, strlen(e->reply->model));
-    buf_puts(&e->head, ",\"choices\":[");
+    struct buf *head = &e->head;
+    if (!buf_reserve(head, HEAD_BYTES_USUAL)) /* once, instead of doubling its way up */
+        return;
+    buf_puts(head, e->request->stream ? "data: {\"id\":" : "{\"id\":");
+    json_write_string(head, e->reply->id, strlen(e->reply->id));
+    buf_puts(head, ",\"object\":\"");
+    buf_puts(head, objects[is_chat(e)][e->request->stream]);
+    buf_puts(head, "\",\"created\":");
+    buf_put_fixed(head, e->reply->created_unix_s, 0);
+    buf_puts(head, ",\"model\":");
+    json_write_string(head, e->reply->model, strlen(e->reply->model));
+    buf_puts(head, ",\"choices\":[");
 }
 
 static struct chat_encoder *openai_encoder_new(struct arena *arena, const struct chat_request *request,
@@ -140,13 +158,17 @@ static void write_text(struct buf *out, struct chat_text text)
 
 static void write_usage(const struct chat_encoder *e, struct buf *out)
 {
-    unsigned long long prompt = e->prompt_tokens, completion = e->completion_tokens;
-    buf_printf(out,
-               "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
-               "\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
-               "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
-               prompt, completion, prompt + completion, (unsigned long long)e->cached_tokens,
-               (unsigned long long)e->reasoning_tokens);
+    buf_puts(out, "\"usage\":{\"prompt_tokens\":");
+    buf_put_uint(out, e->prompt_tokens);
+    buf_puts(out, ",\"completion_tokens\":");
+    buf_put_uint(out, e->completion_tokens);
+    buf_puts(out, ",\"total_tokens\":");
+    buf_put_uint(out, e->prompt_tokens + e->completion_tokens);
+    buf_puts(out, ",\"prompt_tokens_details\":{\"cached_tokens\":");
+    buf_put_uint(out, e->cached_tokens);
+    buf_puts(out, "},\"completion_tokens_details\":{\"reasoning_tokens\":");
+    buf_put_uint(out, e->reasoning_tokens);
+    buf_puts(out, "}}");
 }
 
 /* {"token":..,"logprob":..,"bytes":[..]  without the closing bracket. */
@@ -157,8 +179,10 @@ static void write_chat_token(struct buf *out, const struct chat_token_logprob *t
     buf_puts(out, ",\"logprob\":");
     json_write_double(out, token->logprob);
     buf_puts(out, ",\"bytes\":[");
-    for (size_t i = 0; i < token->token.len; i++)
-        buf_printf(out, "%s%u", i ? "," : "", (unsigned char)token->token.text[i]);
+    for (size_t i = 0; i < token->token.len; i++) {
+        buf_puts(out, i ? "," : "");
+        buf_put_uint(out, (unsigned char)token->token.text[i]);
+    }
     buf_putc(out, ']');
 }
 
@@ -199,7 +223,7 @@ static void add_completion_logprob(struct choice *c, const struct chat_token_log
     comma(&c->values);
     json_write_double(&c->values, token->logprob);
     comma(&c->offsets);
-    buf_printf(&c->offsets, "%zu", offset);
+    buf_put_uint(&c->offsets, offset);
     if (top_count == 0)
         return;
     comma(&c->top);
@@ -214,21 +238,25 @@ static void add_completion_logprob(struct choice *c, const struct chat_token_log
     buf_putc(&c->top, '}');
 }
 
-/* Offsets count characters of the choice's text. A token that only begins a character has the offset where
- * that character will be. */
-static void add_logprobs(const struct chat_encoder *e, struct choice *c, size_t chars,
+/* Offsets count characters of the choice's text so far. A token that only begins a character has the offset
+ * where that character will be. */
+static void add_logprobs(const struct chat_encoder *e, struct choice *c, size_t *chars,
                          const struct chat_event *event)
 {
+    size_t offset = *chars;
+    if (!e->request->logprobs)
+        return;
     for (size_t i = 0; i < event->logprob_count; i++) {
         const struct chat_token_logprob *top = event->top ? event->top + i * event->top_count : NULL;
         size_t top_count = top ? event->top_count : 0;
         if (is_chat(e))
             add_chat_logprob(c, &event->logprobs[i], top, top_count);
         else
-            add_completion_logprob(c, &event->logprobs[i], top, top_count, chars);
-        chars += count_chars(event->logprobs[i].token);
+            add_completion_logprob(c, &event->logprobs[i], top, top_count, offset);
+        offset += count_chars(event->logprobs[i].token);
         c->logprob_count++;
     }
+    *chars += count_chars(event->text);
 }
 
 static void write_logprobs(const struct chat_encoder *e, const struct choice *c, struct buf *out)
@@ -289,7 +317,6 @@ static void openai_encode_fault(const struct chat_fault *fault, const char *requ
 
 static void begin_chunk(const struct chat_encoder *e, struct buf *out)
 {
-    buf_puts(out, "data: ");
     buf_append(out, e->head.data, e->head.len);
 }
 
@@ -298,25 +325,18 @@ static void end_chunk(const struct chat_encoder *e, struct buf *out)
     buf_puts(out, e->request->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
 }
 
-/* One chunk with one choice. `delta` is the inside of a chat delta, `text` what a completion says. */
-static void write_chunk(struct chat_encoder *e, const struct chat_event *event, const struct buf *delta,
-                        struct buf *out)
+static void begin_item(size_t index, struct buf *out)
 {
-    begin_chunk(e, out);
-    buf_printf(out, "{\"index\":%zu,", event->choice);
-    if (is_chat(e)) {
-        buf_puts(out, "\"delta\":{");
-        buf_append(out, delta->data, delta->len);
-        buf_puts(out, "},");
-    } else {
-        buf_puts(out, "\"text\":");
-        write_text(out, event->text);
-        buf_putc(out, ',');
-    }
-    write_logprobs(e, &e->delta, out);
-    buf_printf(out, ",\"finish_reason\":%s}",
-               finish_name(event->kind == CHAT_EVENT_FINISH ? event->finish : CHAT_FINISH_NONE));
-    end_chunk(e, out);
+    buf_puts(out, "{\"index\":");
+    buf_put_uint(out, index);
+    buf_putc(out, ',');
+}
+
+static void end_choice(enum chat_finish finish, struct buf *out)
+{
+    buf_puts(out, ",\"finish_reason\":");
+    buf_puts(out, finish_name(finish));
+    buf_putc(out, '}');
 }
 
 /* What a call says depends on the kind of its tool. */
@@ -340,45 +360,70 @@ static void write_call_head(const struct chat_event *event, struct buf *out)
     json_write_string(out, event->tool_call.name, strlen(event->tool_call.name));
 }
 
-static void write_call_delta(const struct chat_event *event, struct buf *delta)
+static void write_call_delta(const struct chat_event *event, struct buf *out)
 {
-    buf_printf(delta, "\"tool_calls\":[{\"index\":%zu,", event->tool_call.index);
+    buf_puts(out, "\"tool_calls\":[");
+    begin_item(event->tool_call.index, out);
     if (event->tool_call.name) {
-        write_call_head(event, delta);
-        buf_putc(delta, ',');
+        write_call_head(event, out);
+        buf_putc(out, ',');
     } else {
-        buf_printf(delta, "\"%s\":{", call_type(event));
+        buf_printf(out, "\"%s\":{", call_type(event));
     }
-    buf_printf(delta, "\"%s\":", call_member(event));
-    write_text(delta, event->tool_call.arguments);
-    buf_puts(delta, "}}]");
+    buf_printf(out, "\"%s\":", call_member(event));
+    write_text(out, event->tool_call.arguments);
+    buf_puts(out, "}}]");
 }
 
+/* The inside of a chat's delta. */
+static void write_delta(const struct chat_event *event, struct buf *out)
+{
+    if (event->kind == CHAT_EVENT_ROLE) {
+        buf_puts(out, "\"role\":\"assistant\",\"content\":\"\"");
+    } else if (event->kind == CHAT_EVENT_TOOL_CALL) {
+        write_call_delta(event, out);
+    } else if (event->kind == CHAT_EVENT_REASONING) {
+        buf_puts(out, "\"reasoning_content\":");
+        write_text(out, event->text);
+    } else if (event->kind == CHAT_EVENT_TEXT) {
+        buf_puts(out, "\"content\":");
+        write_text(out, event->text);
+    }
+}
+
+/* Does OpenAI's dialect have a place for it? A completion has text and an end; a thought's seal has none. */
+static bool can_say(const struct chat_encoder *e, const struct chat_event *event)
+{
+    if (event->kind == CHAT_EVENT_REASONING && event->text.len == 0)
+        return false;
+    return is_chat(e) || event->kind == CHAT_EVENT_TEXT || event->kind == CHAT_EVENT_FINISH;
+}
+
+/* One chunk with one choice. */
 static void stream_choice_event(struct chat_encoder *e, const struct chat_event *event, struct buf *out)
 {
-    struct choice *c = &e->choices[event->choice];
-    struct buf *delta = &e->delta.text;
-    choice_clear(&e->delta);
-    if (!is_chat(e) && event->kind != CHAT_EVENT_TEXT && event->kind != CHAT_EVENT_FINISH)
-        return; /* a completion has text and an end */
-    if (event->kind == CHAT_EVENT_ROLE) {
-        buf_puts(delta, "\"role\":\"assistant\",\"content\":\"\"");
-    } else if (event->kind == CHAT_EVENT_TOOL_CALL) {
-        write_call_delta(event, delta);
-    } else if (event->kind == CHAT_EVENT_REASONING) {
-        if (event->text.len == 0)
-            return; /* a seal, which has no place here */
-        buf_puts(delta, "\"reasoning_content\":");
-        write_text(delta, event->text);
-    } else if (event->kind == CHAT_EVENT_TEXT) {
-        add_logprobs(e, &e->delta, c->chars, event);
-        c->chars += count_chars(event->text);
-        buf_puts(delta, "\"content\":");
-        write_text(delta, event->text);
+    if (!can_say(e, event))
+        return;
+    if (e->request->logprobs)
+        choice_clear(&e->delta);
+    if (event->kind == CHAT_EVENT_TEXT)
+        add_logprobs(e, &e->delta, &e->choices[event->choice].chars, event);
+    begin_chunk(e, out);
+    begin_item(event->choice, out);
+    if (is_chat(e)) {
+        buf_puts(out, "\"delta\":{");
+        write_delta(event, out);
+        buf_puts(out, "},");
+    } else {
+        buf_puts(out, "\"text\":");
+        write_text(out, event->text);
+        buf_putc(out, ',');
     }
-    write_chunk(e, event, delta, out);
-    if (delta->status != PH_OK)
-        out->status = delta->status;
+    write_logprobs(e, &e->delta, out);
+    end_choice(event->kind == CHAT_EVENT_FINISH ? event->finish : CHAT_FINISH_NONE, out);
+    end_chunk(e, out);
+    if (choice_status(&e->delta) != PH_OK)
+        out->status = choice_status(&e->delta);
 }
 
 /* ---- Whole replies */
@@ -416,8 +461,7 @@ static void collect(struct chat_encoder *e, const struct chat_event *event)
 {
     struct choice *c = &e->choices[event->choice];
     if (event->kind == CHAT_EVENT_TEXT) {
-        add_logprobs(e, c, c->chars, event);
-        c->chars += count_chars(event->text);
+        add_logprobs(e, c, &c->chars, event);
         buf_append(&c->text, event->text.text, event->text.len);
     } else if (event->kind == CHAT_EVENT_REASONING) {
         buf_append(&c->reasoning, event->text.text, event->text.len);
@@ -449,22 +493,15 @@ static void write_message(const struct choice *c, struct buf *out)
     buf_puts(out, "},");
 }
 
-static enum ph_status choice_status(const struct choice *c)
-{
-    const struct buf *all[] = {&c->text,    &c->reasoning, &c->logprobs, &c->values,
-                               &c->offsets, &c->top,       &c->calls};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        if (all[i]->status != PH_OK)
-            return all[i]->status;
-    return PH_OK;
-}
-
 static void write_whole(const struct chat_encoder *e, struct buf *out)
 {
+    if (!buf_reserve(out, WHOLE_BYTES_USUAL + e->choices[0].text.len))
+        return;
     buf_append(out, e->head.data, e->head.len);
     for (size_t i = 0; i < e->choice_count; i++) {
         const struct choice *c = &e->choices[i];
-        buf_printf(out, "%s{\"index\":%zu,", i ? "," : "", i);
+        buf_puts(out, i ? "," : "");
+        begin_item(i, out);
         if (is_chat(e)) {
             write_message(c, out);
         } else {
@@ -473,7 +510,7 @@ static void write_whole(const struct chat_encoder *e, struct buf *out)
             buf_putc(out, ',');
         }
         write_logprobs(e, c, out);
-        buf_printf(out, ",\"finish_reason\":%s}", finish_name(c->finish));
+        end_choice(c->finish, out);
         if (choice_status(c) != PH_OK)
             out->status = choice_status(c);
     }

@@ -13,8 +13,6 @@ struct openai_rows {
 };
 extern const struct openai_rows openai_shared_rows, openai_kind_rows[]; /* by chat_kind */
 
-/* Everything but messages and prompts. */
-enum ph_status openai_decode_options(struct decoder *d, enum chat_kind kind);
 /* One text or token array, or an array of them. `out` of the decoder is not used. */
 enum ph_status openai_decode_prompts(struct decoder *d, const char *name, size_t count_max,
                                      const struct chat_prompt **out, size_t *out_count);

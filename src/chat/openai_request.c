@@ -1,10 +1,11 @@
 /* Chat requests as bodies for providers that speak OpenAI's API.
  *
  * A request of the same dialect goes out as it came, member for member, so that what we do not know survives
- * and providers' prompt caches see the same bytes again. What is written over it is found by reading it once
- * more: `was` is what the body says, the request is what it shall say, and only where they differ a member is
- * replaced, added or taken out. A request of another dialect is the same with an empty body, which says what
- * a request says by default; then members that only some engines know are left out, as OpenAI refuses them.
+ * and providers' prompt caches see the same bytes again. What is written over it is found by comparing: `was`
+ * is what the body said when it was decoded, the request is what it shall say, and only where they differ a
+ * member is replaced, added or taken out. A request of another dialect is the same with an empty body, which
+ * says what a request says by default; then members that only some engines know are left out, as OpenAI
+ * refuses them.
  *
  * What is the station's goes no further: metadata without `store` (OpenAI refuses it) and the name of a
  * conversation. Usage is always asked for in streams, because money is counted by it. */
@@ -14,6 +15,8 @@
 
 #include "base/mem.h"
 #include "chat/openai_int.h"
+
+#define BODY_BYTES_USUAL 2000
 
 struct writer {
     struct arena *arena;
@@ -45,23 +48,7 @@ static bool has(const struct writer *w, const char *name)
     return !json_is_absent(json_get(w->body, name));
 }
 
-static bool is_in(const char *name, const char *const list[], size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(name, list[i]) == 0)
-            return true;
-    return false;
-}
-#define IS_IN(name, list) is_in(name, list, sizeof list / sizeof *list)
-
 /* ---- Scalars */
-
-/* Written by functions of their own. */
-static const char *const special_rows[] = {"model", "stream", "max_tokens", "max_completion_tokens",
-                                           "continue_final_message"};
-/* Known to some engines: replaced where the client named them, never added. */
-static const char *const engine_rows[] = {"top_k",      "min_p", "repeat_penalty", "repetition_penalty",
-                                          "ignore_eos", "user"};
 
 static const void *place_of(const struct chat_request *request, size_t offset)
 {
@@ -134,9 +121,9 @@ static void write_rows(struct writer *w, const struct openai_rows *rows)
 {
     for (size_t i = 0; i < rows->count; i++) {
         const struct scalar *row = &rows->rows[i];
-        if (IS_IN(row->name, special_rows) || row_is_same(w, row))
+        if (row->writing == SCALAR_WRITTEN_APART || row_is_same(w, row))
             continue;
-        if (IS_IN(row->name, engine_rows) && !has(w, row->name))
+        if (row->writing == SCALAR_WRITTEN_IF_NAMED && !has(w, row->name))
             continue;
         struct json *value = is_given(w->request, row) ? row_value(w, row) : NULL;
         if (value)
@@ -349,20 +336,27 @@ static void free_text(void *ud)
     mem_free(ud);
 }
 
+static char *join(struct arena *arena, const char *a, const char *b)
+{
+    size_t a_len = strlen(a), b_len = strlen(b);
+    char *text = arena_alloc(arena, a_len + b_len + 1);
+    if (text) {
+        memcpy(text, a, a_len);
+        memcpy(text + a_len, b, b_len + 1);
+    }
+    return text;
+}
+
 enum ph_status openai_post(struct arena *arena, const struct chat_target *target, const char *path,
                            const struct json *body, const char *accept, struct chat_post *out)
 {
     struct buf text;
-    *out = (struct chat_post){0};
+    *out = (struct chat_post){.url = join(arena, target->base_url, path)};
+    const char *key = target->key ? join(arena, "Bearer ", target->key) : NULL;
     buf_init(&text, HTTP_REQUEST_ARENA_BYTES_MAX);
-    buf_printf(&text, "%s%s", target->base_url, path);
-    out->url = buf_status(&text) == PH_OK ? arena_strdup(arena, text.data) : NULL;
-    buf_clear(&text);
-    buf_printf(&text, "Bearer %s", target->key ? target->key : "");
-    const char *key = buf_status(&text) == PH_OK ? arena_strdup(arena, text.data) : NULL;
-    buf_clear(&text);
-    json_write(&text, body);
-    bool ok = out->url && key && buf_status(&text) == PH_OK;
+    if (buf_reserve(&text, BODY_BYTES_USUAL)) /* once, instead of doubling its way up */
+        json_write(&text, body);
+    bool ok = out->url && (key || !target->key) && buf_status(&text) == PH_OK;
     out->body_len = text.len;
     char *bytes = ok ? buf_take(&text) : NULL;
     buf_release(&text);
@@ -373,7 +367,7 @@ enum ph_status openai_post(struct arena *arena, const struct chat_target *target
     out->body = bytes;
     out->headers[out->header_count++] = (struct chat_header){"content-type", "application/json"};
     out->headers[out->header_count++] = (struct chat_header){"accept", accept};
-    if (target->key)
+    if (key)
         out->headers[out->header_count++] = (struct chat_header){"authorization", key};
     return PH_OK;
 }
@@ -388,15 +382,13 @@ enum ph_status openai_request(struct arena *arena, const struct chat_request *re
                               const struct chat_target *target, struct chat_post *out,
                               struct chat_fault *fault)
 {
-    struct chat_request was = {.choices = 1, .reasoning_tokens = -1};
-    struct writer w = {.arena = arena, .request = request, .was = &was, .target = target};
-    w.same = request->dialect == CHAT_OPENAI && json_is(request->raw, JSON_OBJECT);
+    static const struct chat_request nothing = {.choices = 1, .reasoning_tokens = -1};
+    struct writer w = {.arena = arena, .request = request, .was = &nothing, .target = target};
+    w.same = request->dialect == CHAT_OPENAI && json_is(request->raw, JSON_OBJECT) && request->as_came;
     w.body = w.same ? json_share(arena, request->raw) : json_new(arena, JSON_OBJECT);
-    struct decoder d = {arena, request->raw, &was, fault};
-    enum ph_status status = w.same ? openai_decode_options(&d, request->kind) : PH_OK;
-    if (status != PH_OK)
-        return status;
-    status = w.body ? write_body(&w, fault) : PH_ERR_NOMEM;
+    if (w.same)
+        w.was = request->as_came;
+    enum ph_status status = w.body ? write_body(&w, fault) : PH_ERR_NOMEM;
     if (status == PH_OK && !w.failed)
         status =
             openai_post(arena, target, request->kind == CHAT_KIND_CHAT ? "/chat/completions" : "/completions",

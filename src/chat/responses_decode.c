@@ -416,15 +416,15 @@ static enum ph_status decode_input(struct decoder *d)
 /* ---- The rest of the body */
 
 static const struct scalar scalars[] = {
-    {"model", SCALAR_TEXT, 0, 0, SCALAR_AT(model), 0},
-    {"safety_identifier", SCALAR_TEXT, 0, 0, SCALAR_AT(user), 0},
-    {"user", SCALAR_TEXT, 0, 0, SCALAR_AT(user), 0},
-    {"stream", SCALAR_BOOL, 0, 0, SCALAR_AT(stream), 0},
-    {"max_output_tokens", SCALAR_SIZE, 1, 1e9, SCALAR_AT(max_tokens), 0},
-    {"temperature", SCALAR_DOUBLE, 0, 2, SCALAR_AT(sampling.temperature),
-     SCALAR_AT(sampling.has_temperature)},
-    {"top_p", SCALAR_DOUBLE, 0, 1, SCALAR_AT(sampling.top_p), SCALAR_AT(sampling.has_top_p)},
-    {"top_logprobs", SCALAR_SIZE, 0, ENGINE_LOGPROBS_MAX, SCALAR_AT(top_logprobs), 0},
+    {"model", SCALAR_TEXT, 0, 0, SCALAR_AT(model), 0, SCALAR_WRITTEN},
+    {"safety_identifier", SCALAR_TEXT, 0, 0, SCALAR_AT(user), 0, SCALAR_WRITTEN},
+    {"user", SCALAR_TEXT, 0, 0, SCALAR_AT(user), 0, SCALAR_WRITTEN},
+    {"stream", SCALAR_BOOL, 0, 0, SCALAR_AT(stream), 0, SCALAR_WRITTEN},
+    {"max_output_tokens", SCALAR_SIZE, 1, 1e9, SCALAR_AT(max_tokens), 0, SCALAR_WRITTEN},
+    {"temperature", SCALAR_DOUBLE, 0, 2, SCALAR_AT(sampling.temperature), SCALAR_AT(sampling.has_temperature),
+     SCALAR_WRITTEN},
+    {"top_p", SCALAR_DOUBLE, 0, 1, SCALAR_AT(sampling.top_p), SCALAR_AT(sampling.has_top_p), SCALAR_WRITTEN},
+    {"top_logprobs", SCALAR_SIZE, 0, ENGINE_LOGPROBS_MAX, SCALAR_AT(top_logprobs), 0, SCALAR_WRITTEN},
 };
 
 /* Format {"type", "name", "schema", ...} becomes {"type", "json_schema": {"name", "schema", ...}}. */

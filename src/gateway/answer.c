@@ -47,7 +47,7 @@ static void say_role(struct answer *answer, size_t choice)
 static void remember(struct answer *answer, const struct chat_event *event)
 {
     answer->said_tokens += event->tokens;
-    if (event->kind == CHAT_EVENT_TEXT)
+    if (event->kind == CHAT_EVENT_TEXT && answer->can_continue)
         buf_append(&answer->said, event->text.text, event->text.len);
     if (event->kind == CHAT_EVENT_TOOL_CALL || buf_status(&answer->said) != PH_OK)
         answer->can_continue = false;
@@ -662,7 +662,7 @@ static struct answer *answer_new(struct arena *arena, const struct answer_params
     answer->choice_count = choices;
     answer->role_said = roles;
     answer->confidence = -1;
-    answer->can_continue = choices == 1 && !params->request->echo;
+    answer->can_continue = choices == 1 && !params->request->echo && params->request->stream;
     answer->start_ns = clock_monotonic_ns(params->gateway->clock);
     buf_init(&answer->said, CHAT_REPLY_BYTES_MAX);
     arena_init(&answer->play_arena, HTTP_REQUEST_ARENA_BYTES_MAX);

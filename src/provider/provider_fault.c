@@ -113,21 +113,33 @@ enum remote_body remote_body_of(const char *content_type)
 
 /* ---- Conversations */
 
-#define FNV_BASIS UINT64_C(0xcbf29ce484222325) /* FNV-1a */
-#define FNV_PRIME UINT64_C(0x100000001b3)
+#define HASH_BASIS UINT64_C(0xcbf29ce484222325)
+#define HASH_FACTOR UINT64_C(0x9e3779b97f4a7c15)
 
+static uint64_t hash_word(uint64_t hash, uint64_t word)
+{
+    hash = (hash ^ word) * HASH_FACTOR;
+    return hash ^ hash >> 29;
+}
+
+/* Eight bytes a step, because a conversation may begin with a whole book. */
 static uint64_t hash_bytes(uint64_t hash, const char *bytes, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        hash = (hash ^ (unsigned char)bytes[i]) * FNV_PRIME;
-    return hash;
+    uint64_t word, rest = len;
+    for (; len >= sizeof word; bytes += sizeof word, len -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        hash = hash_word(hash, word);
+    }
+    for (; len; bytes++, len--)
+        rest = rest << 8 | (unsigned char)*bytes;
+    return hash_word(hash, rest);
 }
 
 /* Without a name a conversation is known by its beginning, up to what its user said first: that is also what
  * a prompt cache would have of it. */
 uint64_t remote_sticky(const struct chat_request *request)
 {
-    uint64_t hash = FNV_BASIS;
+    uint64_t hash = HASH_BASIS;
     if (request->conversation)
         return hash_bytes(hash, request->conversation, strlen(request->conversation));
     if (request->user)

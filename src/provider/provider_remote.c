@@ -687,7 +687,8 @@ static enum ph_status remote_start(struct provider *provider, struct net_loop *l
     struct remote_call *call = call_new(remote, loop);
     if (!call)
         return no_memory(fault);
-    enum ph_status status = account_enter(remote->lane, remote_sticky(request), &call->pass, fault);
+    uint64_t sticky = account_params(remote->account)->key_count > 1 ? remote_sticky(request) : 0;
+    enum ph_status status = account_enter(remote->lane, sticky, &call->pass, fault);
     if (status != PH_OK) {
         call_free(call);
         return status;
