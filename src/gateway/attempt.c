@@ -16,6 +16,7 @@
 #include "gateway/gateway_int.h"
 
 #define DRAIN_MS 1500
+#define BOUND_SLACK_TOKENS 32
 #define BUSY_RETRY_S 1
 
 struct attempt *attempt_new(struct answer *answer, struct gateway *gateway, struct arena *arena, size_t model,
@@ -111,31 +112,53 @@ static void fault_of(const struct chat_event *event, struct chat_fault *out)
     out->cause = event->error.cause;
 }
 
+/* Sums that grow with the text say better than an estimate what was written so far. One that comes before any
+ * text is a placeholder (Anthropic), one that stays as it was lags behind. false: stop here. */
+static bool keep_running_sum(struct attempt *attempt, uint64_t output)
+{
+    bool has_begun = attempt->counted || attempt->has_usage, grew = output > attempt->said;
+    attempt->said = output;
+    if (!has_begun || !grew)
+        return true;
+    attempt->counted = output;
+    attempt->sum_was_last = true;
+    bool is_obeyed = !attempt->output_limit || output <= attempt->output_limit;
+    return !attempt->hold || (ledger_count(attempt->hold, output) && is_obeyed);
+}
+
 /* Sums after the last choice's end are what is billed, whatever an estimate of the text said. */
 static void keep_usage(struct attempt *attempt, const struct chat_event *event)
 {
+    uint64_t output = event->usage.completion_tokens;
+    bool goes_on = event->usage.estimated || keep_running_sum(attempt, output);
+    if (event->usage.estimated) /* by text alone */
+        output = attempt->said > attempt->counted ? attempt->said : attempt->counted;
     attempt->has_sums = attempt->finished >= chat_choice_count(&attempt->request);
     attempt->has_usage = true;
     attempt->usage = (struct ledger_usage){.prompt_tokens = event->usage.prompt_tokens,
                                            .cached_tokens = event->usage.cached_tokens,
                                            .cache_write_tokens = event->usage.cache_write_tokens,
-                                           .output_tokens = event->usage.completion_tokens,
+                                           .output_tokens = output,
                                            .estimated = event->usage.estimated};
     if (attempt->hold && !ledger_count_prompt(attempt->hold, event->usage.prompt_tokens,
                                               event->usage.cached_tokens, event->usage.cache_write_tokens))
+        goes_on = false;
+    if (!goes_on && !attempt->has_sums && is_priced(&model_of(attempt)->price))
         attempt->is_cut = true;
 }
 
 /* false: the hold is used up by this event. What costs nothing is counted too, and never cut: its hold was
- * reckoned from an estimate of the prompt. */
+ * reckoned from an estimate of the prompt. Where a sum came with every delta so far, this one's decides. */
 static bool count(struct attempt *attempt, const struct chat_event *event)
 {
+    bool sum_follows = attempt->sum_was_last;
+    attempt->sum_was_last = false;
     attempt->counted += event->tokens;
     attempt->finished += event->kind == CHAT_EVENT_FINISH;
     if (!attempt->first_token_ns && event->kind != CHAT_EVENT_FINISH)
         attempt->first_token_ns = clock_monotonic_ns(attempt->gateway->clock);
     bool is_paid_for = !attempt->hold || ledger_count(attempt->hold, attempt->counted);
-    return is_paid_for || !is_priced(&model_of(attempt)->price);
+    return is_paid_for || sum_follows || !is_priced(&model_of(attempt)->price);
 }
 
 static bool is_content(const struct chat_event *event)
@@ -220,6 +243,13 @@ static void explain_refusal(const struct ledger_refusal *refusal, struct chat_fa
     fault->cause = CHAT_CAUSE_BUDGET;
 }
 
+/* How far a count may go that may be an estimate, before the provider is not believed to keep to the limit;
+ * where there is none the budgets are. */
+static uint64_t output_bound(uint64_t limit)
+{
+    return limit ? limit + limit / 2 + BOUND_SLACK_TOKENS : UINT64_MAX;
+}
+
 static bool reserve(struct attempt *attempt, const struct caller *caller, const char *request_id,
                     struct chat_fault *fault)
 {
@@ -229,6 +259,7 @@ static bool reserve(struct attempt *attempt, const struct caller *caller, const 
     if (priced)
         attempt->prompt_tokens = provider_count_tokens(model->provider, &attempt->request, NULL);
     size_t asked = route_output_tokens(model, &attempt->request, attempt->prompt_tokens);
+    attempt->output_limit = attempt->request.max_tokens * chat_choice_count(&attempt->request);
     struct ledger_ask ask = {.request_id = request_id,
                              .key_id = caller_account(caller),
                              .model = provider_model_id(model->provider),
@@ -237,7 +268,8 @@ static bool reserve(struct attempt *attempt, const struct caller *caller, const 
                              .price = model->price,
                              .premium = attempt->gateway->premium,
                              .prompt_tokens = attempt->prompt_tokens,
-                             .output_tokens_max = asked};
+                             .output_tokens_max = asked,
+                             .output_tokens_bound = output_bound(attempt->output_limit)};
     enum ph_status status = ledger_reserve(attempt->gateway->ledger, &ask, &attempt->hold, &refusal);
     if (status == PH_ERR_LIMIT) {
         explain_refusal(&refusal, fault);

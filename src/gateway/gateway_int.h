@@ -267,7 +267,10 @@ struct attempt {
     bool said_something; /* a token of content came */
     struct recording recording;
     uint64_t prompt_tokens;   /* as reckoned before */
-    uint64_t counted;         /* output so far */
+    uint64_t output_limit;    /* the client's, of all choices; 0: none */
+    uint64_t counted;         /* output so far: as said, and what came since */
+    uint64_t said;            /* by the provider's own running sums */
+    bool sum_was_last;        /* the last thing that came was a sum that had grown */
     size_t finished;          /* choices that have ended */
     bool has_usage, has_sums; /* sums: the final ones */
     struct ledger_usage usage;

@@ -12,7 +12,9 @@
  *     until it is not. So nothing passes a limit but what is already owed, and one token a stream.
  * L3. A hold's month and day are those of its reservation: what a month may spend is decided once, and a
  *     record's file follows from the record, which recovery needs.
- * L4. A sequence is in the journal once at most. */
+ * L4. A sequence is in the journal once at most.
+ * L5. A running hold that is used up takes GROW_TOKENS more, within its bound, where L1 allows it; where not,
+ *     its stream ends. What it may cost is kept here only: a killed station leaves what was counted. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +25,7 @@
 #define AREA "ledger"
 #define NO_MONTH (-1)
 #define TOKENS_MAX UINT32_MAX /* that a hold can be for; so no sum of products leaves 128 bits */
+#define GROW_TOKENS 64
 #define SCOPES LEDGER_SCOPE_COUNT
 
 struct ledger_hold {
@@ -30,6 +33,8 @@ struct ledger_hold {
     const size_t *over;         /* the accounts' */
     uint64_t stop_at;           /* the first count of output at which it is used up */
     uint64_t output_max, asked; /* asked of the provider: what output_max was at first */
+    uint64_t bound;             /* of output_max */
+    uint64_t stride;            /* the delta with which it last grew */
     int64_t price_output, prompt_pico;
     __int128 held;
     struct ledger *ledger;
@@ -559,23 +564,28 @@ static __int128 available(const struct ledger_hold *hold, const struct account *
     return least;
 }
 
-/* How many tokens of output that pays for, of those in output_max (L1). */
-static uint64_t affordable(const struct ledger_hold *hold, __int128 room)
+/* How many tokens of output that pays for, of those wished for (L1). */
+static uint64_t affordable(const struct ledger_hold *hold, __int128 room, uint64_t wished)
 {
     int64_t price = hold->price_output;
-    __int128 tokens = price > 0 ? (room - hold->prompt_pico) / price : hold->output_max;
-    if (tokens >= hold->output_max)
-        return hold->output_max;
+    __int128 tokens = price > 0 ? (room - hold->prompt_pico) / price : wished;
+    if (tokens >= wished)
+        return wished;
     return tokens > 0 ? (uint64_t)tokens : 0;
 }
 
+/* Beyond what the provider was told it need not stop by itself: there the stream ends before the delta that
+ * would not be paid. */
 static void set_output_max(struct ledger_hold *hold, uint64_t output_max)
 {
+    uint64_t margin = output_max > hold->asked ? hold->stride - 1 : 0;
     hold->output_max = output_max;
     if (hold->price_output == 0)
         hold->stop_at = UINT64_MAX;
+    else if (output_max == hold->asked)
+        hold->stop_at = output_max + 1;
     else
-        hold->stop_at = output_max < hold->asked ? output_max : output_max + 1;
+        hold->stop_at = output_max > margin ? output_max - margin : 0;
 }
 
 /* Makes the accounts hold what the hold may cost, or costs already. */
@@ -633,8 +643,7 @@ static bool grant(const struct ledger *ledger, struct ledger_hold *hold, struct 
             refuse(ledger, tightest, refusal);
         return false;
     }
-    hold->output_max = hold->asked;
-    hold->asked = affordable(hold, room);
+    hold->asked = affordable(hold, room, hold->asked);
     set_output_max(hold, hold->asked);
     return true;
 }
@@ -653,14 +662,16 @@ enum ph_status ledger_reserve(struct ledger *ledger, const struct ledger_ask *gi
     struct ledger_ask ask = *given;
     ask.price = sane_price(&given->price);
     ask.premium = sane_price(&given->premium);
-    struct ledger_hold terms = {.over = &ledger->accounts.over,
-                                .ledger = ledger,
-                                .month_number = ledger->months[ledger->month].number,
-                                .month = ledger->month,
-                                .price_output = ask.price.output,
-                                .asked =
-                                    ask.output_tokens_max < TOKENS_MAX ? ask.output_tokens_max : TOKENS_MAX,
-                                .running = true};
+    struct ledger_hold terms = {
+        .over = &ledger->accounts.over,
+        .ledger = ledger,
+        .month_number = ledger->months[ledger->month].number,
+        .month = ledger->month,
+        .price_output = ask.price.output,
+        .asked = ask.output_tokens_max < TOKENS_MAX ? ask.output_tokens_max : TOKENS_MAX,
+        .bound = ask.output_tokens_bound < TOKENS_MAX ? ask.output_tokens_bound : TOKENS_MAX,
+        .stride = 1,
+        .running = true};
     if (!find_accounts(ledger, ask.tier, ask.provider, ask.key_id, terms.accounts))
         return PH_ERR_BUSY;
     terms.prompt_pico = ledger_cost(&ask.price, &(struct ledger_usage){.prompt_tokens = ask.prompt_tokens});
@@ -705,20 +716,40 @@ static void give_back(struct ledger_hold *hold, uint64_t output)
     set_output_max(hold, tokens < unused ? hold->output_max - (uint64_t)tokens : output);
 }
 
-static bool count_with_care(struct ledger_hold *hold, uint64_t output)
+/* L5; by a delta at least: a hold that grew by less would end at once. */
+static void grow(struct ledger_hold *hold, uint64_t output, uint64_t delta)
 {
-    if (hold->month != NO_MONTH)
+    const struct account *tightest = NULL;
+    uint64_t more = delta > GROW_TOKENS ? delta : GROW_TOKENS;
+    uint64_t wished = output < hold->bound && hold->bound - output > more ? output + more : hold->bound;
+    if (wished <= hold->output_max)
+        return;
+    uint64_t paid = affordable(hold, available(hold, &tightest), wished);
+    if (paid <= hold->output_max)
+        return;
+    hold->stride = delta;
+    set_output_max(hold, paid);
+}
+
+static bool count_with_care(struct ledger_hold *hold, uint64_t output, uint64_t before)
+{
+    set_held(hold, output);
+    if (hold->month != NO_MONTH) {
         give_back(hold, output);
+        if (output >= hold->stop_at)
+            grow(hold, output, output > before ? output - before : 1);
+    }
     set_held(hold, output);
     return output < hold->stop_at;
 }
 
 bool ledger_count(struct ledger_hold *hold, uint64_t output_tokens)
 {
+    uint64_t before = atomic_load_explicit(&hold->slot->output, memory_order_relaxed);
     atomic_store_explicit(&hold->slot->output, output_tokens, memory_order_release);
-    if (output_tokens < hold->stop_at && *hold->over == 0)
+    if (output_tokens < hold->stop_at && output_tokens >= before && *hold->over == 0)
         return true;
-    return count_with_care(hold, output_tokens);
+    return count_with_care(hold, output_tokens, before);
 }
 
 bool ledger_count_prompt(struct ledger_hold *hold, uint64_t prompt_tokens, uint64_t cached_tokens,
@@ -732,7 +763,7 @@ bool ledger_count_prompt(struct ledger_hold *hold, uint64_t prompt_tokens, uint6
     hold->prompt_pico = ledger_cost(&hold->slot->price, &usage);
     const struct account *tightest = NULL;
     if (hold->month != NO_MONTH && output < hold->output_max) {
-        uint64_t paid = affordable(hold, available(hold, &tightest));
+        uint64_t paid = affordable(hold, available(hold, &tightest), hold->output_max);
         if (paid < hold->output_max)
             set_output_max(hold, paid > output ? paid : output);
     }

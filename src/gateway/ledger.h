@@ -75,6 +75,7 @@ struct ledger_ask {
         premium;            /* what premium would have cost for the same, for the report; zeros: unknown */
     uint64_t prompt_tokens; /* leaning upwards when estimated */
     uint64_t output_tokens_max;
+    uint64_t output_tokens_bound; /* as far as a running hold may grow beyond it; less: not at all */
 };
 
 struct ledger_hold;
@@ -93,12 +94,15 @@ struct ledger_refusal {
  * other status is that this could not be read. */
 PH_MUST_USE enum ph_status ledger_reserve(struct ledger *ledger, const struct ledger_ask *ask,
                                           struct ledger_hold **out, struct ledger_refusal *refusal);
-/* How much output the hold pays for: at most what was asked. What the provider should be told as the most to
- * answer. May become less while the stream runs. */
+/* How much output the hold pays for: at first at most what was asked, and what the provider should be told as
+ * the most to answer. Becomes less or more while the stream runs. */
 uint64_t ledger_hold_output_max(const struct ledger_hold *hold);
-/* The output so far, as counted from the stream; costs a store. false: the hold is used up, stop here. That
- * is the first token beyond what was granted (a provider that obeys never gets there), or, when a budget has
- * become tighter since (a prompt was longer than thought, a limit was lowered), the last one it pays for. */
+/* The output so far, as counted from the stream; costs a store. May be put right downwards. A hold that is
+ * used up grows, within output_tokens_bound and while every budget has room, for the count may be an
+ * estimate that is too high. false: it cannot grow, stop here. That is the first token beyond what was
+ * granted at first (a provider that obeys never gets there); where it has grown, or a budget has become
+ * tighter since (a prompt was longer than thought, a limit was lowered), the last one that it pays for;
+ * where deltas hold many tokens the last before one as large as this would pass that. */
 bool ledger_count(struct ledger_hold *hold, uint64_t output_tokens);
 /* The provider has said how long the prompt really is (Anthropic does, at once): the hold follows. */
 bool ledger_count_prompt(struct ledger_hold *hold, uint64_t prompt_tokens, uint64_t cached_tokens,

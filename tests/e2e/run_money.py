@@ -6,7 +6,8 @@ model and to the token: the output of every request; the prompt wherever the ups
 could not (a stream of OpenAI's kind that was left before its sums came), the station counts its own estimate, which must
 not be less than what was billed. At a kill -9 each request on its way may have been billed for more than was counted, by
 what was on the wire, and never for less. Then budgets: many streams at once, none may pass its limit by more than the
-price of one token a running stream.
+price of one token a running stream. Last, streams whose deltas hold many tokens, which can be counted by estimate only: one
+that is within its max_tokens is delivered whole while budgets have room, one that is not is stopped.
 """
 import collections
 import concurrent.futures
@@ -22,7 +23,7 @@ import time
 import edges
 from behind import APIS, PRICES, configuration, model_line, provider_line
 from station import PHAROS, Runner, Station
-from upstream import Upstream, reply_text
+from upstream import Upstream, reply_text, reply_tokens
 
 REQUESTS = int(os.environ.get("MONEY_REQUESTS", "300"))
 KILLS = int(os.environ.get("MONEY_KILLS", "2"))
@@ -268,10 +269,70 @@ def budgets_hold(upstream):
             assert last.status == 429 and "budget" in last.error["message"], f"{kind}: {last}"
 
 
+CLUMP = 30  # tokens in a delta, where deltas hold many
+
+
+def one_model(upstream, kind, name, limit=None):
+    budgets = f"budgets: {{premium_usd_month: {limit:.9f}}}\n" if limit is not None else ""
+    return configuration([model_line("m", kind, kind, name)], [provider_line(kind, kind, upstream)], budgets)
+
+
+def ask_once(upstream, kind, name, prompt, max_tokens, limit=None):
+    """The answer, what the upstream billed for it, and the ledger's row."""
+    upstream.reset()
+    with tempfile.TemporaryDirectory() as data:
+        with Station(one_model(upstream, kind, name, limit), data=data) as station:
+            answer = edges.ask(station.port, "openai", "m", prompt, True, max_tokens=max_tokens)
+            wait_until_idle(upstream)
+        entry, row = upstream.meter()["requests"][-1], ledger_sums(data)["m"]
+    check_cost(kind, row)
+    return answer, entry, row
+
+
+def estimated(tokens):
+    return sum(-(-len("".join(tokens[at:at + CLUMP]).encode()) // 4) for at in range(0, len(tokens), CLUMP))
+
+
+def estimates_do_not_cut(upstream):
+    """90 tokens of at most 100, which look like more: whole while there is room, cut where there is none."""
+    prompt = "a clumsy one of 90 tokens"
+    text, guess = reply_text(prompt), estimated(reply_tokens(prompt))
+    assert 100 < guess < 150, f"{guess}: this tests nothing"
+    for kind in APIS:
+        price_out = PRICES[kind][1] / 1e6
+        answer, entry, row = ask_once(upstream, kind, f"clump-{CLUMP}", prompt, 100)
+        assert answer.whole and answer.text == text and answer.finish == "stop", f"{kind}: {answer}"
+        assert row["output_tokens"] == entry["output"] == 90, f"{kind}: {row}, billed {entry}"
+        spent = row["cost_usd"]
+        answer, entry, row = ask_once(upstream, kind, f"clump-{CLUMP}", prompt, 100, spent + 100 * price_out)
+        assert answer.whole and answer.text == text, f"{kind}, a budget that just has room: {answer}"
+        limit = spent - 30 * price_out  # the prompt and 60 tokens; the prompt's own estimate is dearer
+        for name in (f"clump-{CLUMP}", f"slow-20-clump-{CLUMP}-fault-runaway"):
+            answer, entry, row = ask_once(upstream, kind, name, prompt, 100, limit)
+            assert answer.whole and answer.finish == "length", f"{kind}: {answer}"
+            billed = (entry["prompt"] * PRICES[kind][0] + entry["output"] * PRICES[kind][1]) / 1e6
+            heeds = entry["fault"] == "ok"
+            assert text.startswith(answer.text) or not heeds, f"{kind}: {answer}"
+            over = 0 if heeds else CLUMP * price_out
+            assert limit - CLUMP * price_out <= billed <= limit + over, f"{kind}: billed {billed}, allowed {limit}"
+        print(f"  {kind:10} 90 tokens that look like {guess}: whole; with {limit:.6f} USD: {entry['output']}, billed {billed:.6f}")
+
+
+def nobody_runs_away(upstream):
+    """A provider that heeds no max_tokens is stopped in time, also where there is money enough."""
+    for kind in APIS:
+        answer, entry, row = ask_once(upstream, kind, f"slow-20-clump-{CLUMP}-fault-runaway", "the endless one", 100)
+        most = 100 if kind == "gemini" else 100 * 1.5 + 32  # Gemini's running sums are exact
+        print(f"  {kind:10} {entry['output']} tokens of at most 100 were billed, {row['output_tokens']} counted")
+        assert answer.whole and answer.finish == "length", f"{kind}: {answer}"
+        assert 60 < entry["output"] <= most + 2 * CLUMP, f"{kind}: {entry}"
+        assert kind != "gemini" or row["output_tokens"] == entry["output"], f"{kind}: {row}, billed {entry}"
+
+
 def main():
     runner = Runner("money")
     with Upstream() as upstream:
-        for check in (without_kills, with_kills, budgets_hold):
+        for check in (without_kills, with_kills, budgets_hold, estimates_do_not_cut, nobody_runs_away):
             print(f"{check.__name__}:", flush=True)
             runner.run(check.__name__, lambda: check(upstream))
     runner.finish()

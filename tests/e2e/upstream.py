@@ -21,7 +21,7 @@ a request, then none), or by chance (POST /__chaos {"rate": R, "seed": S, "fault
   200-error         status 200, an error in the body         empty           status 200, no body
   no-usage          all is well but the sums are missing     runaway         heeds no max_tokens, never ends
 Keys: "bad..." is a wrong one, "broke..." has no credit, "forbidden..." is not allowed, "busy..." has used up its rate.
-Elsewhere in a model's name: "slow-N" waits N ms a token, "noprefix" won't go on from an answer's beginning, "cache"
+Elsewhere in a model's name: "slow-N" waits N ms a delta, "clump-N" sends N tokens in each delta of text, "noprefix" won't go on from an answer's beginning, "cache"
 remembers prompts. GET /__meter: {"requests": [...], "sums": {...}}; POST /__reset; GET /__bodies: the last requests' bodies;
 POST /__text {"prompt": P}: the answer's tokens; POST /__pace {"ms": N}.
 """
@@ -310,8 +310,12 @@ class Server:
     # ---- Replies
 
     def pace(self, ask):
-        match = re.search(r"slow-(\d+)", ask.model)
-        return (int(match.group(1)) if match else self.pace_ms) / 1000
+        slow = self.number_in(ask, "slow")
+        return (self.pace_ms if slow is None else slow) / 1000
+
+    def number_in(self, ask, name):
+        match = re.search(rf"{name}-(\d+)", ask.model)
+        return int(match.group(1)) if match else None
 
     async def send_whole(self, connection, format, entry, ask, answer, fault):
         try:
@@ -365,18 +369,19 @@ class Server:
         return await connection.end_stream()
 
     async def send_tokens(self, connection, format, entry, ask, answer, fault):
-        """One write a token; what was written is what is billed."""
+        """One write a delta; what was written is what is billed."""
         pace, limit = self.pace(ask), fault.after if fault.name in WITH_COUNT else 1 << 60
+        pieces = self.endless_pieces(answer) if fault.of("runaway") else answer.pieces()
         await connection.chunk(format.begin(ask, answer))
         if format.kind == "anthropic":  # it has said the prompt's size
             entry.update(prompt=ask.prompt_tokens, told_prompt=True)
-        for what, index, text in self.endless_pieces(answer) if fault.of("runaway") else answer.pieces():
+        for what, index, text, tokens in clumps(pieces, self.number_in(ask, "clump") or 1):
             if what != "call":
                 if entry["output"] >= limit:
                     break
                 entry["prompt"] = ask.prompt_tokens  # it was read, also for a client that goes now
                 await connection.pause(pace)
-            sent = entry["output"] + (what != "call")
+            sent = entry["output"] + tokens
             if not await connection_write(connection, format.piece(ask, what, index, text, sent)):
                 raise Gone
             entry.update(output=sent, prompt=ask.prompt_tokens,
@@ -421,6 +426,21 @@ class Server:
             row.update({name: entry[name] for name in ("prompt", "cached", "cache_write", "output")})
             row["requests"] += 1
         return sums
+
+
+def clumps(pieces, size):
+    """(what, index, text, tokens) with up to `size` tokens of text in one."""
+    texts = []
+    for what, index, text in pieces:
+        if what == "text":
+            texts.append(text)
+        if texts and (what != "text" or len(texts) == size):
+            yield "text", 0, "".join(texts), len(texts)
+            texts = []
+        if what != "text":
+            yield what, index, text, int(what != "call")
+    if texts:
+        yield "text", 0, "".join(texts), len(texts)
 
 
 def format_type(format):

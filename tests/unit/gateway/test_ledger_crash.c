@@ -48,7 +48,8 @@ static void tell_reserve(struct ledger *ledger, struct log *log, uint64_t number
     struct ledger_ask ask = usual();
     ask.request_id = id;
     ask.prompt_tokens = ESTIMATE;
-    ask.output_tokens_max = 1000000;
+    ask.output_tokens_max = 2; /* so that it grows again and again */
+    ask.output_tokens_bound = 1000000;
     struct told *told = &log->told[number];
     atomic_store(&told->prompt_intended, ESTIMATE);
     atomic_store(&told->prompt_done, ESTIMATE);
@@ -269,6 +270,7 @@ static void one_request(struct ledger *ledger, struct log *log)
     tell_count(told, hold);
     tell_prompt(told, hold, 500);
     tell_count(told, hold);
+    tell_count(told, hold); /* the hold grows */
     tell_prompt(told, hold, 900);
     tell_settle(ledger, told, hold, 1, LEDGER_WHOLE);
 }
