@@ -261,7 +261,7 @@ static void link_last(struct json *parent, struct json *node)
     parent->u.list.last = node;
     parent->u.list.count++;
     if (node->key)
-        parent->u.list.names |= JSON_NAME_BIT(node->key, node->key_len);
+        parent->u.list.names |= NAME_BIT(node->key, node->key_len);
 }
 
 /* Reads one value with its key and hangs it on its parent. */

@@ -15,6 +15,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/name_bit.h"
 #include "base/status.h"
 
 enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
@@ -63,15 +64,13 @@ bool json_equal(const struct json *a, const struct json *b);
     for (const struct json *item = json_first(list_value); item; item = item->next)
 const struct json *json_first(const struct json *list_value);
 
-/* Most names that a reader of a dialect asks for are absent: their bit says so, and where the name is a
- * literal the bit is a constant. */
-#define JSON_NAME_BIT(key, len) (UINT32_C(1) << ((7 * (unsigned char)*(key) + (unsigned)(len)) % 32))
+/* Most names that a reader of a dialect asks for are absent. */
 const struct json *json_find(const struct json *object, const char *key, size_t key_len); /* for json_get */
 
 static inline const struct json *json_get(const struct json *object, const char *key)
 {
     size_t len = strlen(key);
-    if (!object || object->type != JSON_OBJECT || !(object->u.list.names & JSON_NAME_BIT(key, len)))
+    if (!object || object->type != JSON_OBJECT || !(object->u.list.names & NAME_BIT(key, len)))
         return NULL;
     return json_find(object, key, len);
 }

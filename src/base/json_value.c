@@ -213,7 +213,7 @@ static void append(struct json *list, struct json *value)
     list->u.list.last = value;
     list->u.list.count++;
     if (value->key)
-        list->u.list.names |= JSON_NAME_BIT(value->key, value->key_len);
+        list->u.list.names |= NAME_BIT(value->key, value->key_len);
 }
 
 struct json *json_set(struct arena *arena, struct json *object, const char *key, struct json *value)

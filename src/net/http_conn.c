@@ -55,17 +55,24 @@ void http_conn_soon(struct http_conn *conn)
     http_server_wake(conn->server);
 }
 
-void http_conn_put(struct http_conn *conn, const void *bytes, size_t len)
+struct buf *http_conn_out(struct http_conn *conn)
 {
     struct buf *spare = &conn->server->spare_out;
     if (conn->phase == HTTP_CONN_CLOSED)
-        return;
+        return NULL;
     if (!conn->out.data && spare->data) {
         conn->out = *spare;
         buf_init(spare, SIZE_MAX);
     }
-    buf_append(&conn->out, bytes, len);
     http_conn_soon(conn);
+    return &conn->out;
+}
+
+void http_conn_put(struct http_conn *conn, const void *bytes, size_t len)
+{
+    struct buf *out = http_conn_out(conn);
+    if (out)
+        buf_append(out, bytes, len);
 }
 
 /* An emptied buffer. */

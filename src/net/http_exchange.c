@@ -45,8 +45,11 @@ static bool fill_request(struct http_exchange *exchange, const struct http_conn 
     if (!text || !headers)
         return false;
     memcpy(text, parser->text.data, parser->text.len);
-    for (size_t i = 0; i < parser->field_count; i++)
-        headers[i] = (struct http_header){text + parser->fields[i].name, text + parser->fields[i].value};
+    for (size_t i = 0; i < parser->field_count; i++) {
+        const struct http_field *field = &parser->fields[i];
+        headers[i] = (struct http_header){text + field->name, text + field->value};
+        request->header_names |= NAME_BIT(headers[i].name, field->value - field->name - 1);
+    }
     request->method = text;
     request->path = text + parser->path;
     request->query = text + parser->query;
@@ -100,11 +103,11 @@ const struct http_request *http_exchange_request(const struct http_exchange *exc
     return &exchange->request;
 }
 
-const char *http_request_header(const struct http_request *request, const char *lower_name)
+const char *http_header_find(const struct http_header *headers, size_t count, const char *lower_name)
 {
-    for (size_t i = 0; i < request->header_count; i++)
-        if (strcmp(request->headers[i].name, lower_name) == 0)
-            return request->headers[i].value;
+    for (size_t i = 0; i < count; i++)
+        if (headers[i].name[0] == lower_name[0] && strcmp(headers[i].name, lower_name) == 0)
+            return headers[i].value;
     return NULL;
 }
 
@@ -238,50 +241,40 @@ struct reply_head {
     size_t length;
 };
 
-static void put_text(struct http_conn *conn, const char *text)
+static void put_line(struct buf *out, const char *name, const char *value)
 {
-    http_conn_put(conn, text, strlen(text));
-}
-
-static void put_line(struct http_conn *conn, const char *name, const char *value)
-{
-    put_text(conn, name);
-    http_conn_put(conn, ": ", 2);
-    put_text(conn, value);
-    http_conn_put(conn, "\r\n", 2);
-}
-
-static void put_number(struct http_conn *conn, const char *before, size_t number, const char *after)
-{
-    char digits[24];
-    char *at = digits + sizeof digits - 1;
-    *at = 0;
-    do
-        *--at = (char)('0' + number % 10);
-    while (number /= 10);
-    put_text(conn, before);
-    put_text(conn, at);
-    put_text(conn, after);
+    buf_puts(out, name);
+    buf_puts(out, ": ");
+    buf_puts(out, value);
+    buf_puts(out, "\r\n");
 }
 
 static void put_head(struct http_conn *conn, const struct reply_head *head)
 {
-    put_number(conn, "HTTP/1.1 ", (size_t)head->status, " ");
-    put_text(conn, status_text(head->status));
-    put_text(conn, "\r\n");
-    put_line(conn, "date", date_now(conn->server));
+    struct buf *out = http_conn_out(conn);
+    if (!out)
+        return;
+    buf_puts(out, "HTTP/1.1 ");
+    buf_put_uint(out, (uint64_t)head->status);
+    buf_putc(out, ' ');
+    buf_puts(out, status_text(head->status));
+    buf_puts(out, "\r\n");
+    put_line(out, "date", date_now(conn->server));
     if (head->content_type)
-        put_line(conn, "content-type", head->content_type);
-    put_line(conn, "x-request-id", head->id);
+        put_line(out, "content-type", head->content_type);
+    put_line(out, "x-request-id", head->id);
     for (const struct http_reply_header *h = head->headers; h; h = h->next)
-        put_line(conn, h->name, h->value);
+        put_line(out, h->name, h->value);
     if (head->connection)
-        put_line(conn, "connection", head->connection);
+        put_line(out, "connection", head->connection);
     if (head->is_chunked)
-        put_line(conn, "transfer-encoding", "chunked");
-    if (head->has_length)
-        put_number(conn, "content-length: ", head->length, "\r\n");
-    http_conn_put(conn, "\r\n", 2);
+        put_line(out, "transfer-encoding", "chunked");
+    if (head->has_length) {
+        buf_puts(out, "content-length: ");
+        buf_put_uint(out, head->length);
+        buf_puts(out, "\r\n");
+    }
+    buf_puts(out, "\r\n");
 }
 
 static bool status_has_body(int status)
@@ -417,18 +410,32 @@ void http_stream_begin(struct http_exchange *exchange, int status, const char *c
     exchange->is_streaming = true;
 }
 
+static void put_chunk_size(struct buf *out, size_t len)
+{
+    char line[2 * sizeof len + 2];
+    size_t at = sizeof line;
+    line[--at] = '\n';
+    line[--at] = '\r';
+    do
+        line[--at] = "0123456789abcdef"[len % 16];
+    while (len /= 16);
+    buf_append(out, line + at, sizeof line - at);
+}
+
 bool http_stream_write(struct http_exchange *exchange, const void *bytes, size_t len)
 {
     assert(exchange->is_streaming);
     struct http_conn *conn = exchange->conn;
     if (!conn || exchange->is_head || len == 0)
         return true;
-    char size[24] = "";
-    int digits = exchange->is_http10 ? 0 : snprintf(size, sizeof size, "%zx\r\n", len);
-    http_conn_put(conn, size, (size_t)digits);
-    http_conn_put(conn, bytes, len);
-    if (digits)
-        http_conn_put(conn, "\r\n", 2);
+    struct buf *out = http_conn_out(conn);
+    if (!out)
+        return true;
+    if (!exchange->is_http10)
+        put_chunk_size(out, len);
+    buf_append(out, bytes, len);
+    if (!exchange->is_http10)
+        buf_puts(out, "\r\n");
     if (conn->out.len >= OUT_FLUSH_BYTES)
         http_conn_flush(conn);
     if (conn->phase == HTTP_CONN_CLOSED) /* found gone while flushing */

@@ -149,6 +149,8 @@ void http_conn_soon(struct http_conn *conn);       /* a turn before the loop sle
 void http_conn_close(struct http_conn *conn, bool reset);
 void http_conn_expired(struct http_conn *conn, enum http_deadline_kind kind);
 void http_conn_stop(struct http_conn *conn); /* the server is stopping: idle ones close */
+/* What is appended to it goes out before the loop sleeps. NULL: the connection is closed. */
+struct buf *http_conn_out(struct http_conn *conn);
 void http_conn_put(struct http_conn *conn, const void *bytes, size_t len);
 void http_conn_flush(struct http_conn *conn);
 size_t http_conn_queue_len(const struct http_conn *conn); /* bytes the socket has not taken yet */

@@ -60,7 +60,7 @@ static const struct step_rule rules[STEP_CHUNK_LF + 1];
 
 /* Bits of HTTP_CHAR_*; bytes from 0x80 on are obs-text and may stand in values only. */
 /* clang-format off */
-static const unsigned char classes[128] = {
+const unsigned char http_char_classes[256] = {
     /* controls; tab */
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
@@ -76,12 +76,21 @@ static const unsigned char classes[128] = {
     0x05, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f,
     /* p to ~ */
     0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x0f, 0x04, 0x05, 0x04, 0x07, 0x00,
+    /* from 0x80 on */
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
+    0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04,
 };
 /* clang-format on */
 
-bool http_char_is(unsigned char c, unsigned char_class)
+static char to_lower(char c)
 {
-    return ((c < sizeof classes ? classes[c] : HTTP_CHAR_VALUE) & char_class) != 0;
+    return (char)(c | ((unsigned char)(c - 'A') < 26) << 5);
 }
 
 static size_t run_len(const char *bytes, size_t len, unsigned char_class)
@@ -90,6 +99,21 @@ static size_t run_len(const char *bytes, size_t len, unsigned char_class)
     while (n < len && http_char_is((unsigned char)bytes[n], char_class))
         n++;
     return n;
+}
+
+/* The same for a field's value, which is most of a head: eight bytes a step while none of them is a control
+ * (Mycroft's test, see Warren, Hacker's Delight, 6-1). */
+static size_t value_len(const char *bytes, size_t len)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+    size_t n = 0;
+    for (uint64_t word; len - n >= sizeof word; n += sizeof word) {
+        memcpy(&word, bytes + n, sizeof word);
+        uint64_t is_del = (word ^ ones * 0x7f) - ones, is_control = word - ones * 0x20;
+        if ((is_del | is_control) & ~word & high)
+            break;
+    }
+    return n + run_len(bytes + n, len - n, HTTP_CHAR_VALUE);
 }
 
 void http_reader_init(struct http_reader *parser, size_t body_bytes_max)
@@ -260,51 +284,7 @@ static size_t take_version(struct http_reader *parser, const char *bytes, size_t
     return n;
 }
 
-/* ---- Header and trailer fields ---- */
-
-static size_t take_field(struct http_reader *parser, const char *bytes, size_t len)
-{
-    (void)len;
-    if (*bytes == '\r') {
-        parser->step = STEP_SECTION_LF;
-        return 1;
-    }
-    if (*bytes == ' ' || *bytes == '\t')
-        return refuse(parser, 400, "a header field begins with white space (line folding is obsolete)");
-    if (parser->field_count == HTTP_HEADER_COUNT_MAX && !parser->trailing)
-        return refuse(parser, 431, "the request has more header fields than this server accepts");
-    begin_token(parser, STEP_NAME);
-    return 0;
-}
-
-static size_t take_name(struct http_reader *parser, const char *bytes, size_t len)
-{
-    size_t n = run_len(bytes, len, HTTP_CHAR_TOKEN);
-    char *name = buf_reserve(&parser->text, n);
-    if (!name)
-        return 0;
-    for (size_t i = 0; i < n; i++)
-        name[i] = (char)(bytes[i] >= 'A' && bytes[i] <= 'Z' ? bytes[i] + ('a' - 'A') : bytes[i]);
-    buf_grew(&parser->text, n);
-    if (n == len)
-        return n;
-    if (bytes[n] != ':' || parser->text.len == parser->token)
-        return refuse(parser, 400,
-                      "a header field's name is empty, has a space, or is not followed by a colon");
-    parser->fields[parser->field_count].name = end_token(parser);
-    begin_token(parser, STEP_VALUE_SPACE);
-    return n + 1;
-}
-
-static size_t take_value_space(struct http_reader *parser, const char *bytes, size_t len)
-{
-    size_t n = 0;
-    while (n < len && (bytes[n] == ' ' || bytes[n] == '\t'))
-        n++;
-    if (n < len)
-        parser->step = STEP_VALUE;
-    return n;
-}
+/* ---- Header and trailer fields: each step goes on with the next one by itself while there are bytes ---- */
 
 static bool is_forbidden_trailer(const char *name)
 {
@@ -318,7 +298,7 @@ static bool is_forbidden_trailer(const char *name)
 
 static size_t take_value(struct http_reader *parser, const char *bytes, size_t len)
 {
-    size_t n = run_len(bytes, len, HTTP_CHAR_VALUE);
+    size_t n = value_len(bytes, len);
     buf_append(&parser->text, bytes, n);
     if (n == len || buf_status(&parser->text) != PH_OK)
         return n;
@@ -341,6 +321,50 @@ static size_t take_value(struct http_reader *parser, const char *bytes, size_t l
         text->len = field->name; /* trailers are dropped */
     }
     return n + 1;
+}
+
+static size_t take_value_space(struct http_reader *parser, const char *bytes, size_t len)
+{
+    size_t n = 0;
+    while (n < len && (bytes[n] == ' ' || bytes[n] == '\t'))
+        n++;
+    if (n == len)
+        return n;
+    parser->step = STEP_VALUE;
+    return n + take_value(parser, bytes + n, len - n);
+}
+
+static size_t take_name(struct http_reader *parser, const char *bytes, size_t len)
+{
+    size_t n = run_len(bytes, len, HTTP_CHAR_TOKEN);
+    char *name = buf_reserve(&parser->text, n);
+    if (!name)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        name[i] = to_lower(bytes[i]);
+    buf_grew(&parser->text, n);
+    if (n == len)
+        return n;
+    if (bytes[n] != ':' || parser->text.len == parser->token)
+        return refuse(parser, 400,
+                      "a header field's name is empty, has a space, or is not followed by a colon");
+    parser->fields[parser->field_count].name = end_token(parser);
+    begin_token(parser, STEP_VALUE_SPACE);
+    return n + 1 + take_value_space(parser, bytes + n + 1, len - n - 1);
+}
+
+static size_t take_field(struct http_reader *parser, const char *bytes, size_t len)
+{
+    if (*bytes == '\r') {
+        parser->step = STEP_SECTION_LF;
+        return 1;
+    }
+    if (*bytes == ' ' || *bytes == '\t')
+        return refuse(parser, 400, "a header field begins with white space (line folding is obsolete)");
+    if (parser->field_count == HTTP_HEADER_COUNT_MAX && !parser->trailing)
+        return refuse(parser, 431, "the request has more header fields than this server accepts");
+    begin_token(parser, STEP_NAME);
+    return take_name(parser, bytes, len);
 }
 
 /* ---- What the head says about the message ---- */
@@ -366,8 +390,7 @@ static void complain(struct framing *framing, int status, const char *reason)
 static bool is_word(const char *text, size_t len, const char *lower)
 {
     for (size_t i = 0; i < len; i++) {
-        char c = (char)(text[i] >= 'A' && text[i] <= 'Z' ? text[i] + ('a' - 'A') : text[i]);
-        if (lower[i] == 0 || c != lower[i])
+        if (lower[i] == 0 || to_lower(text[i]) != lower[i])
             return false;
     }
     return lower[len] == 0;
@@ -443,7 +466,7 @@ static void read_framing(const struct http_reader *parser, struct framing *frami
     for (size_t i = 0; i < parser->field_count; i++) {
         const char *name = parser->text.data + parser->fields[i].name;
         for (size_t k = 0; k < sizeof notes / sizeof *notes; k++)
-            if (strcmp(name, notes[k].name) == 0)
+            if (*name == *notes[k].name && strcmp(name, notes[k].name) == 0)
                 notes[k].note(framing, parser->text.data + parser->fields[i].value);
     }
     if (framing->host_count > 1)

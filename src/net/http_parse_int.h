@@ -79,6 +79,11 @@ enum {
     HTTP_CHAR_VALUE = 4,  /* field-vchar, space, tab, obs-text */
     HTTP_CHAR_HOST = 8    /* a host's name, and what we keep of a client's x-request-id; a colon, too */
 };
-bool http_char_is(unsigned char c, unsigned char_class);
+extern const unsigned char http_char_classes[256];
+
+static inline bool http_char_is(unsigned char c, unsigned char_class)
+{
+    return http_char_classes[c] & char_class;
+}
 
 #endif

@@ -16,10 +16,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/name_bit.h"
 #include "base/status.h"
 
 /* ---- Loop ---- */
@@ -72,7 +74,8 @@ struct http_request {
     const char *query; /* as sent, without '?'; "" when none */
     const struct http_header *headers;
     size_t header_count;
-    const char *body; /* terminated */
+    uint32_t header_names; /* bits of their names: NAME_BIT */
+    const char *body;      /* terminated */
     size_t body_len;
     const char *peer;     /* "127.0.0.1:4711" */
     const char *id;       /* "req-...", also the reply's x-request-id; a sane one from the client is kept */
@@ -119,9 +122,16 @@ void http_server_stats(const struct http_server *server, struct http_stats *out)
 
 /* ---- One exchange (loop's thread) ---- */
 const struct http_request *http_exchange_request(const struct http_exchange *exchange);
-const char *http_request_header(const struct http_request *request,
-                                const char *lower_name);           /* NULL: absent */
+static inline const char *http_request_header(const struct http_request *request,
+                                              const char *lower_name); /* NULL: absent */
+const char *http_header_find(const struct http_header *headers, size_t count, const char *lower_name);
 struct arena *http_exchange_arena(struct http_exchange *exchange); /* dies with the exchange */
+
+static inline const char *http_request_header(const struct http_request *request, const char *lower_name)
+{
+    bool may_be = request->header_names & NAME_BIT(lower_name, strlen(lower_name));
+    return may_be ? http_header_find(request->headers, request->header_count, lower_name) : NULL;
+}
 
 /* Called once when the client has gone before the reply was complete: stop working. The exchange is still
  * valid until it is ended or aborted, but writes go nowhere (and answer true). Gone means: closed, reset, cut
