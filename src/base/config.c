@@ -235,6 +235,8 @@ static enum ph_status fill_enum(struct filler *f, const struct config_node *node
 static enum ph_status fill_embedded(struct filler *f, const struct config_node *node,
                                     const struct config_field *field, void *out)
 {
+    if (field->takes_scalar && node->kind == CONFIG_SCALAR)
+        return fill_value(f, node, field->fields, (char *)out + field->fields->offset);
     return fill_struct(f, node, field->fields, out);
 }
 

@@ -139,7 +139,9 @@
 #define ROUTE_ATTEMPTS_MAX 16 /* of one request, all models and keys together */
 #define CACHE_ANSWER_BYTES_MAX (4u << 20)
 #define CACHE_MB_MAX 65536
-#define ROUTE_RECORDS_MAX 4096        /* kept for /v1/routes */
+#define ROUTE_RECORDS_MAX 4096 /* kept for /v1/routes */
+#define REQUEST_LOG_TEXT_BYTES_MAX \
+    (64u << 10)                       /* of a request, and of a reply, in a line of the request log */
 #define SUPERVISED_LOG_TAIL_BYTES 320 /* shown when an engine does not start: it fits into a fault */
 #define SUPERVISED_WAITING_MAX 1024   /* requests that wait for an engine to start */
 #define SUPERVISED_START_TIMEOUT_S 300

@@ -247,6 +247,8 @@ void chat_fault_set(struct chat_fault *fault, int http_status, const char *code,
                     const char *fmt, ...) PH_PRINTF(5, 6);
 /* What a provider wrote may repeat a key: words that look like one become "[key]", in place. */
 void chat_scrub(char *message);
+/* The same for one secret; one that is so short that ordinary words may have it is left. */
+void chat_scrub_secret(char *text, const char *secret);
 /* The ERROR event that says the same. It points into the fault. */
 struct chat_event chat_fault_event(const struct chat_fault *fault, enum ph_status status);
 

@@ -1,9 +1,12 @@
 /* Faults: what went wrong, in a dialect's terms. */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "chat/chat.h"
+
+#define SECRET_BYTES_MIN 8 /* a shorter one would be found in ordinary words */
 
 static const char *type_of(int http_status)
 {
@@ -80,9 +83,24 @@ static bool looks_like_key(const char *word, size_t len)
     return len >= 32 && letter && digit;
 }
 
+static const char mark[] = "[key]";
+static_assert(sizeof mark <= SECRET_BYTES_MIN, "what takes a secret's place is shorter");
+
+void chat_scrub_secret(char *text, const char *secret)
+{
+    size_t len = strlen(secret);
+    char *to = text, *from = text;
+    for (char *found; len >= SECRET_BYTES_MIN && (found = strstr(from, secret)); from = found + len) {
+        memmove(to, from, (size_t)(found - from));
+        to += found - from;
+        memcpy(to, mark, sizeof mark - 1);
+        to += sizeof mark - 1;
+    }
+    memmove(to, from, strlen(from) + 1);
+}
+
 void chat_scrub(char *message)
 {
-    static const char mark[] = "[key]";
     char *to = message;
     for (const char *from = message; *from;) {
         size_t len = 0;

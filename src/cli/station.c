@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -254,15 +255,30 @@ static enum ph_status set_budgets(struct station *station, struct ph_err *err)
     return status == PH_OK ? PH_OK : ph_fail(err, status, "out of memory");
 }
 
+/* A file of conversations is its owner's alone, also one that was there before. */
+static enum ph_status make_private(int fd, const char *path, struct ph_err *err)
+{
+    struct stat stat;
+    if (fstat(fd, &stat) == 0 && (!S_ISREG(stat.st_mode) || (stat.st_mode & 0777) == 0600))
+        return PH_OK;
+    if (fchmod(fd, 0600) == 0)
+        return PH_OK;
+    return ph_fail(err, PH_ERR_IO, "request_log: %s is readable by others and cannot be closed to them: %s",
+                   path, strerror(errno));
+}
+
 static enum ph_status open_request_log(struct station *station, struct ph_err *err)
 {
-    const char *path = station->config->request_log;
+    const char *path = station->config->request_log.path;
     if (!path)
         return PH_OK;
     station->request_log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (station->request_log_fd < 0)
         return ph_fail(err, PH_ERR_IO, "request_log: %s cannot be opened: %s", path, strerror(errno));
-    return PH_OK;
+    if (!station->config->request_log.bodies)
+        return PH_OK;
+    log_warn("station", "what is asked and answered is written to %s (request_log: bodies)", path);
+    return make_private(station->request_log_fd, path, err);
 }
 
 static enum ph_status open_gateway(struct station *station, struct ph_err *err)
@@ -285,6 +301,7 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
                                     .keys = station->keys,
                                     .data = station->data,
                                     .request_log_fd = station->request_log_fd,
+                                    .request_log_bodies = config->request_log.bodies,
                                     .clock = station->clock,
                                     .version = PHAROS_VERSION};
     http_limits_default(&params.limits);

@@ -182,7 +182,8 @@ static enum ph_status make_account(struct maker *m, const struct station_provide
         .name = from->name,
         .rpm = from->rpm,
         .tpm = from->tpm,
-        .budget_pico_month = from->budget_usd_month > 0 ? ledger_pico(from->budget_usd_month) : -1};
+        .budget_pico_month = from->budget_usd_month > 0 ? ledger_pico(from->budget_usd_month) : -1,
+        .account = m->out->provider_accounts[index]};
     return status;
 }
 

@@ -126,6 +126,11 @@ static const struct config_field cache_fields[] = {
     {ROW("redis", CONFIG_STRING, station_config, cache.redis, "redis://host:port/number")},
     END};
 
+static const struct config_field request_log_fields[] = {
+    {ROW("path", CONFIG_STRING, station_config, request_log.path, "the file"), .required = true},
+    {ROW("bodies", CONFIG_BOOL, station_config, request_log.bodies, "with what was asked and said")},
+    END};
+
 static const struct config_field memory_fields[] = {
     {ROW("store", CONFIG_STRING, station_config, memory.store, "sqlite")},
     {ROW("embedding", CONFIG_FREE, station_config, memory.embedding, "a model, or null")},
@@ -135,7 +140,6 @@ static const struct config_field station_fields[] = {
     {ROW("listen", CONFIG_STRING, station_config, listen, "host:port")},
     {ROW("data", CONFIG_STRING, station_config, data, "directory of the store")},
     {ROW("ca_file", CONFIG_STRING, station_config, ca_file, "PEM: trusted besides the system's")},
-    {ROW("request_log", CONFIG_STRING, station_config, request_log, "file: a line of JSON for each request")},
     {ROW("models", CONFIG_LIST, station_config, models, "who can answer"), .fields = model_fields,
      .item_size = sizeof(struct station_model)},
     {ROW("providers", CONFIG_MAP, station_config, providers, "accounts elsewhere"), .fields = provider_fields,
@@ -143,6 +147,11 @@ static const struct config_field station_fields[] = {
     {ROW("routes", CONFIG_LIST, station_config, routes, "names that choose a model"), .fields = route_fields,
      .item_size = sizeof(struct station_route)},
     /* These tables hold offsets from the station's own start. */
+    {.key = "request_log",
+     .type = CONFIG_STRUCT,
+     .fields = request_log_fields,
+     .takes_scalar = true,
+     .help = "file: a line of JSON for each answer"},
     {.key = "budgets", .type = CONFIG_STRUCT, .fields = budget_fields, .help = "limits on spending"},
     {.key = "tls", .type = CONFIG_STRUCT, .fields = tls_fields, .help = "HTTPS instead of HTTP"},
     {.key = "cache", .type = CONFIG_STRUCT, .fields = cache_fields, .help = "answers that come again"},

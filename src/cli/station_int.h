@@ -54,7 +54,11 @@ struct station_route {
 };
 
 struct station_config {
-    char *listen, *data, *ca_file, *request_log;
+    char *listen, *data, *ca_file;
+    struct {
+        char *path; /* NULL: none */
+        bool bodies;
+    } request_log;
     struct config_list models;    /* struct station_model */
     struct config_list providers; /* struct station_provider */
     struct config_list routes;    /* struct station_route */

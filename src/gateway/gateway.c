@@ -360,6 +360,7 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
                                 .ledger = params->ledger,
                                 .keys = params->keys,
                                 .request_log_fd = params->request_log_fd,
+                                .request_log_bodies = params->request_log_bodies,
                                 .version = params->version,
                                 .local_only = origin_is_loopback_address(params->host)};
     rng_init(&gateway->rng, params->seed);

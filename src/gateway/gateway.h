@@ -45,8 +45,9 @@ struct gateway_model {
 /* What an account allows; shared by its models, found by provider_name. */
 struct gateway_account {
     const char *name;
-    int64_t rpm, tpm;          /* 0: no limit known */
-    int64_t budget_pico_month; /* negative: none */
+    int64_t rpm, tpm;                       /* 0: no limit known */
+    int64_t budget_pico_month;              /* negative: none */
+    const struct provider_account *account; /* not owned; NULL: no secrets of its are known */
 };
 
 enum gateway_policy {
@@ -101,10 +102,11 @@ struct gateway_params {
     const struct gateway_account *accounts; /* likewise */
     size_t account_count;
     struct gateway_cache cache;
-    struct ledger *ledger; /* not owned */
-    struct keys *keys;     /* not owned; NULL: nobody needs one */
-    const char *data;      /* where verdicts and calibration are; NULL: nowhere */
-    int request_log_fd;    /* JSON lines, one a request; -1: none */
+    struct ledger *ledger;   /* not owned */
+    struct keys *keys;       /* not owned; NULL: nobody needs one */
+    const char *data;        /* where verdicts and calibration are; NULL: nowhere */
+    int request_log_fd;      /* JSON lines, one a request; -1: none */
+    bool request_log_bodies; /* with what was asked and said */
     const struct clock_source *clock;
     uint64_t seed; /* for ids */
     const char *version;

@@ -9,10 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/id.h"
-#include "base/log.h"
 #include "gateway/gateway_int.h"
 
 #define ROUTE_TEXT_MAX 512
@@ -28,6 +26,7 @@ struct chat_exchange {
     struct answer *answer; /* NULL: none yet, or a hit of the cache */
     struct chat_request request;
     struct cache_visit cached;
+    struct request_log_entry *log;
     struct chat_reply reply;
     struct chat_encoder *encoder;
     struct buf out; /* encoded, not written */
@@ -78,12 +77,8 @@ static void keep_record(struct chat_exchange *chat)
         cache_visit_write_record(&chat->cached, &chat->caller, chat->id, &record);
     }
     route_book_add(gateway->book, chat->id, http_exchange_request(chat->exchange)->id, &record);
-    if (gateway->request_log_fd >= 0) {
-        buf_putc(&record, '\n');
-        if (buf_status(&record) == PH_OK &&
-            write(gateway->request_log_fd, record.data, record.len) != (ssize_t)record.len)
-            log_warn("gateway", "the request log cannot be written");
-    }
+    if (buf_status(&record) == PH_OK)
+        request_log_write(gateway, chat->log, &record);
     buf_release(&record);
 }
 
@@ -262,6 +257,7 @@ static bool on_event(void *ud, const struct chat_event *event)
     if (event->kind == CHAT_EVENT_PROGRESS)
         return true; /* the timer sees to comment lines */
     cache_visit_record(&chat->cached, event);
+    request_log_hear(chat->log, event);
     chat->edge->encode(chat->encoder, event, &chat->out);
     bool is_last = event->kind == CHAT_EVENT_DONE;
     if (is_last)
@@ -309,6 +305,7 @@ static bool on_restart(void *ud)
         return false;
     buf_clear(&chat->out);
     cache_visit_restart(&chat->cached);
+    request_log_forget(chat->log);
     return make_encoder(chat);
 }
 
@@ -404,6 +401,7 @@ static bool prepare(struct chat_exchange *chat, struct chat_fault *fault)
     }
     cache_visit_begin(&chat->cached, gateway, http_exchange_request(chat->exchange), chat->edge->name,
                       &chat->caller, &chat->request);
+    chat->log = request_log_begin(gateway, chat->exchange, &chat->request);
     return true;
 }
 

@@ -84,6 +84,7 @@ struct gateway {
     struct verdicts *verdicts;   /* NULL: none are kept */
     struct chat_exchange *chats; /* running */
     int request_log_fd;
+    bool request_log_bodies;
     const char *version;
     int64_t started_unix_s;
     uint64_t ticks;
@@ -320,6 +321,18 @@ const char *route_book_find(const struct route_book *book, const char *id, size_
 void answer_write_record(const struct answer *answer, const char *response_id, struct buf *out);
 /* Keeps what a calibration needs to know of a judged one (verdict_endpoint.c). */
 void feedback_note_answer(const struct answer *answer, const char *response_id);
+
+/* ---- The request log (request_log.c) */
+
+struct request_log_entry;
+/* What one exchange says, for its line; lies in the exchange's arena. NULL: nobody wants it, which the others
+ * know. */
+struct request_log_entry *request_log_begin(const struct gateway *gateway, struct http_exchange *exchange,
+                                            const struct chat_request *request);
+void request_log_hear(struct request_log_entry *entry, const struct chat_event *event);
+void request_log_forget(struct request_log_entry *entry); /* the answer begins anew */
+void request_log_write(const struct gateway *gateway, struct request_log_entry *entry,
+                       const struct buf *record);
 
 /* ---- Handlers */
 

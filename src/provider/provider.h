@@ -63,6 +63,8 @@ PH_MUST_USE enum ph_status provider_account_create(struct provider_account **out
                                                    struct ph_err *err);
 void provider_account_free(struct provider_account *account); /* after its models; NULL is fine */
 const char *provider_account_name(const struct provider_account *account);
+/* Puts "[key]" where one of its keys, or the value of one of its headers, stands in a text. */
+void provider_account_scrub(const struct provider_account *account, char *text);
 
 /* A model of an account. One provider_start is one attempt with the best key there is: whether to try again,
  * and where, is the caller's decision, for which ERROR carries a cause and provider_state says what is

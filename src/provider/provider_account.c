@@ -29,7 +29,6 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 #define NS_PER_S UINT64_C(1000000000)
-#define SECRET_SCRUB_MIN 8 /* a shorter key would be found in ordinary words */
 
 /* Good, or not to be used until a time. */
 struct key_state {
@@ -575,10 +574,15 @@ void account_abandon(struct account_pass *pass)
 void account_pass_scrub(const struct account_pass *pass, char *text)
 {
     const char *secret = account_pass_secret(pass);
-    size_t len = secret ? strlen(secret) : 0;
-    for (char *at = text; len >= SECRET_SCRUB_MIN && (at = strstr(at, secret)) != NULL;) {
-        memcpy(at, "[key]", 5);
-        memmove(at + 5, at + len, strlen(at + len) + 1);
-        at += 5;
-    }
+    if (secret)
+        chat_scrub_secret(text, secret);
+}
+
+void provider_account_scrub(const struct provider_account *account, char *text)
+{
+    for (size_t i = 0; i < account->key_count; i++)
+        if (account->keys[i].secret)
+            chat_scrub_secret(text, account->keys[i].secret);
+    for (size_t i = 0; i < account->header_count; i++)
+        chat_scrub_secret(text, account->headers[i].value);
 }

@@ -27,8 +27,29 @@ static void keys_are_scrubbed_and_nothing_else(void **state)
     }
 }
 
+static void a_secret_is_scrubbed_wherever_it_is(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *secret, *expected;
+    } rows[] = {{"", "12345678", ""},
+                {"12345678", "12345678", "[key]"},
+                {"a12345678b1234567812345678c", "12345678", "a[key]b[key][key]c"},
+                {"1234567812345", "12345678", "[key]12345"},
+                {"1234567", "1234567", "1234567"},
+                {"nothing", "", "nothing"},
+                {"aaaaaaaaaaaaaaaaa", "aaaaaaaa", "[key][key]a"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "%s", rows[i].text);
+        chat_scrub_secret(text, rows[i].secret);
+        assert_string_equal(text, rows[i].expected);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(keys_are_scrubbed_and_nothing_else)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(keys_are_scrubbed_and_nothing_else),
+                                       cmocka_unit_test(a_secret_is_scrubbed_wherever_it_is)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,11 +183,35 @@ static void models_of_the_command_line_are_named_by_their_files(void **state)
     arena_release(&arena);
 }
 
+static void the_request_log_has_a_short_form(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *yaml;
+        bool bodies;
+    } cases[] = {{"request_log: /a/b.jsonl\nmodels:\n  - {id: a, path: %s}\n", false},
+                 {"request_log: {path: /a/b.jsonl}\nmodels:\n  - {id: a, path: %s}\n", false},
+                 {"request_log: {path: /a/b.jsonl, bodies: true}\nmodels:\n  - {id: a, path: %s}\n", true}};
+    struct fixture f;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(read_config(&f, cases[i].yaml), PH_OK);
+        assert_string_equal(f.config.request_log.path, "/a/b.jsonl");
+        assert_int_equal(f.config.request_log.bodies, cases[i].bodies);
+        arena_release(&f.arena);
+    }
+    assert_int_equal(read_config(&f, "request_log:\nmodels:\n  - {id: a, path: %s}\n"), PH_OK);
+    assert_null(f.config.request_log.path);
+    arena_release(&f.arena);
+    assert_int_equal(read_config(&f, "request_log: [/a]\nmodels:\n  - {id: a, path: %s}\n"), PH_ERR_FORMAT);
+    arena_release(&f.arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_documented_example_is_read),
         cmocka_unit_test(faults_say_what_and_where),
+        cmocka_unit_test(the_request_log_has_a_short_form),
         cmocka_unit_test(addresses),
         cmocka_unit_test(models_of_the_command_line_are_named_by_their_files),
     };
