@@ -20,6 +20,8 @@ static const unsigned fields_of[] = {
     [CHAT_EVENT_USAGE] = FIELD_USAGE,
     [CHAT_EVENT_DONE] = 0,
 };
+#define TOPS_MAX (ENGINE_LOGPROBS_MAX + 1) /* the token said may be one more than was asked for */
+#define LOGPROB_BYTES_MIN 10               /* an id, a text that is absent, a double */
 #define KIND_COUNT (sizeof fields_of / sizeof *fields_of)
 
 void recording_init(struct recording *recording, size_t bytes_max)
@@ -182,7 +184,7 @@ static void get_logprobs(struct player *p, struct chat_event *out)
     uint64_t left = (uint64_t)(p->end - p->at);
     if (count == 0 || p->bad)
         return;
-    if (tops > ENGINE_LOGPROBS_MAX || count > left) { /* each takes a byte at least */
+    if (tops > TOPS_MAX || count > left / (LOGPROB_BYTES_MIN * (1 + tops))) {
         p->bad = true;
         return;
     }

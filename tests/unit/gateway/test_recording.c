@@ -83,6 +83,30 @@ static void everything_comes_back(void **state)
     recording_release(&r);
 }
 
+/* Where a token was not among the likeliest, providers list it besides: one more than anybody may ask for. */
+static void the_longest_row_comes_back(void **state)
+{
+    (void)state;
+    struct chat_token_logprob top[ENGINE_LOGPROBS_MAX + 1];
+    struct chat_token_logprob token = {1, {"t", 1}, -9};
+    struct chat_event e = {.kind = CHAT_EVENT_TEXT, .text = {"t", 1}, .logprobs = &token, .logprob_count = 1};
+    struct recording r;
+    struct arena arena;
+    size_t at = 0;
+    for (int i = 0; i <= ENGINE_LOGPROBS_MAX; i++)
+        top[i] = (struct chat_token_logprob){i, {"", 0}, -i};
+    e.top = top;
+    e.top_count = ENGINE_LOGPROBS_MAX + 1;
+    recording_init(&r, 1 << 20);
+    arena_init(&arena, 1 << 20);
+    recording_add(&r, &e);
+    assert_true(recording_next(&r, &at, &arena, &e));
+    assert_int_equal(e.top_count, ENGINE_LOGPROBS_MAX + 1);
+    assert_true(e.top[ENGINE_LOGPROBS_MAX].logprob == -ENGINE_LOGPROBS_MAX);
+    arena_release(&arena);
+    recording_release(&r);
+}
+
 /* Any prefix, and any byte changed: no read beyond the end (the sanitizers judge), and an end. */
 static void damage_is_survived(void **state)
 {
@@ -195,8 +219,11 @@ static void the_book_forgets_the_oldest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_comes_back),       cmocka_unit_test(damage_is_survived),
-        cmocka_unit_test(confidence_falls_with_doubt), cmocka_unit_test(agreement_is_about_what_is_said),
+        cmocka_unit_test(everything_comes_back),
+        cmocka_unit_test(the_longest_row_comes_back),
+        cmocka_unit_test(damage_is_survived),
+        cmocka_unit_test(confidence_falls_with_doubt),
+        cmocka_unit_test(agreement_is_about_what_is_said),
         cmocka_unit_test(the_book_forgets_the_oldest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
