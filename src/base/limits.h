@@ -51,6 +51,15 @@
 #define HTTP_CALL_BODY_BYTES_MAX (64u << 20)
 #define HTTP_CALL_TICK_MS 20 /* time limits are looked at no more often */
 
+/* Redis client */
+#define REDIS_WAITING_MAX 1024           /* commands without their reply */
+#define REDIS_QUEUE_BYTES_MAX (8u << 20) /* not sent yet: what comes then is dropped */
+#define REDIS_CONNECT_TIMEOUT_MS 5000    /* name, connection, hello */
+#define REDIS_REPLY_TIMEOUT_MS 5000      /* a connection that owes a reply for so long is given up */
+#define REDIS_RETRY_MS 100               /* after that; then twice as late ... */
+#define REDIS_RETRY_MAX_MS 5000
+#define REDIS_STEADY_MS 10000 /* one that held for so long: the next failure is retried soon again */
+
 /* Loop */
 #define NET_WORK_MAX 256 /* jobs for the helper threads, waiting or running */
 
@@ -139,6 +148,8 @@
 #define ROUTE_ATTEMPTS_MAX 16 /* of one request, all models and keys together */
 #define CACHE_ANSWER_BYTES_MAX (4u << 20)
 #define CACHE_MB_MAX 65536
+#define CACHE_REDIS_WAIT_MS 50 /* a request waits so long for a shared cache, then it goes on without */
+#define CACHE_BLOCKS_MAX 256   /* of an answer read from one: changes between text, thoughts, calls */
 #define ROUTE_RECORDS_MAX 4096 /* kept for /v1/routes */
 #define REQUEST_LOG_TEXT_BYTES_MAX \
     (64u << 10)                       /* of a request, and of a reply, in a line of the request log */

@@ -1,5 +1,5 @@
-/* net: the event loop, the HTTP/1.1 server, the HTTP client, child processes. Knows nothing of models or
- * chats.
+/* net: the event loop, the HTTP/1.1 server, the HTTP client, a Redis client, child processes. Knows nothing
+ * of models or chats.
  *
  * One loop a thread (libuv); a connection never leaves its loop. The parser is our own and strict (RFC 9112):
  * no obsolete line folding, no bare CR, no space before a colon, no conflicting or doubled Content-Length, no
@@ -238,6 +238,47 @@ struct http_client_stats {
     uint64_t calls_total, connects_total; /* connects: new connections; the rest was reuse */
 };
 void http_client_stats(const struct http_client *client, struct http_client_stats *out);
+
+/* ---- Redis client ----
+ *
+ * For values that may be lost. One connection, made in the background and made again, ever later, when it is
+ * gone; nobody waits for that, and nothing here fails a caller: what cannot be had in time is "not there". */
+struct redis_client;
+
+struct redis_params {
+    struct net_loop *loop;
+    const struct clock_source *clock;
+    const char *host; /* a name or a numeric address */
+    uint16_t port;
+    const char *user, *password; /* NULL: none; never logged */
+    unsigned database;
+    size_t value_bytes_max; /* longer values are not there, and are not sent */
+};
+PH_MUST_USE enum ph_status redis_client_open(struct redis_client **out, const struct redis_params *params);
+/* Who still waits is not called any more. Closing is asynchronous; the memory goes by itself. NULL is fine.
+ */
+void redis_client_close(struct redis_client *client);
+
+/* 0: not now (no connection, it is late with what it was asked before, too many wait). Else `found` comes
+ * once, later: with the value, valid during the call, or with NULL when it is not there or was not there
+ * within timeout_ms. */
+uint64_t redis_client_get(struct redis_client *client, const char *key, uint32_t timeout_ms,
+                          void (*found)(void *ud, const char *bytes, size_t len), void *ud);
+void redis_client_cancel(struct redis_client *client, uint64_t ticket); /* `found` does not come */
+/* Whether it arrives is never said. false: not now. */
+bool redis_client_set(struct redis_client *client, const char *key, const void *bytes, size_t len,
+                      uint32_t ttl_s);
+
+struct redis_stats {
+    bool is_ready;
+    uint64_t connects; /* connections that said hello */
+    uint64_t failures; /* that could not be made, or ended */
+    uint64_t refusals; /* replies that were errors */
+    uint64_t late;     /* look-ups that had no reply in time */
+    uint64_t skipped;  /* look-ups and values not sent at all */
+    uint64_t stored;   /* values it has */
+};
+void redis_client_stats(const struct redis_client *client, struct redis_stats *out);
 
 /* ---- Child processes ---- */
 struct net_process;
