@@ -123,7 +123,9 @@ static const struct config_field cache_fields[] = {
     {ROW("ttl_s", CONFIG_INT, station_config, cache.ttl_s, "how long an answer is good"), .min = 1,
      .max = 1e9},
     {ROW("shared", CONFIG_BOOL, station_config, cache.shared, "one key's answers serve the others too")},
-    {ROW("redis", CONFIG_STRING, station_config, cache.redis, "redis://host:port/number")},
+    {ROW("redis", CONFIG_STRING, station_config, cache.redis,
+         "one behind it, shared: redis://[[user]:password@]host[:port][/number]")},
+    {ROW("redis_password", CONFIG_STRING, station_config, cache.redis_password, "${NAME} or file:/path")},
     END};
 
 static const struct config_field request_log_fields[] = {
@@ -319,8 +321,8 @@ static void warn_of_unused(const struct station_config *config)
 {
     if (config->memory.store || !json_is_absent(config->memory.embedding))
         log_warn("config", "memory: conversations are not stored in this version");
-    if (config->cache.redis)
-        log_warn("config", "cache: this version keeps answers in its own memory only, not in Redis");
+    if (config->cache.redis && !config->cache.max_mb)
+        log_warn("config", "cache: with max_mb: 0 nothing is kept, in Redis neither");
 }
 
 enum ph_status station_config_check(struct arena *arena, struct station_config *config, struct ph_err *err)
@@ -334,6 +336,9 @@ enum ph_status station_config_check(struct arena *arena, struct station_config *
         status = check_models(config, err);
     if (status == PH_OK)
         status = check_tls(config, err);
+    if (status == PH_OK)
+        status = station_redis_read(arena, config->cache.redis, config->cache.redis_password,
+                                    &config->cache.redis_at, err);
     if (status == PH_OK)
         warn_of_unused(config);
     return status;

@@ -71,7 +71,8 @@ struct station_config {
     struct {
         int64_t max_mb, ttl_s; /* max_mb 0: no cache */
         bool shared;
-        char *redis;
+        char *redis, *redis_password;
+        struct gateway_redis redis_at; /* from these */
     } cache;
     struct {
         char *store;
@@ -91,6 +92,10 @@ PH_MUST_USE enum ph_status station_config_add_model(struct arena *arena, struct 
 /* Checks what tables cannot say, takes `listen` apart, warns of keys that this version does nothing with. */
 PH_MUST_USE enum ph_status station_config_check(struct arena *arena, struct station_config *config,
                                                 struct ph_err *err);
+
+/* The address of a shared cache (station_redis.c); NULL: none. No error repeats a password. */
+PH_MUST_USE enum ph_status station_redis_read(struct arena *arena, const char *url, const char *password,
+                                              struct gateway_redis *out, struct ph_err *err);
 
 /* ---- The catalogue: what the configuration means to the gateway (station_catalog.c) */
 

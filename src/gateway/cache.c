@@ -109,6 +109,11 @@ static void drop(struct cache *cache, struct cache_entry **link)
 
 /* ---- Finding and keeping */
 
+uint64_t cache_ttl_ns(const struct cache *cache)
+{
+    return cache->params.ttl_ns;
+}
+
 bool cache_find(struct cache *cache, const struct cache_key *key, struct cache_found *out)
 {
     struct cache_entry **link = link_of(cache, key), *entry = *link;
@@ -132,8 +137,9 @@ size_t cache_answer_bytes_max(const struct cache *cache)
     return share < CACHE_ANSWER_BYTES_MAX ? share : CACHE_ANSWER_BYTES_MAX;
 }
 
-void cache_put(struct cache *cache, const struct cache_key *key, size_t model, const char *bytes, size_t len)
+void cache_put(struct cache *cache, const struct cache_key *key, const struct cache_found *answer)
 {
+    size_t len = answer->len;
     if (!len || len > cache_answer_bytes_max(cache))
         return;
     struct cache_entry *entry = mem_alloc(sizeof *entry + len);
@@ -151,10 +157,10 @@ void cache_put(struct cache *cache, const struct cache_key *key, size_t model, c
         return;
     }
     entry->key = *key;
-    entry->made_ns = clock_monotonic_ns(cache->params.clock);
-    entry->model = model;
+    entry->made_ns = clock_monotonic_ns(cache->params.clock) - answer->age_ns; /* modulo 2^64 */
+    entry->model = answer->model;
     entry->len = len;
-    memcpy(entry->bytes, bytes, len);
+    memcpy(entry->bytes, answer->bytes, len);
     link = link_of(cache, key); /* its old place may have gone with an eviction */
     entry->chain = NULL;
     *link = entry;
@@ -164,9 +170,15 @@ void cache_put(struct cache *cache, const struct cache_key *key, size_t model, c
     cache->stats.stored++;
 }
 
-void cache_count(struct cache *cache, bool hit)
+void cache_count(struct cache *cache, enum cache_level found)
 {
-    ++*(hit ? &cache->stats.hits : &cache->stats.misses);
+    ++*(found == CACHE_MISS ? &cache->stats.misses : &cache->stats.hits);
+    cache->stats.redis_hits += found == CACHE_REDIS;
+}
+
+void cache_count_refused(struct cache *cache)
+{
+    cache->stats.redis_refused++;
 }
 
 void cache_read_stats(const struct cache *cache, struct cache_stats *out)

@@ -24,7 +24,8 @@ struct cache;
 struct cache_params {
     size_t bytes_max; /* of everything, the cache's own tables too */
     uint64_t ttl_ns;
-    bool shared; /* an answer to one account may be given to another */
+    bool shared;               /* an answer to one account may be given to another */
+    const char *default_model; /* whose answers a request without a model gets; not owned */
     const struct clock_source *clock;
 };
 
@@ -47,16 +48,42 @@ struct cache_found {
 };
 /* An answer found is the most recently used one from now on. Counts nothing: the caller may refuse it. */
 bool cache_find(struct cache *cache, const struct cache_key *key, struct cache_found *out);
-/* Keeps a copy in the place of an older one; what is too large or finds no memory is not kept. */
-void cache_put(struct cache *cache, const struct cache_key *key, size_t model, const char *bytes, size_t len);
+/* Keeps a copy in the place of an older one; what is too large or finds no memory is not kept. age_ns: of an
+ * answer that comes from elsewhere, 0 of a new one. */
+void cache_put(struct cache *cache, const struct cache_key *key, const struct cache_found *answer);
+uint64_t cache_ttl_ns(const struct cache *cache); /* what is so old is not given */
 /* The largest recording that is kept: one answer may not push out all the others. */
 size_t cache_answer_bytes_max(const struct cache *cache);
-void cache_count(struct cache *cache, bool hit);
+enum cache_level { CACHE_MISS, CACHE_MEMORY, CACHE_REDIS };
+void cache_count(struct cache *cache, enum cache_level found);
+void cache_count_refused(struct cache *cache);
+
+/* ---- Answers outside of this process (cache_value.c) */
+
+#define CACHE_VALUE_NAME_MAX 96
+#define CACHE_MODEL_NAME_MAX 1024
+#define CACHE_VALUE_EXTRA_BYTES 2048 /* a value beyond its recording, at most */
+struct cache_value {
+    int64_t made_unix_ms;
+    const char *model; /* the name of who said it */
+    const char *bytes; /* a recording; after reading: anything at all (recording_is_whole) */
+    size_t len;
+};
+/* The name it has there. */
+void cache_value_name(const struct cache_key *key, char out[CACHE_VALUE_NAME_MAX]);
+/* false: too large, or no memory. */
+bool cache_value_write(struct cache *cache, const struct cache_key *key, const struct cache_value *value,
+                       struct buf *out);
+/* false: it is none of ours, damaged, or another key's. Points into `bytes`. */
+bool cache_value_read(struct cache *cache, const struct cache_key *key, const char *bytes, size_t len,
+                      struct cache_value *out);
 
 struct cache_stats {
     uint64_t hits, misses, stored;
-    uint64_t evicted; /* for room */
-    uint64_t expired; /* found too old */
+    uint64_t redis_hits;    /* of those hits */
+    uint64_t redis_refused; /* values found there that are no answer to the request */
+    uint64_t evicted;       /* for room */
+    uint64_t expired;       /* found too old */
     size_t bytes, bytes_max, entries;
 };
 void cache_read_stats(const struct cache *cache, struct cache_stats *out);

@@ -154,7 +154,10 @@ bool cache_key_make(struct cache *cache, struct arena *arena, const char *dialec
     feed_string(&walk, dialect);
     feed_head(&walk, 'e', request->kind);
     feed_string(&walk, cache->params.shared ? NULL : account);
-    feed_string(&walk, name_asked_for(request));
+    const char *name = name_asked_for(request);
+    feed_string(&walk, name);
+    if (!name) /* another station may have another default */
+        feed_string(&walk, cache->params.default_model);
     feed_string(&walk, request->api_version);
     feed_string(&walk, request->api_betas);
     feed_string(&walk, json_text(json_get(request->metadata, "task"), NULL));

@@ -4,6 +4,11 @@
  * hit differs from the answer it repeats by its id and its time only, in a stream as in a whole reply. The
  * recording is copied out of the cache before it is played: a slow reader must not see it evicted.
  *
+ * There may be a second cache behind the one of this process, a Redis that stations share. It is asked when
+ * the first does not know: CACHE_REDIS_WAIT_MS at most, and less if the client's deadline is nearer; then the
+ * request goes on without. What it gives is checked as if a stranger had written it (cache_value.c,
+ * recording_check.c), and goes into the first cache with the age that it has. What is kept is kept in both.
+ *
  * An answer is kept when a model said it to its end and the end is one the client would get again: not cut by
  * money, not continued by another model, not the second best of a cascade, not filtered, and too long only by
  * the client's own limit. A caller gets no answer of a model that its key does not allow. */
@@ -49,15 +54,20 @@ static bool copy_found(struct cache_visit *visit, const struct cache_found *foun
 
 static void look_up(struct cache_visit *visit, const struct caller *caller)
 {
-    struct cache *cache = visit->gateway->cache;
     struct cache_found found;
-    visit->is_hit =
-        cache_find(cache, &visit->key, &found) && copy_found(visit, &found) && may_have(visit, caller);
-    cache_count(cache, visit->is_hit);
+    visit->is_hit = cache_find(visit->gateway->cache, &visit->key, &found) && copy_found(visit, &found) &&
+                    may_have(visit, caller);
     if (visit->is_hit)
         return;
     recording_release(&visit->recording);
-    recording_init(&visit->recording, cache_answer_bytes_max(cache));
+    recording_init(&visit->recording, cache_answer_bytes_max(visit->gateway->cache));
+}
+
+static void end_look_up(struct cache_visit *visit, enum cache_level level)
+{
+    visit->level = level;
+    visit->keeps = level == CACHE_MISS;
+    cache_count(visit->gateway->cache, level);
 }
 
 static void release_visit(void *ud)
@@ -80,9 +90,118 @@ void cache_visit_begin(struct cache_visit *visit, struct gateway *gateway, const
     arena_init(&visit->play_arena, HTTP_REQUEST_ARENA_BYTES_MAX);
     if (arena_on_release(request->arena, release_visit, visit) != 0)
         return;
-    if (!has_directive(control, "no-cache"))
+    visit->caller = caller;
+    visit->keeps = true;
+    visit->asks = !has_directive(control, "no-cache");
+    if (visit->asks)
         look_up(visit, caller);
-    visit->keeps = !visit->is_hit;
+    if (visit->is_hit)
+        end_look_up(visit, CACHE_MEMORY);
+}
+
+/* ---- The shared cache */
+
+static uint64_t age_of(const struct cache_visit *visit, int64_t made_unix_ms)
+{
+    int64_t now = clock_unix_ms(visit->gateway->clock); /* the other's clock may be ahead */
+    return now > made_unix_ms ? (uint64_t)(now - made_unix_ms) * 1000000 : 0;
+}
+
+static bool find_model(const struct gateway *gateway, const char *name, size_t *index)
+{
+    for (*index = 0; *index < gateway->model_count; ++*index)
+        if (strcmp(provider_model_id(gateway->models[*index].provider), name) == 0)
+            return true;
+    return false;
+}
+
+/* The recording is in the visit when it is one that this request may be given. */
+static bool take_value(struct cache_visit *visit, const char *bytes, size_t len)
+{
+    struct gateway *gateway = visit->gateway;
+    struct cache_value value;
+    if (!cache_value_read(gateway->cache, &visit->key, bytes, len, &value))
+        return false;
+    struct cache_found found = {value.bytes, value.len, 0, age_of(visit, value.made_unix_ms)};
+    if (found.age_ns >= cache_ttl_ns(gateway->cache) || !find_model(gateway, value.model, &found.model) ||
+        !copy_found(visit, &found) ||
+        !recording_is_whole(&visit->recording, visit->request, &visit->play_arena))
+        return false;
+    cache_put(gateway->cache, &visit->key, &found);
+    return true;
+}
+
+static void on_value(void *ud, const char *bytes, size_t len)
+{
+    struct cache_visit *visit = ud;
+    struct gateway *gateway = visit->gateway;
+    bool is_ours = bytes && take_value(visit, bytes, len);
+    visit->ticket = 0;
+    visit->is_hit = is_ours && may_have(visit, visit->caller);
+    metrics_cache_wait(gateway->metrics, clock_monotonic_ns(gateway->clock) - visit->asked_ns);
+    if (bytes && !is_ours)
+        cache_count_refused(gateway->cache);
+    if (!visit->is_hit) {
+        recording_release(&visit->recording);
+        recording_init(&visit->recording, cache_answer_bytes_max(gateway->cache));
+    }
+    end_look_up(visit, visit->is_hit ? CACHE_REDIS : CACHE_MISS);
+    visit->looked_up(visit->ud);
+}
+
+static uint32_t wait_ms(const struct cache_visit *visit, uint64_t deadline_ns)
+{
+    uint64_t left_ms = deadline_ns > visit->asked_ns ? (deadline_ns - visit->asked_ns) / 1000000 : 0;
+    return deadline_ns && left_ms < CACHE_REDIS_WAIT_MS ? (uint32_t)left_ms : CACHE_REDIS_WAIT_MS;
+}
+
+bool cache_visit_wait(struct cache_visit *visit, uint64_t deadline_ns, void (*looked_up)(void *ud), void *ud)
+{
+    struct gateway *gateway = visit->gateway;
+    char name[CACHE_VALUE_NAME_MAX];
+    if (!visit->asks || visit->is_hit)
+        return false;
+    visit->asked_ns = clock_monotonic_ns(gateway->clock);
+    uint32_t ms = gateway->redis ? wait_ms(visit, deadline_ns) : 0;
+    if (ms) {
+        cache_value_name(&visit->key, name);
+        visit->looked_up = looked_up;
+        visit->ud = ud;
+        visit->ticket = redis_client_get(gateway->redis, name, ms, on_value, visit);
+    }
+    if (!visit->ticket)
+        end_look_up(visit, CACHE_MISS);
+    return visit->ticket != 0;
+}
+
+bool cache_visit_cancel(struct cache_visit *visit)
+{
+    if (!visit->ticket)
+        return false;
+    redis_client_cancel(visit->gateway->redis, visit->ticket);
+    visit->ticket = 0;
+    return true;
+}
+
+static void keep_in_redis(struct cache_visit *visit, size_t model)
+{
+    struct gateway *gateway = visit->gateway;
+    const struct buf *recording = &visit->recording.bytes;
+    struct cache_value value = {clock_unix_ms(gateway->clock),
+                                provider_model_id(gateway->models[model].provider), recording->data,
+                                recording->len};
+    struct redis_stats redis;
+    struct buf bytes;
+    char name[CACHE_VALUE_NAME_MAX];
+    redis_client_stats(gateway->redis, &redis);
+    if (!redis.is_ready)
+        return;
+    buf_init(&bytes, recording->len + CACHE_VALUE_EXTRA_BYTES);
+    cache_value_name(&visit->key, name);
+    if (cache_value_write(gateway->cache, &visit->key, &value, &bytes))
+        (void)redis_client_set(gateway->redis, name, bytes.data, bytes.len,
+                               (uint32_t)(cache_ttl_ns(gateway->cache) / 1000000000));
+    buf_release(&bytes);
 }
 
 bool cache_visit_next(struct cache_visit *visit, struct chat_event *event)
@@ -93,12 +212,6 @@ bool cache_visit_next(struct cache_visit *visit, struct chat_event *event)
 
 /* ---- Keeping */
 
-static bool is_fit_end(const struct cache_visit *visit, enum chat_finish finish)
-{
-    return finish == CHAT_FINISH_STOP || finish == CHAT_FINISH_TOOL_CALLS ||
-           (finish == CHAT_FINISH_LENGTH && visit->request->max_tokens);
-}
-
 void cache_visit_record(struct cache_visit *visit, const struct chat_event *event)
 {
     if (!visit->keeps || visit->is_unfit)
@@ -107,8 +220,9 @@ void cache_visit_record(struct cache_visit *visit, const struct chat_event *even
     if (!visit->request->logprobs) /* a cascade's judge wanted them, the client did not */
         copy.logprobs = NULL;
     recording_add(&visit->recording, &copy);
-    visit->is_unfit = buf_status(&visit->recording.bytes) != PH_OK ||
-                      (event->kind == CHAT_EVENT_FINISH && !is_fit_end(visit, event->finish));
+    visit->is_unfit =
+        buf_status(&visit->recording.bytes) != PH_OK ||
+        (event->kind == CHAT_EVENT_FINISH && !recording_end_is_fit(visit->request, event->finish));
     if (visit->is_unfit)
         recording_release(&visit->recording);
 }
@@ -125,8 +239,12 @@ void cache_visit_restart(struct cache_visit *visit)
 void cache_visit_keep(struct cache_visit *visit, const struct answer *answer)
 {
     const struct buf *bytes = &visit->recording.bytes;
-    if (visit->keeps && !visit->is_unfit && answer_is_whole(answer))
-        cache_put(visit->gateway->cache, &visit->key, answer_model(answer), bytes->data, bytes->len);
+    if (!visit->keeps || visit->is_unfit || !bytes->len || !answer_is_whole(answer))
+        return;
+    struct cache_found found = {bytes->data, bytes->len, answer_model(answer), 0};
+    cache_put(visit->gateway->cache, &visit->key, &found);
+    if (visit->gateway->redis)
+        keep_in_redis(visit, found.model);
 }
 
 /* ---- Telling */
@@ -166,6 +284,7 @@ void cache_visit_write_record(const struct cache_visit *visit, const struct call
     put_string(out, "conversation", request->conversation);
     put_string(out, "model", name_of(visit));
     put_string(out, "tier", ledger_tier_name(model_of(visit)->tier));
+    put_string(out, "cache", visit->level == CACHE_REDIS ? "redis" : "memory");
     buf_printf(out, ",\"cached\":true,\"age_s\":%.3f", (double)visit->age_ns * 1e-9);
     buf_puts(out, ",\"cost_usd\":0,\"candidates\":[],\"attempts\":[]}");
 }

@@ -318,6 +318,30 @@ static void find_premium(struct gateway *gateway)
             gateway->premium = gateway->models[i].price;
 }
 
+static enum ph_status create_cache(struct gateway *gateway, const struct gateway_params *params)
+{
+    const struct gateway_redis *redis = &params->cache.redis;
+    struct cache_params cache = {
+        .bytes_max = params->cache.bytes_max,
+        .ttl_ns = (uint64_t)params->cache.ttl_s * 1000000000,
+        .shared = params->cache.shared,
+        .default_model = gateway->model_count ? provider_model_id(gateway->models[0].provider) : NULL,
+        .clock = params->clock};
+    enum ph_status status = cache_create(&gateway->cache, &cache);
+    if (status != PH_OK || !redis->host)
+        return status;
+    struct redis_params client = {.loop = gateway->loop,
+                                  .clock = params->clock,
+                                  .host = redis->host,
+                                  .port = redis->port,
+                                  .user = redis->user,
+                                  .password = redis->password,
+                                  .database = redis->database,
+                                  .value_bytes_max =
+                                      cache_answer_bytes_max(gateway->cache) + CACHE_VALUE_EXTRA_BYTES};
+    return redis_client_open(&gateway->redis, &client);
+}
+
 /* Everything but the server and the timer. */
 static enum ph_status create_parts(struct gateway *gateway, const struct gateway_params *params)
 {
@@ -338,11 +362,7 @@ static enum ph_status create_parts(struct gateway *gateway, const struct gateway
     enum ph_status status = create_gates(gateway);
     if (status == PH_OK)
         status = rates_create(&gateway->rates, params->clock);
-    struct cache_params cache = {.bytes_max = params->cache.bytes_max,
-                                 .ttl_ns = (uint64_t)params->cache.ttl_s * 1000000000,
-                                 .shared = params->cache.shared,
-                                 .clock = params->clock};
-    return status == PH_OK && cache.bytes_max ? cache_create(&gateway->cache, &cache) : status;
+    return status == PH_OK && params->cache.bytes_max ? create_cache(gateway, params) : status;
 }
 
 enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
@@ -385,6 +405,7 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
         status = http_server_open(&gateway->server, loop, &server, err);
     if (status != PH_OK) {
         net_timer_close(gateway->timer);
+        redis_client_close(gateway->redis);
         gateway_free(gateway);
         *out = NULL;
         return status;
@@ -404,6 +425,8 @@ static void on_server_stopped(void *ud)
     gateway->server = NULL;
     net_timer_close(gateway->timer);
     gateway->timer = NULL;
+    redis_client_close(gateway->redis);
+    gateway->redis = NULL;
     gateway->stopped(gateway->stopped_ud);
 }
 

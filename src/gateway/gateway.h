@@ -88,6 +88,12 @@ struct gateway_cache {
     size_t bytes_max; /* 0: none are kept */
     uint32_t ttl_s;
     bool shared; /* between accounts */
+    struct gateway_redis {
+        const char *host;            /* NULL: there is none; copied, as the others */
+        const char *user, *password; /* NULL: none */
+        uint16_t port;
+        unsigned database;
+    } redis; /* behind that in memory, shared with other stations */
 };
 
 struct gateway_params {

@@ -4,6 +4,9 @@
  * has its proper status. After that a failure is an error chunk and a broken connection: a stream that ends
  * cleanly would be taken for a whole answer.
  *
+ * Between decoding and the answer an exchange may wait for a shared cache (cache_visit.c). It is in the list
+ * and hears of its client's going by then; what wakes it, a value, none, or the end of its time, is go_on.
+ *
  * The chat_exchange lives in its exchange's arena, and so does the answer. The exchange ends when the answer
  * is over: by DONE, by ERROR, or, when the client has gone, after what was bought has been counted. */
 #include <stdio.h>
@@ -182,6 +185,7 @@ static void on_gone(void *ud)
 {
     struct chat_exchange *chat = ud;
     unlink_chat(chat);
+    (void)cache_visit_cancel(&chat->cached);
     if (!chat->answer || answer_abandon(chat->answer, end_unread, chat))
         end_unread(chat);
 }
@@ -215,7 +219,7 @@ static void on_drain(void *ud)
         return;
     if (chat->cached.is_hit)
         (void)play_hit(chat);
-    else
+    else if (chat->answer)
         answer_resume(chat->answer);
 }
 
@@ -418,6 +422,26 @@ static bool start(struct chat_exchange *chat, struct chat_fault *fault)
     return answer_start(http_exchange_arena(chat->exchange), &params, &chat->answer, fault);
 }
 
+/* When it is known whether a cache has the answer. false: the exchange is over, and gone. */
+static bool go_on(struct chat_exchange *chat)
+{
+    struct chat_fault fault;
+    if (chat->cached.is_hit)
+        return !play_hit(chat);
+    if (!start(chat, &fault)) {
+        end_with_fault(chat, &fault);
+        return false;
+    }
+    chat->sample.overhead_ns = now_ns(chat) - chat->start_ns;
+    return true;
+}
+
+/* It waited in the list, and hears of a client that goes. */
+static void on_looked_up(void *ud)
+{
+    (void)go_on(ud);
+}
+
 static void handle_request(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit,
                            enum chat_kind kind)
 {
@@ -438,13 +462,13 @@ static void handle_request(struct gateway *gateway, struct http_exchange *exchan
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
-    if (!prepare(chat, &fault) || (!chat->cached.is_hit && !start(chat, &fault))) {
+    if (!prepare(chat, &fault)) {
         end_with_fault(chat, &fault);
         return;
     }
-    if (chat->cached.is_hit && play_hit(chat))
+    bool waits = cache_visit_wait(&chat->cached, deadline_of(chat), on_looked_up, chat);
+    if (!waits && !go_on(chat))
         return;
-    chat->sample.overhead_ns = now_ns(chat) - chat->start_ns;
     link_chat(chat);
     http_on_gone(exchange, on_gone, chat);
 }

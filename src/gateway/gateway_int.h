@@ -51,6 +51,7 @@ void metrics_fallback(struct metrics *metrics,
                       enum chat_cause cause); /* an attempt failed and another came */
 void metrics_escalation(struct metrics *metrics);
 void metrics_continuation(struct metrics *metrics);
+void metrics_cache_wait(struct metrics *metrics, uint64_t ns); /* for the shared cache */
 /* Prometheus text format 0.0.4. */
 void metrics_write(const struct metrics *metrics, const struct gateway *gateway, struct buf *out);
 
@@ -78,6 +79,7 @@ struct gateway {
     struct keys *keys;
     struct rates *rates;
     struct cache *cache;         /* NULL: answers are not kept */
+    struct redis_client *redis;  /* behind it; NULL: none */
     struct ledger_price premium; /* of the first premium model: what the others' traffic is compared with */
     struct metrics *metrics;
     struct route_book *book;
@@ -183,6 +185,14 @@ void recording_add(struct recording *recording, const struct chat_event *event);
 bool recording_next(const struct recording *recording, size_t *at, struct arena *arena,
                     struct chat_event *out);
 
+/* ---- Recordings from elsewhere (recording_check.c) */
+
+/* May an answer that ends so be given again? */
+bool recording_end_is_fit(const struct chat_request *request, enum chat_finish finish);
+/* Is it one whole answer to this request, whoever wrote it? */
+bool recording_is_whole(const struct recording *recording, const struct chat_request *request,
+                        struct arena *scratch);
+
 /* ---- Answers (answer.c): attempts until one holds */
 
 struct answer;
@@ -219,8 +229,11 @@ bool answer_is_whole(const struct answer *answer);
 struct cache_visit {
     struct gateway *gateway;
     const struct chat_request *request;
+    const struct caller *caller;
     struct cache_key key;
+    bool asks; /* the answer may come from a cache */
     bool is_hit;
+    enum cache_level level;
     bool keeps;                 /* the answer is recorded */
     bool is_unfit;              /* ... but not to be kept */
     struct recording recording; /* being made, or played */
@@ -228,11 +241,19 @@ struct cache_visit {
     struct arena play_arena;
     size_t model; /* of a hit */
     uint64_t age_ns;
+    uint64_t ticket, asked_ns; /* of the shared cache; ticket 0: it is not being asked */
+    void (*looked_up)(void *ud);
+    void *ud;
 };
 
-/* Looks the request up. is_hit: its answer is to be played. The visit lies in the request's arena. */
+/* Looks the request up. is_hit: its answer is to be played. The visit lies in the request's arena, the caller
+ * lives as long. */
 void cache_visit_begin(struct cache_visit *visit, struct gateway *gateway, const struct http_request *http,
                        const char *dialect, const struct caller *caller, const struct chat_request *request);
+/* true: a shared cache is being asked; `looked_up` comes once, later, and is_hit is known then. */
+bool cache_visit_wait(struct cache_visit *visit, uint64_t deadline_ns, void (*looked_up)(void *ud), void *ud);
+/* true: it was being asked, and `looked_up` does not come any more. */
+bool cache_visit_cancel(struct cache_visit *visit);
 /* The next event of a hit; false: no more, which after DONE never happens. */
 bool cache_visit_next(struct cache_visit *visit, struct chat_event *event);
 /* An answer that was not there: its events as they come, a new beginning, its end. */

@@ -26,6 +26,7 @@ static const struct bounds per_token_bounds = {
     14, {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1}};
 static const struct bounds token_bounds = {
     14, {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864}};
+static const struct bounds cache_bounds = {10, {1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1}};
 static const struct bounds overhead_bounds = {10,
                                               {1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2}};
 
@@ -48,7 +49,7 @@ struct model_metrics {
 struct metrics {
     struct model_metrics *models;
     size_t model_count;
-    struct histogram overhead;
+    struct histogram overhead, cache_wait;
     uint64_t aborts_by_client, aborts_by_station, escalations, continuations;
     uint64_t fallbacks[CHAT_CAUSE_COUNT];
     uint64_t statuses[STATUS_MAX];
@@ -115,6 +116,11 @@ void metrics_answer(struct metrics *metrics, const struct answer_sample *answer)
         observe(&operation->per_token, &per_token_bounds,
                 seconds(answer->duration_ns - answer->first_token_ns) /
                     (double)(answer->completion_tokens - 1));
+}
+
+void metrics_cache_wait(struct metrics *metrics, uint64_t ns)
+{
+    observe(&metrics->cache_wait, &cache_bounds, seconds(ns));
 }
 
 void metrics_choice(struct metrics *metrics, size_t index, const struct choice_sample *choice)
@@ -389,28 +395,59 @@ static void write_routing(const struct metrics *metrics, struct buf *out)
     buf_printf(out, "pharos_continuations_total %llu\n", (unsigned long long)metrics->continuations);
 }
 
-static void write_cache(const struct gateway *gateway, struct buf *out)
+struct plain_metric {
+    const char *name, *type, *help;
+    uint64_t value;
+};
+
+static void write_plain(struct buf *out, const struct plain_metric *rows, size_t count)
 {
-    static const struct {
-        const char *name, *type, *help;
-    } rows[] = {{"pharos_cache_hits_total", "counter", "Requests answered from the cache."},
-                {"pharos_cache_misses_total", "counter", "Requests whose answer was looked for in vain."},
-                {"pharos_cache_stores_total", "counter", "Answers kept."},
-                {"pharos_cache_evictions_total", "counter", "Answers dropped for room."},
-                {"pharos_cache_expirations_total", "counter", "Answers dropped when found too old."},
-                {"pharos_cache_bytes", "gauge", "Memory in use."},
-                {"pharos_cache_bytes_max", "gauge", "Memory that may be used."},
-                {"pharos_cache_entries", "gauge", "Answers there."}};
+    for (size_t i = 0; i < count; i++) {
+        write_type(out, rows[i].name, rows[i].type, rows[i].help);
+        buf_printf(out, "%s %llu\n", rows[i].name, (unsigned long long)rows[i].value);
+    }
+}
+
+static void write_redis(const struct metrics *metrics, const struct gateway *gateway,
+                        const struct cache_stats *s, struct buf *out)
+{
+    struct redis_stats r;
+    redis_client_stats(gateway->redis, &r);
+    const struct plain_metric rows[] = {
+        {"pharos_cache_redis_up", "gauge", "Is there a connection to the shared cache?", r.is_ready},
+        {"pharos_cache_redis_hits_total", "counter", "Hits that came from it.", s->redis_hits},
+        {"pharos_cache_redis_stores_total", "counter", "Answers that it took.", r.stored},
+        {"pharos_cache_redis_refused_total", "counter", "Values found there that are no answers of ours.",
+         s->redis_refused},
+        {"pharos_cache_redis_late_total", "counter", "Look-ups that it did not answer in time.", r.late},
+        {"pharos_cache_redis_skipped_total", "counter",
+         "Look-ups and answers not sent to it, because it was gone or late.", r.skipped},
+        {"pharos_cache_redis_connects_total", "counter", "Connections made.", r.connects},
+        {"pharos_cache_redis_failures_total", "counter", "Connections that failed or ended.", r.failures},
+        {"pharos_cache_redis_errors_total", "counter", "Errors that it replied.", r.refusals}};
+    write_plain(out, rows, sizeof rows / sizeof *rows);
+    write_type(out, "pharos_cache_redis_seconds", "histogram", "Time that requests waited for it.");
+    write_histogram(out, "pharos_cache_redis_seconds", "", &metrics->cache_wait, &cache_bounds);
+}
+
+static void write_cache(const struct metrics *metrics, const struct gateway *gateway, struct buf *out)
+{
     struct cache_stats s;
     if (!gateway->cache)
         return;
     cache_read_stats(gateway->cache, &s);
-    const uint64_t values[] = {s.hits,    s.misses, s.stored,    s.evicted,
-                               s.expired, s.bytes,  s.bytes_max, s.entries};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        write_type(out, rows[i].name, rows[i].type, rows[i].help);
-        buf_printf(out, "%s %llu\n", rows[i].name, (unsigned long long)values[i]);
-    }
+    const struct plain_metric rows[] = {
+        {"pharos_cache_hits_total", "counter", "Requests answered from the cache.", s.hits},
+        {"pharos_cache_misses_total", "counter", "Requests whose answer was looked for in vain.", s.misses},
+        {"pharos_cache_stores_total", "counter", "Answers kept.", s.stored},
+        {"pharos_cache_evictions_total", "counter", "Answers dropped for room.", s.evicted},
+        {"pharos_cache_expirations_total", "counter", "Answers dropped when found too old.", s.expired},
+        {"pharos_cache_bytes", "gauge", "Memory in use.", s.bytes},
+        {"pharos_cache_bytes_max", "gauge", "Memory that may be used.", s.bytes_max},
+        {"pharos_cache_entries", "gauge", "Answers there.", s.entries}};
+    write_plain(out, rows, sizeof rows / sizeof *rows);
+    if (gateway->redis)
+        write_redis(metrics, gateway, &s, out);
 }
 
 static void write_money(const struct gateway *gateway, struct buf *out)
@@ -484,7 +521,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     write_gen_ai(metrics, gateway, out);
     write_own(metrics, gateway, out);
     write_routing(metrics, out);
-    write_cache(gateway, out);
+    write_cache(metrics, gateway, out);
     write_money(gateway, out);
     for (size_t i = 0; labels && i < metrics->model_count; i++)
         mem_free(labels[i]);

@@ -206,6 +206,74 @@ static void the_request_log_has_a_short_form(void **state)
     arena_release(&f.arena);
 }
 
+static void the_shared_cache_has_an_address(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *url, *password; /* redis_password */
+        struct gateway_redis at;
+        const char *fault; /* NULL: it is right */
+    } cases[] = {
+        {"redis://cache", NULL, {"cache", NULL, NULL, 6379, 0}, NULL},
+        {"redis://10.0.0.1:7000/12", NULL, {"10.0.0.1", NULL, NULL, 7000, 12}, NULL},
+        {"redis://[::1]:7000/", NULL, {"::1", NULL, NULL, 7000, 0}, NULL},
+        {"redis://[fe80::2]", NULL, {"fe80::2", NULL, NULL, 6379, 0}, NULL},
+        {"redis://:p@h", NULL, {"h", NULL, "p", 6379, 0}, NULL},
+        {"redis://u%40:p:a/s@s%25%2f@h:1/2", NULL, {"h", "u@", "p:a/s@s%/", 1, 2}, NULL},
+        {"redis://u@h", "hunter2", {"h", "u", "hunter2", 6379, 0}, NULL},
+        {"redis://h", "hunter2", {"h", NULL, "hunter2", 6379, 0}, NULL},
+        {NULL, NULL, {NULL, NULL, NULL, 0, 0}, NULL},
+        {NULL, "hunter2", {0}, "without redis"},
+        {"redis://u@h", NULL, {0}, "without a password"},
+        {"redis://:hunter2@h", "hunter2", {0}, "one password"},
+        {"redis://h", "hunter 2", {0}, "redis_password: the key: a key has no spaces"},
+        {"redis://h", "file:/nowhere/hunter2", {0}, "redis_password: "},
+        {"redis://h", "", {0}, "is the variable set?"},
+        {"rediss://:hunter2@h", NULL, {0}, "tunnel"},
+        {"unix:///run/redis", NULL, {0}, "redis://HOST:PORT/NUMBER"},
+        {"redis://", NULL, {0}, "names no host"},
+        {"redis://:hunter2@", NULL, {0}, "names no host"},
+        {"redis://:hunter2@:7000", NULL, {0}, "names no host"},
+        {"redis://[::1", NULL, {0}, "names no host"},
+        {"redis://[::1]7", NULL, {0}, "port"},
+        {"redis://h:0", NULL, {0}, "port"},
+        {"redis://h:65536", NULL, {0}, "port"},
+        {"redis://:hunter2@h:6379x", NULL, {0}, "port"},
+        {"redis://h:-1", NULL, {0}, "port"},
+        {"redis://h/one", NULL, {0}, "database's number"},
+        {"redis://h/0/1", NULL, {0}, "database's number"},
+        {"redis://h/0?tls=1", NULL, {0}, "database's number"},
+        {"redis://:hunter2%@h", NULL, {0}, "%25"},
+        {"redis://:hunter2%2@h", NULL, {0}, "%25"},
+        {"redis://:hunter2%00@h", NULL, {0}, "%25"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct arena arena;
+        struct gateway_redis at;
+        struct ph_err err = {0};
+        arena_init(&arena, 1 << 20);
+        enum ph_status status = station_redis_read(&arena, cases[i].url, cases[i].password, &at, &err);
+        const struct gateway_redis *right = &cases[i].at;
+        const char *texts[][2] = {
+            {at.host, right->host}, {at.user, right->user}, {at.password, right->password}};
+        if (cases[i].fault) {
+            if (status == PH_OK || !strstr(err.message, cases[i].fault))
+                fail_msg("%s: %s", cases[i].url, err.message);
+            assert_true(!strstr(err.message, "hunter") || strstr(err.message, "/nowhere/hunter2"));
+        } else {
+            if (status != PH_OK)
+                fail_msg("%s: %s", cases[i].url, err.message);
+            for (int k = 0; k < 3; k++) {
+                assert_int_equal(texts[k][0] == NULL, texts[k][1] == NULL);
+                if (texts[k][0])
+                    assert_string_equal(texts[k][0], texts[k][1]);
+            }
+            assert_true(at.port == right->port && at.database == right->database);
+        }
+        arena_release(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +282,7 @@ int main(void)
         cmocka_unit_test(the_request_log_has_a_short_form),
         cmocka_unit_test(addresses),
         cmocka_unit_test(models_of_the_command_line_are_named_by_their_files),
+        cmocka_unit_test(the_shared_cache_has_an_address),
     };
     return cmocka_run_group_tests(tests, quiet, NULL);
 }

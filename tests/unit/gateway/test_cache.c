@@ -75,7 +75,11 @@ static const struct clock_source test_clock = {test_now, test_unix_ms, NULL};
 static struct cache *open_cache(size_t bytes_max, bool shared)
 {
     struct cache *cache;
-    struct cache_params params = {bytes_max, 100, shared, &test_clock};
+    struct cache_params params = {.bytes_max = bytes_max,
+                                  .ttl_ns = 100,
+                                  .shared = shared,
+                                  .default_model = "first",
+                                  .clock = &test_clock};
     now = 1000;
     assert_int_equal(cache_create(&cache, &params), PH_OK);
     return cache;
@@ -195,7 +199,7 @@ static struct cache_key key_of(unsigned n)
 static void put(struct cache *cache, unsigned n, const char *bytes, size_t len)
 {
     struct cache_key key = key_of(n);
-    cache_put(cache, &key, n, bytes, len);
+    cache_put(cache, &key, &(struct cache_found){bytes, len, n, 0});
 }
 
 static bool has(struct cache *cache, unsigned n, const char *bytes, size_t len)
@@ -232,10 +236,15 @@ static void answers_come_back_until_they_are_old(void **state)
     size_t before = s.bytes;
     cache_read_stats(cache, &s);
     assert_true(s.entries == 0 && s.bytes < before);
-    cache_count(cache, true);
-    cache_count(cache, false);
+    cache_put(cache, &key, &(struct cache_found){"elsewhere", 9, 1, 99}); /* as old as it says */
+    assert_true(has(cache, 1, "elsewhere", 9));
+    now += 1;
+    assert_false(has(cache, 1, "elsewhere", 9));
+    cache_count(cache, CACHE_MEMORY);
+    cache_count(cache, CACHE_REDIS);
+    cache_count(cache, CACHE_MISS);
     cache_read_stats(cache, &s);
-    assert_true(s.hits == 1 && s.misses == 1);
+    assert_true(s.hits == 2 && s.redis_hits == 1 && s.misses == 1);
     cache_free(cache);
     assert_int_equal(live, 0);
 }
@@ -272,7 +281,7 @@ static void the_least_recently_used_goes(void **state)
 static void no_memory_is_no_harm(void **state)
 {
     (void)state;
-    struct cache_params params = {1 << 20, 100, false, &test_clock};
+    struct cache_params params = {.bytes_max = 1 << 20, .ttl_ns = 100, .clock = &test_clock};
     for (long long n = 0;; n++) {
         struct cache *cache;
         fail_after = n;
