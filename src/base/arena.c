@@ -29,25 +29,45 @@ void arena_init(struct arena *arena, size_t bytes_max)
     *arena = (struct arena){.bytes_max = bytes_max};
 }
 
-void arena_release(struct arena *arena)
+void arena_clear(struct arena *arena)
 {
     for (struct arena_cleanup *c = arena->cleanups; c; c = c->older)
         c->fn(c->ud);
-    while (arena->blocks) {
-        struct arena_block *older = arena->blocks->older;
-        mem_free(arena->blocks);
-        arena->blocks = older;
+    struct arena_block *block = arena->blocks;
+    while (block && (block->older || block->size > ARENA_BLOCK_BYTES_MIN)) {
+        struct arena_block *older = block->older;
+        mem_free(block);
+        block = older;
     }
+    arena_init(arena, arena->bytes_max);
+    if (!block)
+        return;
+    block->used = 0;
+    arena->blocks = block;
+    arena->bytes = block->size;
+}
+
+void arena_release(struct arena *arena)
+{
+    arena_clear(arena);
+    mem_free(arena->blocks);
     arena_init(arena, arena->bytes_max);
 }
 
-void arena_clear(struct arena *arena)
+/* What was kept of the last use does not count against the budget of this one. */
+static void drop_unused_block(struct arena *arena)
 {
-    arena_release(arena);
+    struct arena_block *block = arena->blocks;
+    if (!block || block->used)
+        return;
+    arena->blocks = block->older;
+    arena->bytes -= block->size;
+    mem_free(block);
 }
 
 static struct arena_block *add_block(struct arena *arena, size_t need)
 {
+    drop_unused_block(arena);
     size_t room = arena->bytes_max - arena->bytes;
     size_t size = arena->blocks ? arena->blocks->size * 2 : ARENA_BLOCK_BYTES_MIN;
     if (size > ARENA_BLOCK_BYTES_MAX)

@@ -21,7 +21,8 @@ struct arena {
 void arena_init(struct arena *arena, size_t bytes_max);
 void arena_release(
     struct arena *arena); /* runs cleanups, frees every block; the struct may be initialised again */
-void arena_clear(struct arena *arena); /* release, then ready for use with the same budget */
+/* Release, then ready for use with the same budget: a first block of the usual size is kept for it. */
+void arena_clear(struct arena *arena);
 
 /* Aligned to 16 bytes, uninitialised; NULL when the budget or memory is exhausted. size 0 gives a valid
  * pointer. */

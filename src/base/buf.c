@@ -15,7 +15,8 @@ void buf_init(struct buf *buf, size_t max)
 
 void buf_release(struct buf *buf)
 {
-    mem_free(buf->data);
+    if (buf->data)
+        mem_free(buf->data);
     buf_init(buf, buf->max);
 }
 

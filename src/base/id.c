@@ -12,7 +12,6 @@ void id_make(struct rng *rng, const char *prefix, char out[ID_TEXT_MAX])
     size_t len = strlen(prefix);
     assert(len <= ID_PREFIX_MAX);
     memcpy(out, prefix, len);
-    out[len++] = '-';
     uint64_t bits = 0;
     for (int made = 0, left = 0; made < ID_RANDOM_CHARS; left--, bits >>= 6) {
         if (left == 0) {

@@ -8,8 +8,7 @@
 
 #define ID_TEXT_MAX 48
 
-/* Writes "<prefix>-<24 letters and digits>" (about 142 random bits) into out; prefix at most 20 characters.
- */
+/* Writes the prefix ("req-", at most 20 characters) and 24 letters and digits (about 142 random bits). */
 void id_make(struct rng *rng, const char *prefix, char out[ID_TEXT_MAX]);
 
 #endif

@@ -148,10 +148,11 @@ static char *read_string_rest(struct parser *p, char *start, char *at, size_t *l
 }
 
 /* `at` is behind the opening quote; the answer is behind the closing one. */
-static char *read_string(struct parser *p, char *at, size_t *len)
+static char *read_string(struct parser *p, char *at, size_t *len, bool *is_plain)
 {
     char *stop = skip_plain(at);
-    if (*stop != '"')
+    *is_plain = *stop == '"';
+    if (!*is_plain)
         return read_string_rest(p, at, stop, len);
     *stop = 0;
     *len = (size_t)(stop - at);
@@ -217,11 +218,14 @@ static char *read_literal(struct parser *p, char *at, struct json *node)
 /* Reads a scalar, or the opening bracket of a container. */
 static char *read_value(struct parser *p, char *at, struct json *node)
 {
+    bool is_plain;
     switch (*at) {
     case '"':
         node->type = JSON_STRING;
         node->u.str.text = at + 1;
-        return read_string(p, at + 1, &node->u.str.len);
+        at = read_string(p, at + 1, &node->u.str.len, &is_plain);
+        node->is_plain = is_plain;
+        return at;
     case '{':
     case '[':
         node->type = *at == '{' ? JSON_OBJECT : JSON_ARRAY;
@@ -239,10 +243,12 @@ static char *read_key(struct parser *p, char *at, struct json *node)
     if (*at != '"')
         return fail_format(p, at, "expected a member's name in double quotes");
     size_t len;
+    bool is_plain;
     node->key = at + 1;
-    char *behind = read_string(p, at + 1, &len);
+    char *behind = read_string(p, at + 1, &len, &is_plain);
     if (!behind)
         return NULL;
+    node->key_is_plain = is_plain;
     if (len > UINT32_MAX)
         return fail(p, at, PH_ERR_LIMIT, "this member's name is too long");
     node->key_len = (uint32_t)len;
@@ -272,6 +278,7 @@ static char *read_node(struct parser *p, char *at, struct json *parent, struct j
         return fail(p, at, PH_ERR_NOMEM, "no memory left for this document");
     node->key = NULL;
     node->key_len = 0;
+    node->is_plain = node->key_is_plain = false;
     node->next = NULL;
     if (parent && parent->type == JSON_OBJECT) {
         at = read_key(p, at, node);

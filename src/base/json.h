@@ -21,10 +21,12 @@
 enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
 struct json {
-    enum json_type type;
-    uint32_t key_len;  /* member name, when the parent is an object */
-    const char *key;   /* terminated; NULL for elements and roots */
-    struct json *next; /* next sibling */
+    enum json_type type : 8;
+    bool is_plain : 1;     /* STRING: known to need no escapes */
+    bool key_is_plain : 1; /* so is the name */
+    uint32_t key_len;      /* member name, when the parent is an object */
+    const char *key;       /* terminated; NULL for elements and roots */
+    struct json *next;     /* next sibling */
     union {
         struct {
             const char *text; /* STRING: unescaped; NUMBER: as written */

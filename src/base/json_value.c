@@ -227,6 +227,7 @@ struct json *json_set(struct arena *arena, struct json *object, const char *key,
         return NULL;
     value->key = name;
     value->key_len = (uint32_t)key_len;
+    value->key_is_plain = old && old->key_is_plain;
     if (!old) {
         append(object, value);
         return value;
@@ -300,6 +301,7 @@ struct json *json_share(struct arena *arena, const struct json *value)
         return NULL;
     root->key = NULL;
     root->key_len = 0;
+    root->key_is_plain = false;
     if (!is_list(root))
         return root;
     root->u.list.first = root->u.list.last = NULL;

@@ -77,6 +77,14 @@ void json_write_string(struct buf *out, const char *text, size_t len)
     buf_putc(out, '"');
 }
 
+static void write_text(struct buf *out, const char *text, size_t len, bool is_plain)
+{
+    if (is_plain)
+        write_plain(out, text, len);
+    else
+        json_write_string(out, text, len);
+}
+
 static void write_value(struct buf *out, const struct json *value, size_t depth);
 
 static void write_list(struct buf *out, const struct json *list, size_t depth)
@@ -92,7 +100,7 @@ static void write_list(struct buf *out, const struct json *list, size_t depth)
         if (item != list->u.list.first)
             buf_putc(out, ',');
         if (object) {
-            json_write_string(out, item->key, item->key_len);
+            write_text(out, item->key, item->key_len, item->key_is_plain);
             buf_putc(out, ':');
         }
         write_value(out, item, depth + 1);
@@ -113,7 +121,7 @@ static void write_value(struct buf *out, const struct json *value, size_t depth)
         buf_append(out, value->u.str.text, value->u.str.len);
         break;
     case JSON_STRING:
-        json_write_string(out, value->u.str.text, value->u.str.len);
+        write_text(out, value->u.str.text, value->u.str.len, value->is_plain);
         break;
     case JSON_ARRAY:
     case JSON_OBJECT:

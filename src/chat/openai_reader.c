@@ -163,7 +163,7 @@ static const char *new_call_id(struct chat_reader *r)
     if (entropy_fill(&seed, sizeof seed) != 0)
         seed = (uint64_t)(uintptr_t)r;
     rng_init(&rng, seed);
-    id_make(&rng, "call", id);
+    id_make(&rng, "call-", id);
     return arena_strdup(r->arena, id);
 }
 

@@ -63,7 +63,7 @@ static void take_note(struct attempt *attempt)
         return;
     provider_call_note(attempt->call, &note);
     attempt->http_status = note.http_status;
-    snprintf(attempt->key_hint, sizeof attempt->key_hint, "%s", note.key_hint ? note.key_hint : "");
+    attempt->key_hint = note.key_hint;
 }
 
 /* Gives everything back. What was used is what the provider said, else what was counted. */

@@ -254,10 +254,10 @@ static const char *name_of(const struct cache_visit *visit)
     return provider_model_id(model_of(visit)->provider);
 }
 
-void cache_visit_route_text(const struct cache_visit *visit, char *out, size_t size)
+void cache_visit_route_text(const struct cache_visit *visit, struct buf *out)
 {
-    snprintf(out, size, "model=%s; provider=%s; attempts=0; tier=%s; policy=cache", name_of(visit),
-             provider_name(model_of(visit)->provider), ledger_tier_name(model_of(visit)->tier));
+    buf_printf(out, "model=%s; provider=%s; attempts=0; tier=%s; policy=cache", name_of(visit),
+               provider_name(model_of(visit)->provider), ledger_tier_name(model_of(visit)->tier));
 }
 
 static void put_string(struct buf *out, const char *key, const char *value)

@@ -17,6 +17,7 @@
 #include "gateway/gateway_int.h"
 
 #define ROUTE_TEXT_MAX 512
+#define ROUTE_TEXT_USUAL 250
 #define RECORD_BYTES_MAX (64u << 10)
 #define DEADLINE_S_MAX 86400
 
@@ -115,16 +116,20 @@ static enum outcome outcome_of(int http_status)
 
 static void set_reply_headers(struct chat_exchange *chat)
 {
-    char text[ROUTE_TEXT_MAX];
-    if (chat->cached.is_hit) {
-        cache_visit_route_text(&chat->cached, text, sizeof text);
-        http_set_header(chat->exchange, CACHE_HEADER, "hit");
-    } else if (chat->answer) {
-        answer_route_text(chat->answer, text, sizeof text);
-    } else {
+    struct buf text;
+    if (!chat->cached.is_hit && !chat->answer)
         return;
+    buf_init(&text, ROUTE_TEXT_MAX);
+    if (!buf_reserve(&text, ROUTE_TEXT_USUAL))
+        return;
+    if (chat->cached.is_hit) {
+        cache_visit_route_text(&chat->cached, &text);
+        http_set_header(chat->exchange, CACHE_HEADER, "hit");
+    } else {
+        answer_route_text(chat->answer, &text);
     }
-    http_set_header(chat->exchange, ROUTE_HEADER, text);
+    http_set_header(chat->exchange, ROUTE_HEADER, text.data);
+    buf_release(&text);
     if (chat->edge == &chat_edge_anthropic)
         http_set_header(chat->exchange, "request-id", http_exchange_request(chat->exchange)->id);
 }
@@ -388,10 +393,8 @@ static const char *reply_model(const struct chat_exchange *chat)
 
 static void make_id(struct chat_exchange *chat)
 {
-    char random[ID_TEXT_MAX];
     const char *prefix = chat->request.kind == CHAT_KIND_COMPLETION ? "cmpl-" : chat->edge->id_prefix;
-    id_make(&chat->gateway->rng, "x", random);
-    snprintf(chat->id, sizeof chat->id, "%.20s%.24s", prefix, random + 2);
+    id_make(&chat->gateway->rng, prefix, chat->id);
 }
 
 static bool prepare(struct chat_exchange *chat, struct chat_fault *fault)

@@ -218,7 +218,7 @@ void answer_resume(struct answer *answer);
  * its end; `over` is called once, later. */
 bool answer_abandon(struct answer *answer, void (*over)(void *ud), void *ud);
 /* "model=...; provider=...; attempts=N; tier=..." of what is being said now. */
-void answer_route_text(const struct answer *answer, char *out, size_t size);
+void answer_route_text(const struct answer *answer, struct buf *out);
 bool answer_was_retried(const struct answer *answer); /* more than one attempt went out */
 size_t answer_model(const struct answer *answer);     /* index: who speaks, or was asked last */
 /* At DONE: is it what one model said to its end, as it was asked, and nothing less was settled for? */
@@ -261,7 +261,7 @@ void cache_visit_record(struct cache_visit *visit, const struct chat_event *even
 void cache_visit_restart(struct cache_visit *visit);
 void cache_visit_keep(struct cache_visit *visit, const struct answer *answer);
 /* As for answers: what is told about a hit. */
-void cache_visit_route_text(const struct cache_visit *visit, char *out, size_t size);
+void cache_visit_route_text(const struct cache_visit *visit, struct buf *out);
 void cache_visit_write_record(const struct cache_visit *visit, const struct caller *caller,
                               const char *response_id, struct buf *out);
 
@@ -301,7 +301,7 @@ struct attempt {
     bool failed;
     struct chat_fault fault; /* when failed */
     double confidence;       /* judged; negative: not */
-    char key_hint[8];
+    const char *key_hint;    /* of the account, which outlives us; NULL: none */
     int http_status;
     int64_t cost_pico;
 };

@@ -30,7 +30,7 @@ static const char *request_id(struct http_exchange *exchange)
     if (is_sane)
         return sent;
     char made[ID_TEXT_MAX];
-    id_make(&exchange->server->rng, "req", made);
+    id_make(&exchange->server->rng, "req-", made);
     return arena_strdup(&exchange->arena, made);
 }
 
@@ -295,7 +295,7 @@ void http_put_error(struct http_conn *conn, int status, const char *message, boo
     struct http_server *server = conn->server;
     char id[ID_TEXT_MAX];
     struct buf body;
-    id_make(&server->rng, "req", id);
+    id_make(&server->rng, "req-", id);
     buf_init(&body, ERROR_BODY_BYTES_MAX);
     server->encode_error(server->ud, status, message, &body);
     if (buf_status(&body) != PH_OK)
