@@ -22,7 +22,7 @@ VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if 
 OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 
-PACKAGES := libuv yaml-0.1 libutf8proc libcurl openssl hiredis $(if $(WITH_MPI),ompi-c)
+PACKAGES := libuv yaml-0.1 libutf8proc openssl hiredis $(if $(WITH_MPI),ompi-c)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 

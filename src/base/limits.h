@@ -49,7 +49,15 @@
 #define HTTP_CALL_SILENCE_TIMEOUT_MS 60000
 #define HTTP_CALL_HEAD_BYTES_MAX (64u << 10)
 #define HTTP_CALL_BODY_BYTES_MAX (64u << 20)
-#define HTTP_CALL_TICK_MS 20 /* time limits are looked at no more often */
+#define HTTP_CALL_READ_BYTES (64u << 10) /* at once, from one connection */
+#define HTTP_CALL_TICK_MS 20             /* time limits are looked at no more often */
+#define HTTP_CALL_IDLE_AGE_MS 90000      /* a kept connection that was idle for longer is not used again */
+
+/* Names and connections */
+#define NET_NAMES_KEPT_MS 60000 /* an answer of the name server */
+#define NET_NAMES_KEPT_MAX 256
+#define NET_NAMES_THREADS_MAX 32 /* names looked up at the same time */
+#define NET_DIAL_NEXT_MS 250     /* a silent address: the next one is tried beside it (RFC 8305, 5) */
 
 /* Redis client */
 #define REDIS_WAITING_MAX 1024           /* commands without their reply */

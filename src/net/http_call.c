@@ -1,11 +1,11 @@
 /* What a caller asks of the HTTP client: start, resume, cancel, hang up.
  *
- * A call is one easy handle of curl with what we know beside it. Both are made once and used again: a call
- * that is over goes to the client's spares with its handle, its memory for headers and the URL it had, newest
- * first, so that the next request to the same place finds everything in the cache and sets four options.
+ * A request's head is made once, in one piece of memory that is kept until the call is over: should its
+ * connection turn out to be dead, it is sent again. Calls that are over go to the client's spares with their
+ * memory, newest first.
  *
- * A call leaves curl (http_call_finish) before its sink hears of the end, so that its connection is free for
- * what the sink starts next. Its struct stays valid until `end` returns. */
+ * A call gives its connection back, or closes it (http_call_finish), before its sink hears of the end, so
+ * that what the sink starts next can have it. The struct stays valid until `end` returns. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,54 +14,13 @@
 #include "net/http_parse_int.h"
 
 #define SPARE_CALLS_MAX 256
-#define RECEIVE_BYTES 8192L /* curl's buffer, one a running call */
-#define NODES_EXTRA 2       /* headers that take out what curl would add */
-
-/* ---- One call's easy handle ---- */
+#define REQUEST_KEPT_BYTES_MAX ((size_t)8192) /* a spare call holds no more */
 
 void http_call_destroy(struct http_call *call)
 {
-    curl_easy_cleanup(call->easy);
-    buf_release(&call->strings);
-    buf_release(&call->head);
-    buf_release(&call->body);
-    mem_free(call->nodes);
-    mem_free(call->url);
+    buf_release(&call->request);
+    http_reply_release(&call->reply);
     mem_free(call);
-}
-
-/* What all calls of a client have in common. */
-static bool set_constant_options(struct http_call *call)
-{
-    CURL *easy = call->easy;
-    struct http_client *client = call->client;
-    CURLcode bad = CURLE_OK;
-    bad |= curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
-    bad |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->curl_message);
-    bad |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    bad |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    bad |= curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    bad |= curl_easy_setopt(easy, CURLOPT_USERAGENT, client->user_agent);
-    bad |= curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
-    bad |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, http_call_on_header);
-    bad |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
-    bad |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, http_call_on_body);
-    bad |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    bad |= curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, http_call_on_ready);
-    bad |= curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
-    bad |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, http_client_open_socket);
-    bad |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, client);
-    bad |= curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, http_client_close_socket);
-    bad |= curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
-    if (client->roots) {
-        bad |= curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, tls_roots_on_context);
-        bad |= curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, client->roots);
-    }
-    return bad == CURLE_OK;
 }
 
 static struct http_call *create(struct http_client *client)
@@ -72,14 +31,9 @@ static struct http_call *create(struct http_client *client)
     call->client = client;
     http_link_init(&call->link);
     http_link_init(&call->news);
-    buf_init(&call->strings, SIZE_MAX);
-    buf_init(&call->head, HTTP_CALL_HEAD_BYTES_MAX);
-    buf_init(&call->body, SIZE_MAX);
-    call->easy = curl_easy_init();
-    if (!call->easy || !set_constant_options(call)) {
-        http_call_destroy(call);
-        return NULL;
-    }
+    http_link_init(&call->waiting);
+    buf_init(&call->request, SIZE_MAX);
+    http_reply_init(&call->reply);
     return call;
 }
 
@@ -96,56 +50,34 @@ static struct http_call *take_spare(struct http_client *client)
 void http_call_give_back(struct http_call *call)
 {
     struct http_client *client = call->client;
+    http_place_leave(call->place);
+    call->place = NULL;
     if (client->spare_count >= SPARE_CALLS_MAX || client->is_closing) {
         http_call_destroy(call);
         return;
     }
+    if (call->request.cap > REQUEST_KEPT_BYTES_MAX)
+        buf_release(&call->request);
     client->spare_count++;
     http_link_append(client->spares.next, &call->link); /* that is, at the front */
 }
 
 /* ---- The request ---- */
 
-static bool is_token(const char *text)
+static size_t run_len(const char *text, unsigned char_class)
 {
-    for (const char *at = text; *at; at++)
-        if (!http_char_is((unsigned char)*at, HTTP_CHAR_TOKEN))
-            return false;
-    return *text != 0;
+    size_t n = 0;
+    while (http_char_is((unsigned char)text[n], char_class))
+        n++;
+    return n;
 }
 
-static bool is_visible(const char *text)
-{
-    for (const unsigned char *at = (const unsigned char *)text; *at; at++)
-        if ((*at < ' ' && *at != '\t') || *at == 0x7f)
-            return false;
-    return true;
-}
-
-static enum ph_status check(const struct http_call_params *params, struct ph_err *err)
-{
-    const char *url = params->url ? params->url : "";
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return ph_fail(err, PH_ERR_ARG, "the address of a request must begin with http:// or https://");
-    if (!is_visible(url) || strchr(url, ' '))
-        return ph_fail(err, PH_ERR_ARG, "the address of a request has a blank or control character in it");
-    if (!params->method || !is_token(params->method))
-        return ph_fail(err, PH_ERR_ARG, "the method of a request must be a word such as GET");
-    for (size_t i = 0; i < params->header_count; i++) {
-        const struct http_header *header = &params->headers[i];
-        if (!is_token(header->name))
-            return ph_fail(err, PH_ERR_ARG, "\"%s\" is not a header's name", header->name);
-        if (!is_visible(header->value))
-            return ph_fail(err, PH_ERR_ARG, "the value of header %s has a control character in it",
-                           header->name);
-    }
-    return PH_OK;
-}
-
-/* Framing is curl's. */
+/* Framing is ours. */
 static bool is_ours(const char *name)
 {
     static const char *const ours[] = {"content-length", "transfer-encoding", "connection", "expect"};
+    if (*name != 'c' && *name != 't' && *name != 'e')
+        return false;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (strcmp(name, ours[i]) == 0)
             return true;
@@ -160,116 +92,99 @@ static bool has_header(const struct http_call_params *params, const char *name)
     return false;
 }
 
-/* Room for curl's list of `count` headers, together `len` bytes of text. */
-static char *make_room(struct http_call *call, size_t count, size_t len)
+static void put_line(struct buf *out, const char *name, size_t name_len, const char *value, size_t value_len)
 {
-    if (count > call->node_room) {
-        struct curl_slist *nodes = mem_realloc(call->nodes, count, sizeof *nodes);
-        if (!nodes)
-            return NULL;
-        call->nodes = nodes;
-        call->node_room = count;
-    }
-    buf_clear(&call->strings);
-    return buf_reserve(&call->strings, len);
-}
-
-/* Appends "name<between>value" to the list; answers where the next goes. */
-static char *add_header(struct http_call *call, size_t *count, char *at, const char *name,
-                        const char *between, const char *value)
-{
-    const char *const pieces[] = {name, between, value};
-    if (*count)
-        call->nodes[*count - 1].next = &call->nodes[*count];
-    call->nodes[(*count)++] = (struct curl_slist){.data = at};
-    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
-        size_t len = strlen(pieces[i]);
-        memcpy(at, pieces[i], len);
-        at += len;
-    }
-    *at++ = 0;
-    return at;
-}
-
-/* Curl's list of headers, without its allocations. In it "name:" takes a header of curl's own out and "name;"
- * stands for one with an empty value. */
-static bool set_headers(struct http_call *call, const struct http_call_params *params)
-{
-    size_t count = 0, len = sizeof "expect:" + sizeof "content-type:";
-    for (size_t i = 0; i < params->header_count; i++)
-        len += strlen(params->headers[i].name) + strlen(params->headers[i].value) + sizeof ": ";
-    char *at = make_room(call, params->header_count + NODES_EXTRA, len);
+    char *at = buf_reserve(out, name_len + value_len + 4);
     if (!at)
-        return false;
-    at = add_header(call, &count, at, "expect", ":", "");
-    if (params->body_len && !has_header(params, "content-type"))
-        at = add_header(call, &count, at, "content-type", ":", "");
+        return;
+    memcpy(at, name, name_len);
+    at += name_len;
+    *at++ = ':';
+    if (value_len)
+        *at++ = ' ';
+    memcpy(at, value, value_len);
+    memcpy(at + value_len, "\r\n", 2);
+    buf_grew(out, name_len + value_len + (value_len ? 4 : 3));
+}
+
+static enum ph_status put_headers(struct buf *out, const struct http_call_params *params, struct ph_err *err)
+{
     for (size_t i = 0; i < params->header_count; i++) {
         const struct http_header *header = &params->headers[i];
+        size_t name_len = run_len(header->name, HTTP_CHAR_TOKEN);
+        size_t value_len = run_len(header->value, HTTP_CHAR_VALUE);
+        if (!name_len || header->name[name_len])
+            return ph_fail(err, PH_ERR_ARG, "\"%s\" is not a header's name", header->name);
+        if (header->value[value_len])
+            return ph_fail(err, PH_ERR_ARG, "the value of header %s has a control character in it",
+                           header->name);
         if (!is_ours(header->name))
-            at = add_header(call, &count, at, header->name, *header->value ? ": " : ";", header->value);
+            put_line(out, header->name, name_len, header->value, value_len);
     }
-    return curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->nodes) == CURLE_OK;
+    return PH_OK;
 }
 
-static bool set_method(struct http_call *call, const struct http_call_params *params)
+/* By a proxy without a tunnel, the target is the whole address (RFC 9112, 3.2.2). */
+static void put_request_line(struct buf *out, const struct http_call *call, const char *method,
+                             const struct http_url *url)
 {
-    CURL *easy = call->easy;
-    const char *method = params->method;
-    bool posts = params->body_len || strcmp(method, "POST") == 0;
-    bool is_head = !posts && strcmp(method, "HEAD") == 0;
-    bool is_plain = strcmp(method, posts ? "POST" : is_head ? "HEAD" : "GET") == 0;
-    CURLcode bad = CURLE_OK;
-    if (posts) {
-        bad |= curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)params->body_len);
-        bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, params->body_len ? params->body : "");
-    } else if (is_head) {
-        bad |= curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
-    } else {
-        bad |= curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    buf_puts(out, method);
+    buf_putc(out, ' ');
+    if (call->place->has_proxy && !url->is_tls) {
+        buf_puts(out, "http://");
+        buf_puts(out, call->place->authority);
     }
-    bad |= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, is_plain ? NULL : method);
-    return bad == CURLE_OK;
+    if (!url->path.len || *url->path.at != '/')
+        buf_putc(out, '/');
+    buf_append(out, url->path.at, url->path.len);
+    buf_puts(out, " HTTP/1.1\r\n");
 }
 
-/* A proxy of the environment is not for this machine. */
-static bool is_loopback(const char *url)
+static void put_default(struct buf *out, const struct http_call_params *params, const char *name,
+                        const char *value)
 {
-    static const char *const hosts[] = {"localhost", "127.", "[::1]"};
-    const char *host = strstr(url, "://") + 3;
-    const char *end = host + strcspn(host, "/?#");
-    for (const char *at = host; at < end; at++)
-        if (*at == '@')
-            host = at + 1;
-    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++)
-        if (strncmp(host, hosts[i], strlen(hosts[i])) == 0)
-            return true;
-    return false;
+    if (value && !has_header(params, name))
+        put_line(out, name, strlen(name), value, strlen(value));
 }
 
-static bool set_url(struct http_call *call, const char *url)
+static void put_credentials(struct buf *out, const struct http_call_params *params,
+                            const struct http_url *url)
 {
-    if (call->url && strcmp(call->url, url) == 0)
-        return true;
-    mem_free(call->url);
-    call->url = mem_strdup(url);
-    bool is_set = call->url && curl_easy_setopt(call->easy, CURLOPT_URL, url) == CURLE_OK &&
-                  curl_easy_setopt(call->easy, CURLOPT_PROXY, is_loopback(url) ? "" : NULL) == CURLE_OK;
-    if (!is_set) {
-        mem_free(call->url);
-        call->url = NULL;
-    }
-    return is_set;
+    if (!url->user.len || has_header(params, "authorization"))
+        return;
+    buf_puts(out, "authorization: ");
+    http_url_put_credentials(out, url->user);
+    buf_puts(out, "\r\n");
 }
 
-static bool set_request(struct http_call *call, const struct http_call_params *params)
+static void put_length(struct buf *out, const struct http_call_params *params)
 {
-    if (call->forbids_reuse) {
-        call->forbids_reuse = false;
-        curl_easy_setopt(call->easy, CURLOPT_FORBID_REUSE, 0L);
-    }
-    return set_url(call, params->url) && set_headers(call, params) && set_method(call, params);
+    if (!params->body_len && strcmp(params->method, "POST") != 0 && strcmp(params->method, "PUT") != 0)
+        return;
+    buf_puts(out, "content-length: ");
+    buf_put_uint(out, params->body_len);
+    buf_puts(out, "\r\n");
+}
+
+static enum ph_status make_request(struct http_call *call, const struct http_call_params *params,
+                                   const struct http_url *url, struct ph_err *err)
+{
+    struct buf *out = &call->request;
+    const struct http_place *place = call->place;
+    buf_clear(out);
+    put_request_line(out, call, params->method, url);
+    put_default(out, params, "host", place->authority);
+    put_default(out, params, "user-agent", call->client->user_agent);
+    put_default(out, params, "accept", "*/*");
+    put_credentials(out, params, url);
+    if (place->has_proxy && !place->is_tls)
+        put_default(out, params, "proxy-authorization", place->gate_credentials);
+    enum ph_status status = put_headers(out, params, err);
+    put_length(out, params);
+    buf_puts(out, "\r\n");
+    if (status == PH_OK && buf_status(out) != PH_OK)
+        status = ph_fail(err, PH_ERR_NOMEM, "no memory for a request to another machine");
+    return status;
 }
 
 /* ---- Starting ---- */
@@ -284,48 +199,56 @@ static void reset(struct http_call *call, const struct http_call_params *params,
 {
     uint64_t now_ms = uv_now(call->client->uv);
     call->sink = *sink;
+    call->body = params->body;
+    call->body_len = params->body_len;
+    call->is_for_head = strcmp(params->method, "HEAD") == 0;
     call->connect_ms = or_default(params->connect_timeout_ms, HTTP_CALL_CONNECT_TIMEOUT_MS);
     call->head_ms = or_default(params->head_timeout_ms, HTTP_CALL_HEAD_TIMEOUT_MS);
     call->silence_ms = or_default(params->silence_timeout_ms, HTTP_CALL_SILENCE_TIMEOUT_MS);
     call->body_bytes_max = params->body_bytes_max ? params->body_bytes_max : HTTP_CALL_BODY_BYTES_MAX;
     call->phase = HTTP_CALL_CONNECTING;
-    call->fd = CURL_SOCKET_BAD;
     call->phase_due_ms = now_ms + call->connect_ms;
     call->total_due_ms = params->total_timeout_ms ? now_ms + params->total_timeout_ms : UINT64_MAX;
-    call->is_attached = call->is_paused = call->is_draining = false;
-    call->is_over = call->is_judged = call->has_left = false;
-    call->expects_status_line = true;
-    call->head_is_whole = call->head_is_told = false;
-    call->field_count = call->head_bytes = call->body_bytes = 0;
-    call->status = 0;
-    call->message[0] = call->curl_message[0] = 0;
-    buf_clear(&call->head);
+    call->is_paused = call->is_draining = call->was_replaced = call->head_is_told = false;
+    call->is_over = call->has_left = false;
+    call->message[0] = 0;
+}
+
+static enum ph_status prepare(struct http_call *call, const struct http_call_params *params,
+                              struct ph_err *err)
+{
+    struct http_url url;
+    const char *why = http_url_parse(&url, params->url ? params->url : "");
+    size_t method_len = params->method ? run_len(params->method, HTTP_CHAR_TOKEN) : 0;
+    if (why)
+        return ph_fail(err, PH_ERR_ARG, "%s", why);
+    if (!method_len || params->method[method_len])
+        return ph_fail(err, PH_ERR_ARG, "the method of a request must be a word such as GET");
+    enum ph_status status = http_place_enter(&call->place, call->client, &url, err);
+    return status == PH_OK ? make_request(call, params, &url, err) : status;
 }
 
 enum ph_status http_call_start(struct http_call **out, struct http_client *client,
                                const struct http_call_params *params, const struct http_call_sink *sink,
                                struct ph_err *err)
 {
-    enum ph_status status = check(params, err);
-    if (status != PH_OK)
-        return status;
     if (client->stats.calls >= HTTP_CALLS_MAX)
         return ph_fail(err, PH_ERR_BUSY, "%d requests to other machines are under way: try again later",
                        HTTP_CALLS_MAX);
     struct http_call *call = take_spare(client);
     if (!call)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for a request to another machine");
+    enum ph_status status = prepare(call, params, err);
+    if (status != PH_OK) {
+        http_call_give_back(call);
+        return status;
+    }
     uv_update_time(client->uv); /* the limits count from now, not from the loop's last turn */
     reset(call, params, sink);
-    if (!set_request(call, params) || curl_multi_add_handle(client->multi, call->easy) != CURLM_OK) {
-        http_call_give_back(call);
-        return ph_fail(err, PH_ERR_NOMEM, "no memory for a request to another machine");
-    }
-    call->is_attached = true;
     http_link_append(&client->calls, &call->link);
     client->stats.calls++;
     client->stats.calls_total++;
-    http_client_count(client);
+    http_client_connect(call, false);
     http_client_arm(client, http_call_due_ms(call));
     *out = call;
     return PH_OK;
@@ -333,38 +256,42 @@ enum ph_status http_call_start(struct http_call **out, struct http_client *clien
 
 /* ---- Ending ---- */
 
-static void detach(struct http_call *call)
+/* Away from its connection, which is kept where the next call may have it. */
+static void detach(struct http_call *call, bool is_whole)
 {
-    if (call->is_attached)
-        curl_multi_remove_handle(call->client->multi, call->easy);
-    call->is_attached = false;
+    struct http_channel *channel = call->channel;
+    http_link_remove(&call->waiting);
+    call->channel = NULL;
+    if (!channel)
+        return;
+    if (is_whole && call->reply.keeps_alive && !channel->is_writing && !channel->is_shut)
+        http_client_keep(channel);
+    else
+        http_channel_close(channel);
+    http_client_serve_waiting(call->client);
 }
 
 void http_call_finish(struct http_call *call, enum http_call_end how, const char *message)
 {
-    detach(call);
     if (!call->is_over) {
         call->is_over = true;
         call->how = how;
-        if (message != call->message)
-            snprintf(call->message, sizeof call->message, "%s", message);
+        snprintf(call->message, sizeof call->message, "%s", message);
     }
+    detach(call, how == HTTP_CALL_WHOLE);
     http_client_tell(call);
 }
 
 void http_call_leave(struct http_call *call)
 {
     struct http_client *client = call->client;
-    detach(call);
-    http_client_part(call);
     if (client->delivering == call)
         client->delivering = NULL;
     http_link_remove(&call->news);
     http_link_remove(&call->link);
-    buf_release(&call->body);
     call->has_left = true;
     client->stats.calls--;
-    http_client_count(client);
+    detach(call, false);
 }
 
 void http_call_cancel(struct http_call *call)
@@ -382,16 +309,14 @@ void http_call_resume(struct http_call *call)
     if (!call->is_paused)
         return;
     call->is_paused = false;
-    if (call->is_attached) {
-        call->phase_due_ms = uv_now(call->client->uv) + call->silence_ms;
-        http_client_arm(call->client, http_call_due_ms(call));
-        CURLcode code = curl_easy_pause(call->easy, CURLPAUSE_CONT); /* may bring what curl kept */
-        if (code != CURLE_OK)
-            http_call_conclude(call, code);
-    }
-    if (call->body.len || call->is_over)
+    if (call->is_over) {
         http_client_tell(call);
-    http_client_wake(call->client);
+        return;
+    }
+    call->phase_due_ms = uv_now(call->client->uv) + call->silence_ms;
+    http_client_arm(call->client, http_call_due_ms(call));
+    if (call->channel)
+        http_channel_read(call->channel, true);
 }
 
 /* ---- Hanging up ---- */
@@ -403,16 +328,11 @@ void http_call_hang_up(struct http_call *call, uint32_t drain_ms)
         return;
     }
     call->is_draining = true;
-    if (call->phase == HTTP_CALL_CONNECTING || call->fd == CURL_SOCKET_BAD) {
-        bool is_unsent = call->phase == HTTP_CALL_CONNECTING; /* else its connection has just closed */
-        http_call_finish(call, is_unsent ? HTTP_CALL_UNSENT : HTTP_CALL_CUT,
-                         is_unsent ? "hung up before the request was sent" : "hung up");
-        http_client_wake(call->client);
+    if (call->phase == HTTP_CALL_CONNECTING) {
+        http_call_finish(call, HTTP_CALL_UNSENT, "hung up before the request was sent");
         return;
     }
-    call->forbids_reuse = true;
-    curl_easy_setopt(call->easy, CURLOPT_FORBID_REUSE, 1L);
-    net_socket_shut(call->fd);
+    http_channel_shut(call->channel);
     http_call_resume(call);
     call->phase_due_ms = uv_now(call->client->uv) + drain_ms;
     http_client_arm(call->client, http_call_due_ms(call));
@@ -441,7 +361,6 @@ void http_call_expire(struct http_call *call, uint64_t now_ms)
     };
     if (call->total_due_ms <= now_ms) {
         call->is_over = call->is_paused = false; /* what waited for a resume waits no longer */
-        buf_release(&call->body);
         http_call_finish(call, HTTP_CALL_TIMEOUT_TOTAL, "the whole reply took longer than its time limit");
     } else if (call->is_draining) {
         http_call_finish(call, HTTP_CALL_CUT, "hung up, and the other end did not finish in time");

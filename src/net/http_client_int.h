@@ -1,56 +1,110 @@
-/* net, private: the HTTP client's structs, shared by http_client.c (the client, sockets, time), http_call.c
- * (what a caller asks for) and http_call_reply.c (what comes back). Everything here belongs to the loop's
- * thread. */
+/* net, private: the HTTP client's structs, shared by http_client.c (the client: who gets which connection,
+ * time), http_place.c (where requests go), http_channel.c (connections), http_call.c (what a caller asks for)
+ * and http_call_reply.c (what comes back). Everything here belongs to the loop's thread. */
 #ifndef PHAROS_NET_HTTP_CLIENT_INT_H
 #define PHAROS_NET_HTTP_CLIENT_INT_H
 
-#include <curl/curl.h>
-
 #include "base/limits.h"
 #include "net/http_link_int.h"
-#include "net/net_int.h"
-
-/* One descriptor that curl uses, and what the loop watches it for. */
-struct http_socket {
-    uv_poll_t poll;
-    struct http_client *client;
-    struct http_call *call; /* that used it last, until it is over; its `fd` is this one, or another by now */
-    curl_socket_t fd;
-    int wanted;        /* by curl: UV_READABLE, UV_WRITABLE; 0: nothing for now */
-    int watched;       /* by the loop: may be more */
-    bool is_connected; /* carried a request: curl tells before it closes it */
-};
+#include "net/http_reply_int.h"
+#include "net/http_url_int.h"
+#include "net/net_dial_int.h"
+#include "net/tls_int.h"
 
 struct http_client {
-    CURLM *multi;
+    struct net_loop *loop;
     uv_loop_t *uv;
-    uv_timer_t curl_timer;
+    struct net_names *names;
+    struct tls_context *tls;
     uv_timer_t deadline_timer; /* the earliest deadline of a call; may fire for nothing */
     uint64_t deadline_due_ms;  /* UINT64_MAX: not running */
     uint64_t scanned_ms;       /* when the deadlines were looked through last */
-    uv_idle_t turn;            /* active while curl is due or there is news */
+    uv_idle_t turn;            /* active while there is news */
     int handles_open;
-    bool curl_is_due;
     bool is_closing;
 
     struct http_link calls;       /* all that have not ended */
+    struct http_link waiting;     /* calls without a connection, because there are too many */
     struct http_link news;        /* calls with something to tell their sinks */
     struct http_call *delivering; /* whose sink is being called; NULL once it has gone in the meantime */
 
-    struct http_link spares; /* calls of the past, their easy handles ready for the next */
+    struct http_link spares; /* calls of the past, their memory ready for the next */
     size_t spare_count;
-    struct buf spare_body;
     struct http_header *fields; /* for the head that is being told */
     size_t field_room;
 
-    struct http_socket **sockets; /* by descriptor, which are small numbers */
-    size_t socket_room;
+    struct http_link places; /* the one asked last first */
+    struct http_link idle;   /* channels, the one unused for longest first */
+    size_t idle_count, idle_max;
+    size_t channel_count, channels_max;
+    char *read_buffer;  /* HTTP_READ_BYTES: one for all channels */
+    char *plain_buffer; /* what a read buffer of TLS meant; NULL until there is a channel with TLS */
 
-    struct tls_roots *roots; /* trusted besides the system's; NULL: none */
     char *user_agent;
-    size_t idle_max;
     struct http_client_stats stats;
 };
+
+/* ---- http_place.c: where requests go ---- */
+
+/* Scheme, host and port, and the way there. */
+struct http_place {
+    struct http_link link; /* client->places */
+    struct http_link idle; /* channels, the one used last first */
+    size_t users;          /* calls and channels */
+    bool is_tls;
+    uint16_t port;
+    uint16_t gate_port;
+    char *host;
+    char *authority;        /* as in a Host header */
+    char *gate_host;        /* where to connect: a proxy, or the place itself */
+    char *gate_credentials; /* the proxy's; NULL: none */
+    bool has_proxy;
+};
+
+/* Counts as a user until it is left. PH_ERR_ARG: the environment names a proxy of an unknown kind. */
+PH_MUST_USE enum ph_status http_place_enter(struct http_place **out, struct http_client *client,
+                                            const struct http_url *url, struct ph_err *err);
+void http_place_leave(struct http_place *place);                              /* NULL is fine */
+void http_place_put_connect(struct buf *out, const struct http_place *place); /* a proxy's CONNECT request */
+
+/* ---- http_channel.c: one connection, used by one call after another ---- */
+
+enum http_channel_phase {
+    HTTP_CHANNEL_DIALLING,
+    HTTP_CHANNEL_TUNNELLING, /* a proxy was asked for the way */
+    HTTP_CHANNEL_SHAKING,    /* TLS */
+    HTTP_CHANNEL_OPEN,       /* idle, or carrying a call */
+    HTTP_CHANNEL_CLOSED      /* its memory goes when libuv says so */
+};
+
+struct http_channel {
+    struct http_link link; /* place->idle, or alone */
+    struct http_link age;  /* client->idle, or alone */
+    struct http_client *client;
+    struct http_place *place;
+    struct http_call *call; /* NULL: idle */
+    enum http_channel_phase phase;
+    struct net_dial *dial;   /* DIALLING */
+    uv_tcp_t *tcp;           /* from then on */
+    struct tls_conn *tls;    /* NULL: plain */
+    struct http_reply *gate; /* TUNNELLING: the proxy's answer */
+    struct buf out;          /* bytes that libuv is writing, where they are ours */
+    size_t sealed;           /* TLS: bytes of the call's request that went into records */
+    uint64_t idle_since_ms;
+    bool is_reading, is_writing, is_shut;
+    bool was_used; /* carried a whole reply: it may be found dead */
+    uv_write_t write;
+    uv_shutdown_t shutdown;
+};
+
+/* Connects for a call; false: no memory. The call hears by http_call_ready or http_call_failed. */
+bool http_channel_open(struct http_client *client, struct http_call *call);
+void http_channel_send(struct http_channel *channel); /* its call's request */
+void http_channel_read(struct http_channel *channel, bool is_wanted);
+void http_channel_shut(struct http_channel *channel); /* our half, behind what is being written */
+void http_channel_close(struct http_channel *channel);
+
+/* ---- http_call.c, http_call_reply.c ---- */
 
 enum http_call_phase {
     HTTP_CALL_CONNECTING, /* also waiting for its turn to connect */
@@ -58,76 +112,66 @@ enum http_call_phase {
     HTTP_CALL_READING     /* the body */
 };
 
+#define HTTP_CALL_MESSAGE_BYTES 200
+
 struct http_call {
-    struct http_link link; /* client->calls or ->spares */
-    struct http_link news; /* client->news, or alone */
+    struct http_link link;    /* client->calls or ->spares */
+    struct http_link news;    /* client->news, or alone */
+    struct http_link waiting; /* client->waiting, or alone */
     struct http_client *client;
-    CURL *easy;
+    struct http_place *place;
+    struct http_channel *channel; /* NULL: none yet, or gone */
     struct http_call_sink sink;
 
-    /* The request; `strings` and `nodes` are curl's header list in two pieces of memory. */
-    char *url; /* the easy handle has it, and what follows from it, already */
-    struct buf strings;
-    struct curl_slist *nodes;
-    size_t node_room;
+    /* The request. */
+    struct buf request; /* all but the body */
+    const char *body;
+    size_t body_len;
+    bool is_for_head;
     uint32_t connect_ms, head_ms, silence_ms;
     size_t body_bytes_max;
 
     /* Where it stands. */
     enum http_call_phase phase;
-    curl_socket_t fd; /* CURL_SOCKET_BAD: none yet, or closed */
     uint64_t phase_due_ms, total_due_ms;
-    bool is_attached; /* curl works on it */
     bool is_paused;
-    bool is_draining; /* hung up */
-    bool forbids_reuse;
-
-    /* The reply. */
-    struct buf head; /* name, value, name, value ... each terminated */
-    size_t field_count, head_bytes;
-    int status;
-    bool expects_status_line, head_is_whole, head_is_told;
-    struct buf body; /* arrived and not told */
-    size_t body_bytes;
+    bool is_draining;  /* hung up */
+    bool was_replaced; /* its first connection was dead */
+    struct http_reply reply;
+    bool head_is_told;
 
     /* The end. */
-    bool is_over;   /* as far as curl goes */
-    bool has_left;  /* `end` is running, or it was cancelled */
-    bool is_judged; /* `how` and `message` are set: by a callback that had to stop curl */
+    bool is_over;  /* as far as its connection goes */
+    bool has_left; /* `end` is running, or it was cancelled */
     enum http_call_end how;
-    char message[CURL_ERROR_SIZE];
-    char curl_message[CURL_ERROR_SIZE];
+    char message[HTTP_CALL_MESSAGE_BYTES];
 };
 
 /* ---- http_client.c ---- */
-void http_client_wake(struct http_client *client);              /* a turn before the loop sleeps */
 void http_client_tell(struct http_call *call);                  /* there is news for its sink */
+void http_client_deliver(struct http_client *client);           /* all news; only from the loop */
 void http_client_arm(struct http_client *client, uint64_t due); /* a deadline to look at, then */
-void http_client_count(struct http_client *client);             /* calls came or went */
-void http_client_connected(struct http_call *call);             /* its socket is a connection */
-void http_client_part(struct http_call *call);                  /* from its socket */
-curl_socket_t http_client_open_socket(void *ud, curlsocktype purpose, struct curl_sockaddr *address);
-int http_client_close_socket(void *ud, curl_socket_t fd);
+/* A channel for a call: an idle one unless `is_fresh`, a new one, or a place in the queue. */
+void http_client_connect(struct http_call *call, bool is_fresh);
+void http_client_keep(struct http_channel *channel);        /* it is idle now */
+void http_client_forget_idle(struct http_channel *channel); /* it is not any more; also when it was not */
+void http_client_serve_waiting(struct http_client *client); /* there may be room for a call that waits */
 
 /* ---- http_call.c ---- */
 void http_call_destroy(struct http_call *call); /* a spare one */
-/* It is over, as far as curl goes; the sink is told in a turn. A call that was over stays as it was. */
+/* It is over, as far as its connection goes; the sink is told in a turn. A call that was over stays as it
+ * was. */
 void http_call_finish(struct http_call *call, enum http_call_end how, const char *message);
-void http_call_leave(struct http_call *call);            /* curl and the client's lists; the struct stays */
+void http_call_leave(struct http_call *call);            /* its connection and the client's lists */
 void http_call_give_back(struct http_call *call);        /* to the spares */
 uint64_t http_call_due_ms(const struct http_call *call); /* UINT64_MAX: none */
 void http_call_expire(struct http_call *call, uint64_t now_ms);
 
 /* ---- http_call_reply.c ---- */
-size_t http_call_on_header(char *bytes, size_t size, size_t count, void *ud); /* curl's callbacks */
-size_t http_call_on_body(char *bytes, size_t size, size_t count, void *ud);
-int http_call_on_ready(void *ud, char *remote, char *local, int remote_port, int local_port);
-void http_call_conclude(struct http_call *call, CURLcode code); /* curl is done with it */
-void http_call_deliver(struct http_call *call);                 /* calls the sink */
-
-/* ---- tls_roots.c ---- */
-enum ph_status tls_roots_load(struct tls_roots **out, const char *path, struct ph_err *err);
-void tls_roots_free(struct tls_roots *roots);
-CURLcode tls_roots_on_context(CURL *easy, void *context, void *roots); /* CURLOPT_SSL_CTX_FUNCTION */
+void http_call_ready(struct http_call *call); /* its channel is open: the request goes out */
+/* Bytes came for it; they are changed. Calls the sink. */
+void http_call_take(struct http_call *call, char *bytes, size_t len);
+void http_call_lost(struct http_call *call, bool is_clean); /* its channel has ended; clean: in order */
+void http_call_deliver(struct http_call *call);             /* calls the sink with what was put off */
 
 #endif

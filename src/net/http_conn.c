@@ -598,7 +598,7 @@ static bool begin_tls(struct http_conn *conn)
 {
     if (conn->is_refused)
         return false;
-    conn->tls = tls_conn_create(conn->server->tls);
+    conn->tls = tls_conn_create(conn->server->tls, NULL);
     conn->pending.max += TLS_RECORD_BYTES_MAX;
     http_deadline_set(conn->server, &conn->read_deadline, HTTP_DEADLINE_HEAD);
     return conn->tls != NULL;

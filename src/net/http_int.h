@@ -89,9 +89,9 @@ struct http_server {
     struct http_link deadlines[HTTP_DEADLINE_COUNT];
     uint64_t timer_due_ms; /* UINT64_MAX: not running */
 
-    char *read_buffer;    /* one for all connections: what is not used up at once goes to conn->pending */
-    struct tls_edge *tls; /* NULL: plain */
-    char *plain_buffer;   /* TLS: what a record of the read buffer meant */
+    char *read_buffer;       /* one for all connections: what is not used up at once goes to conn->pending */
+    struct tls_context *tls; /* NULL: plain */
+    char *plain_buffer;      /* TLS: what a record of the read buffer meant */
     struct buf spare_out;
     struct http_reader *spare_parsers[HTTP_SPARE_PARSERS];
     size_t spare_parser_count;

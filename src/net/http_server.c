@@ -81,7 +81,7 @@ static void free_server(struct http_server *server)
         mem_free(server->spare_parsers[i]);
     }
     buf_release(&server->spare_out);
-    tls_edge_free(server->tls);
+    tls_context_free(server->tls);
     mem_free(server->plain_buffer);
     mem_free(server->reserve);
     mem_free(server->read_buffer);
@@ -140,7 +140,7 @@ static enum ph_status open_tls(struct http_server *server, const struct http_ser
     server->plain_buffer = mem_alloc(TLS_RECORD_BYTES_MAX);
     if (!server->plain_buffer)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for TLS");
-    return tls_edge_open(&server->tls, params->tls_certificate, params->tls_key, err);
+    return tls_server_context(&server->tls, params->tls_certificate, params->tls_key, err);
 }
 
 enum ph_status http_server_open(struct http_server **out, struct net_loop *loop,

@@ -1,4 +1,4 @@
-/* net, private: what the HTTP server needs of the loop and of sockets. */
+/* net, private: what libuv does not bring along. */
 #ifndef PHAROS_NET_NET_INT_H
 #define PHAROS_NET_NET_INT_H
 
@@ -13,14 +13,14 @@ uv_loop_t *net_loop_uv(struct net_loop *loop);
  * data. Where the system knows no such limit its own applies, some minutes. */
 void net_socket_probe_peer(uv_tcp_t *tcp, unsigned probe_s, unsigned silence_ms);
 
-/* For connections that something else than libuv makes: never inherited by a child, never blocking, probed as
- * above. -1: errno. */
+/* Never inherited by a child, never blocking. -1: errno. */
 int net_socket_open(int family, int type, int protocol);
-void net_socket_close(int fd);    /* any descriptor; -1 is fine */
-bool net_socket_has_peer(int fd); /* it is one end of a connection over a network */
-void net_socket_shut(int fd);     /* our half: the other end reads its end, and may still send */
+void net_socket_close(int fd); /* any descriptor; -1 is fine */
 
 /* Bytes that the other end has not acknowledged yet; 0 where the system does not say. */
 size_t net_socket_unacknowledged(const uv_tcp_t *tcp);
+
+/* Runs `work` on a thread of its own that nobody waits for, and that may outlive the loop; false: none. */
+bool net_run_detached(void (*work)(void *ud), void *ud);
 
 #endif

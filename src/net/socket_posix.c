@@ -1,6 +1,7 @@
-/* What libuv does not tell about a socket. */
+/* What libuv does not tell about a socket, and a thread that nobody waits for. */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -38,29 +39,13 @@ void net_socket_probe_peer(uv_tcp_t *tcp, unsigned probe_s, unsigned silence_ms)
 
 int net_socket_open(int family, int type, int protocol)
 {
-    int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
-    if (fd >= 0)
-        probe(fd, HTTP_PEER_PROBE_S, HTTP_PEER_SILENCE_MS);
-    return fd;
+    return socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
 }
 
 void net_socket_close(int fd)
 {
     if (fd >= 0)
         close(fd);
-}
-
-bool net_socket_has_peer(int fd)
-{
-    struct sockaddr_storage address = {0};
-    socklen_t len = sizeof address;
-    return getpeername(fd, (struct sockaddr *)&address, &len) == 0 &&
-           (address.ss_family == AF_INET || address.ss_family == AF_INET6);
-}
-
-void net_socket_shut(int fd)
-{
-    (void)shutdown(fd, SHUT_WR); /* what fails has no other end any more */
 }
 
 /* The terminal's "output queue" request means, on a Linux socket, bytes not yet acknowledged (tcp(7)). */
@@ -75,4 +60,10 @@ size_t net_socket_unacknowledged(const uv_tcp_t *tcp)
     (void)tcp;
 #endif
     return (size_t)count;
+}
+
+bool net_run_detached(void (*work)(void *ud), void *ud)
+{
+    uv_thread_t thread;
+    return uv_thread_create(&thread, work, ud) == 0 && pthread_detach(thread) == 0;
 }

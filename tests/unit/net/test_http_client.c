@@ -69,7 +69,7 @@ static void sends_method_headers_and_body(void **state)
     assert_non_null(strstr(peer.request, "POST /v1/x?y=z HTTP/1.1\r\n"));
     assert_non_null(strstr(peer.request, "\r\nauthorization: Bearer x\r\n"));
     assert_non_null(strstr(peer.request, "\r\nx-empty:\r\n"));
-    assert_non_null(strstr(peer.request, "\r\nContent-Length: 7\r\n"));
+    assert_non_null(strstr(peer.request, "\r\ncontent-length: 7\r\n"));
     assert_null(strstr(peer.request, "999"));
     assert_null(strstr(peer.request, "Expect"));
     assert_null(strstr(peer.request, "urlencoded"));

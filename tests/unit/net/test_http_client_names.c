@@ -1,5 +1,5 @@
-/* The HTTP client and names: a slow name server holds nothing up, proxies are asked where they should be. This
- * program has a getaddrinfo of its own, which curl finds before the system's. */
+/* The HTTP client and names: a slow name server holds nothing up, every address is tried. This program has a
+ * getaddrinfo of its own, found before the system's. */
 #include "test_support.h"
 
 #include <arpa/inet.h>
@@ -13,36 +13,62 @@
 
 static atomic_size_t asked, answered;
 
+static const struct {
+    const char *name;
+    uint32_t addresses[3]; /* 0: no more */
+} hosts[] = {
+    {"here.test", {0x7f000001}},
+    {"dead-first.test", {0x7f000003, 0x7f000001}},
+    {"silent-first.test", {0x7f000002, 0x7f000001}},
+    {"all-dead.test", {0x7f000003, 0x7f000004}},
+};
+
+struct found {
+    struct addrinfo info;
+    struct sockaddr_in address;
+};
+
+static int list_addresses(const uint32_t *addresses, struct addrinfo **out)
+{
+    for (; *addresses; addresses++) {
+        struct found *found = calloc(1, sizeof *found);
+        if (!found)
+            return EAI_MEMORY;
+        found->address.sin_family = AF_INET;
+        found->address.sin_addr.s_addr = htonl(*addresses);
+        found->info = (struct addrinfo){.ai_family = AF_INET,
+                                        .ai_socktype = SOCK_STREAM,
+                                        .ai_protocol = IPPROTO_TCP,
+                                        .ai_addrlen = sizeof found->address,
+                                        .ai_addr = (struct sockaddr *)&found->address};
+        *out = &found->info;
+        out = &found->info.ai_next;
+    }
+    return 0;
+}
+
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out)
 {
+    (void)service;
     (void)hints;
     asked++;
-    if (name && strcmp(name, "slow.test") == 0)
+    if (name && strncmp(name, "slow-", 5) == 0)
         uv_sleep(SLOW_MS);
     answered++;
-    if (!name || strcmp(name, "here.test") != 0)
-        return EAI_NONAME;
-    struct {
-        struct addrinfo info;
-        struct sockaddr_in address;
-    } *found = calloc(1, sizeof *found);
-    if (!found)
-        return EAI_MEMORY;
-    found->address.sin_family = AF_INET;
-    found->address.sin_port = htons(service ? (uint16_t)strtoul(service, NULL, 10) : 0);
-    found->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    found->info = (struct addrinfo){.ai_family = AF_INET,
-                                    .ai_socktype = SOCK_STREAM,
-                                    .ai_protocol = IPPROTO_TCP,
-                                    .ai_addrlen = sizeof found->address,
-                                    .ai_addr = (struct sockaddr *)&found->address};
-    *out = &found->info;
-    return 0;
+    for (size_t i = 0; name && i < sizeof hosts / sizeof *hosts; i++) {
+        if (strcmp(name, hosts[i].name) == 0)
+            return list_addresses(hosts[i].addresses, out);
+    }
+    return EAI_NONAME;
 }
 
 void freeaddrinfo(struct addrinfo *info)
 {
-    free(info);
+    while (info) {
+        struct addrinfo *next = info->ai_next;
+        free(info);
+        info = next;
+    }
 }
 
 static void start(struct test_reply *reply, struct test_client *client, const char *url, uint32_t connect_ms)
@@ -85,9 +111,9 @@ static void a_slow_name_server_holds_nothing_up(void **state)
     size_t before = answered;
     test_client_open(&client, NULL);
     uint64_t began = test_now_ms();
-    start(&cancelled, &client, "http://slow.test/a", 0);
-    start(&late, &client, "http://slow.test/b", 50);
-    start(&hung, &client, "http://slow.test/c", 0);
+    start(&cancelled, &client, "http://slow-a.test/", 0);
+    start(&late, &client, "http://slow-b.test/", 50);
+    start(&hung, &client, "http://slow-c.test/", 0);
     uint64_t until = test_now_ms() + TEST_DEADLINE_MS;
     while (asked < before + 3 && test_now_ms() < until)
         test_client_turn_for(&client, 1);
@@ -104,38 +130,77 @@ static void a_slow_name_server_holds_nothing_up(void **state)
     uv_sleep(20);
 }
 
-static void proxies_are_for_other_machines(void **state)
+/* A socket on 127.0.0.2 and a port that nobody answers: its queue is full. */
+static int silent_listener(uint16_t port, int *fillers, size_t count)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    address.sin_addr.s_addr = htonl(0x7f000002);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    for (size_t i = 0; i < count; i++) {
+        fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)connect(fillers[i], (struct sockaddr *)&address, sizeof address);
+    }
+    return listener;
+}
+
+static void every_address_has_its_chance(void **state)
 {
     (void)state;
-    static const struct test_script script = {"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nproxy",
-                                              THEN_CLOSE};
+    static const struct {
+        const char *host;
+        enum http_call_end how;
+    } cases[] = {{"dead-first.test", HTTP_CALL_WHOLE},
+                 {"silent-first.test", HTTP_CALL_WHOLE},
+                 {"all-dead.test", HTTP_CALL_NO_CONNECTION}};
     struct test_client client;
-    struct test_peer proxy;
     struct test_server server;
-    struct test_reply reply;
-    char url[100];
+    int fillers[8];
     test_client_open(&client, NULL);
-    test_peer_start(&proxy, &script, 1);
     test_server_start(&server, NULL);
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", (unsigned)proxy.port);
-    setenv("http_proxy", url, 1);
-    static const char *const near[] = {"127.0.0.1", "localhost"};
-    for (size_t i = 0; i < 2; i++) {
-        snprintf(url, sizeof url, "http://%s:%u/hello", near[i], (unsigned)server.port);
-        start(&reply, &client, url, 0);
+    int listener = silent_listener(server.port, fillers, sizeof fillers / sizeof *fillers);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char url[100];
+        struct test_reply reply;
+        snprintf(url, sizeof url, "http://%s:%u/hello", cases[i].host, (unsigned)server.port);
+        uint64_t began = test_now_ms();
+        start(&reply, &client, url, 5000);
         assert_true(test_client_turn(&client, &reply.ended));
-        assert_string_equal(reply.body, "hello");
-        test_reply_release(&reply);
-        start(&reply, &client, "http://far.test/x", 0); /* the same handle, now by proxy */
-        assert_true(test_client_turn(&client, &reply.ended));
-        assert_string_equal(reply.body, "proxy");
-        assert_non_null(strstr(proxy.request, "GET http://far.test/x HTTP/1.1\r\n"));
+        assert_int_equal(reply.how, cases[i].how);
+        assert_true(test_now_ms() - began < 3000); /* the silent one was not waited for */
         test_reply_release(&reply);
     }
-    unsetenv("http_proxy");
     test_client_close(&client);
     test_server_stop(&server);
-    test_peer_stop(&proxy);
+    for (size_t i = 0; i < sizeof fillers / sizeof *fillers; i++)
+        close(fillers[i]);
+    close(listener);
+}
+
+/* What is asked for by many at the same time is looked up once. */
+static void one_lookup_serves_all(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    struct test_client client;
+    struct test_server server;
+    struct test_reply replies[N];
+    char url[100];
+    test_client_open(&client, NULL);
+    test_server_start(&server, NULL);
+    size_t before = asked;
+    snprintf(url, sizeof url, "http://here.test:%u/hello", (unsigned)server.port);
+    for (int i = 0; i < N; i++)
+        start(&replies[i], &client, url, 0);
+    for (int i = 0; i < N; i++) {
+        assert_true(test_client_turn(&client, &replies[i].ended));
+        assert_int_equal(replies[i].how, HTTP_CALL_WHOLE);
+        test_reply_release(&replies[i]);
+    }
+    assert_int_equal(asked, before + 1);
+    test_client_close(&client);
+    test_server_stop(&server);
 }
 
 int main(void)
@@ -143,7 +208,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_looked_up),
         cmocka_unit_test(a_slow_name_server_holds_nothing_up),
-        cmocka_unit_test(proxies_are_for_other_machines),
+        cmocka_unit_test(every_address_has_its_chance),
+        cmocka_unit_test(one_lookup_serves_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
