@@ -8,6 +8,7 @@
  * unknown. Only who knows the secret learns that a key is revoked or expired. */
 #include "gateway/keys.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
@@ -207,7 +208,8 @@ static bool has_scope(const struct key *key, const char *scope)
 static const char *scope_model(const char *scope)
 {
     static const char models[] = "models:";
-    return strncmp(scope, models, sizeof models - 1) == 0 ? scope + sizeof models - 1 : NULL;
+    static_assert(sizeof models <= KEY_SCOPE_MAX, "as much may be read of any scope");
+    return memcmp(scope, models, sizeof models - 1) == 0 ? scope + sizeof models - 1 : NULL;
 }
 
 static bool names_models(const struct key *key)
@@ -228,24 +230,35 @@ bool key_allows(const struct key *key, const char *scope)
     return chat && names_models(key);
 }
 
-static bool matches(const char *pattern, const char *model)
+void key_models_of(const struct key *key, struct key_models *out)
 {
-    size_t len = strlen(pattern);
-    if (len > 0 && pattern[len - 1] == '*')
-        return strncmp(pattern, model, len - 1) == 0;
-    return strcmp(pattern, model) == 0;
+    out->count = 0;
+    for (size_t i = 0; i < key->scope_count; i++) {
+        const char *text = scope_model(key->scopes[i]);
+        size_t len = text ? strlen(text) : 0;
+        bool is_beginning = len > 0 && text[len - 1] == '*';
+        if (!text)
+            continue;
+        out->named[out->count].text = text;
+        out->named[out->count].len = len - is_beginning;
+        out->named[out->count++].is_beginning = is_beginning;
+    }
+    out->all = has_scope(key, "admin") || (out->count == 0 && key_allows(key, "chat"));
+}
+
+bool key_models_have(const struct key_models *models, const char *model)
+{
+    bool found = models->all;
+    for (size_t i = 0; i < models->count && !found; i++)
+        found = models->named[i].is_beginning
+                    ? strncmp(models->named[i].text, model, models->named[i].len) == 0
+                    : strcmp(models->named[i].text, model) == 0;
+    return found;
 }
 
 bool key_allows_model(const struct key *key, const char *model)
 {
-    if (has_scope(key, "admin"))
-        return true;
-    if (!names_models(key))
-        return key_allows(key, "chat");
-    for (size_t i = 0; i < key->scope_count; i++) {
-        const char *pattern = scope_model(key->scopes[i]);
-        if (pattern && matches(pattern, model))
-            return true;
-    }
-    return false;
+    struct key_models models;
+    key_models_of(key, &models);
+    return key_models_have(&models, model);
 }

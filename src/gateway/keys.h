@@ -53,6 +53,18 @@ enum key_verdict { KEY_OK, KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED 
 enum key_verdict key_state(const struct key *key, int64_t unix_s);
 bool key_allows(const struct key *key, const char *scope); /* "chat", "read", "admin" */
 bool key_allows_model(const struct key *key, const char *model);
+/* The same for many models: the scopes are read once. Points into the key. */
+struct key_models {
+    bool all;
+    size_t count;
+    struct {
+        const char *text;
+        size_t len;
+        bool is_beginning; /* of names; else a whole one */
+    } named[KEY_SCOPES_MAX];
+};
+void key_models_of(const struct key *key, struct key_models *out);
+bool key_models_have(const struct key_models *models, const char *model);
 
 /* ---- The file ---- */
 

@@ -8,7 +8,10 @@
  *
  * Finish time: the wait for a place, the prompt that is not cached yet over the prefill speed, the expected
  * output over the decode speed. In this process all of that is known from the engine itself; for others it is
- * what their last answers were like. Nothing here waits or calls out: microseconds. */
+ * what their last answers were like. Nothing here waits or calls out: microseconds. What of a prompt is
+ * cached is known only when it was made, which takes ten times as long as all the rest: so that is asked only
+ * where it decides. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -29,7 +32,12 @@ struct chooser {
     const struct caller *caller;
     struct route_choice *out;
     size_t prompt_tokens; /* estimated */
-    unsigned needs;       /* abilities */
+    double output;        /* tokens that are expected */
+    struct key_models allowed;
+    unsigned needs; /* abilities */
+    /* As the list, before it is sorted; only those that were looked at are filled. */
+    struct provider_state states[ROUTE_CANDIDATES_MAX];
+    double best_score[ROUTE_CANDIDATES_MAX]; /* were all of its prompt cached */
 };
 
 const char *gateway_policy_name(enum gateway_policy policy)
@@ -128,17 +136,22 @@ static const char *unusable_text(enum chat_cause why)
     }
 }
 
+static struct provider_state *state_of(struct chooser *c, const struct route_candidate *candidate)
+{
+    return &c->states[candidate - c->out->list];
+}
+
 static void look_at_state(struct chooser *c, struct route_candidate *candidate)
 {
-    struct provider_state state;
-    provider_state(c->gateway->models[candidate->model].provider, &state);
-    if (state.usable)
+    struct provider_state *state = state_of(c, candidate);
+    provider_state(c->gateway->models[candidate->model].provider, state);
+    if (state->usable)
         return;
     uint64_t now = clock_monotonic_ns(c->gateway->clock);
-    uint64_t wait_s = state.usable_at_ns > now ? (state.usable_at_ns - now) / 1000000000 + 1 : 1;
+    uint64_t wait_s = state->usable_at_ns > now ? (state->usable_at_ns - now) / 1000000000 + 1 : 1;
     if (!c->out->retry_after_s || wait_s < c->out->retry_after_s)
         c->out->retry_after_s = wait_s;
-    skip(candidate, state.why, unusable_text(state.why));
+    skip(candidate, state->why, unusable_text(state->why));
 }
 
 /* One model is asked whatever its state is: it explains itself better than a route could. */
@@ -146,13 +159,13 @@ static void look_at(struct chooser *c, struct route_candidate *candidate)
 {
     const struct gateway_model *model = &c->gateway->models[candidate->model];
     size_t context = provider_context_len(model->provider);
-    const char *missing = missing_ability(c->needs & ~model->abilities);
-    if (c->caller->key && !key_allows_model(c->caller->key, provider_model_id(model->provider)))
+    unsigned missing = c->needs & ~model->abilities;
+    if (!key_models_have(&c->allowed, provider_model_id(model->provider)))
         skip(candidate, CHAT_CAUSE_KEY, "the caller's key does not allow it");
     else if (!c->out->route)
         return;
     else if (missing)
-        skip(candidate, CHAT_CAUSE_UNABLE, missing);
+        skip(candidate, CHAT_CAUSE_UNABLE, missing_ability(missing));
     else if (context && c->prompt_tokens > context + context / 4) /* surely too long; the rest is tried */
         skip(candidate, CHAT_CAUSE_CONTEXT, "the prompt is longer than its context");
     else
@@ -167,24 +180,21 @@ static double expected_output(const struct chat_request *request)
     return most < OUTPUT_GUESS ? most : OUTPUT_GUESS;
 }
 
-static double predict_finish_s(struct chooser *c, const struct route_candidate *candidate)
+static double predict_finish_s(struct chooser *c, const struct route_candidate *candidate, size_t cached)
 {
     struct gateway *gateway = c->gateway;
     const struct model_speed *speed = &gateway->speeds[candidate->model];
-    struct provider_state state;
-    struct provider *provider = gateway->models[candidate->model].provider;
-    provider_state(provider, &state);
-    double output = expected_output(c->request);
-    double decode_s = output * (state.decode_tokens_s > 0 ? 1 / state.decode_tokens_s
-                                : speed->token_s > 0      ? speed->token_s
-                                                          : TOKEN_GUESS_S);
-    double waiting = (double)(state.waiting + gate_waiting(gateway->gates[candidate->model]));
-    double rounds = state.sequences_max ? (waiting + (double)state.running) / (double)state.sequences_max : 0;
-    if (state.prefill_tokens_s > 0) {
-        size_t cached = provider_cached_tokens(provider, c->request);
+    const struct provider_state *state = state_of(c, candidate);
+    double decode_s = c->output * (state->decode_tokens_s > 0 ? 1 / state->decode_tokens_s
+                                   : speed->token_s > 0       ? speed->token_s
+                                                              : TOKEN_GUESS_S);
+    double waiting = (double)(state->waiting + gate_waiting(gateway->gates[candidate->model]));
+    double rounds =
+        state->sequences_max ? (waiting + (double)state->running) / (double)state->sequences_max : 0;
+    if (state->prefill_tokens_s > 0) {
         double fresh = (double)(c->prompt_tokens > cached ? c->prompt_tokens - cached : 0);
-        double evicts = state.kv_tokens_free && fresh > (double)state.kv_tokens_free ? decode_s : 0;
-        return floor(rounds) * decode_s + evicts + fresh / state.prefill_tokens_s + decode_s;
+        double evicts = state->kv_tokens_free && fresh > (double)state->kv_tokens_free ? decode_s : 0;
+        return floor(rounds) * decode_s + evicts + fresh / state->prefill_tokens_s + decode_s;
     }
     double first_s = speed->first_token_s > 0 ? speed->first_token_s : FIRST_TOKEN_GUESS_S;
     return floor(rounds) * decode_s + first_s + decode_s;
@@ -193,9 +203,8 @@ static double predict_finish_s(struct chooser *c, const struct route_candidate *
 static double predict_cost_usd(struct chooser *c, const struct route_candidate *candidate)
 {
     const struct ledger_price *price = &c->gateway->models[candidate->model].price;
-    double pico =
-        (double)price->input * (double)c->prompt_tokens + (double)price->output * expected_output(c->request);
-    return pico / (double)LEDGER_PICO_PER_USD;
+    double pico = (double)price->input * (double)c->prompt_tokens + (double)price->output * c->output;
+    return pico * (1 / (double)LEDGER_PICO_PER_USD);
 }
 
 /* The same conversation, or person, goes to the same member: its caches are there. */
@@ -229,17 +238,64 @@ static void score_weighted(struct chooser *c, const struct gateway_route *route)
 }
 
 /* "nuance" wants the best there is, "diversity" another family than ours, anything else stays here. */
-static void score_task(struct chooser *c)
+static enum ledger_tier tier_of_task(const struct chat_request *request)
 {
-    const char *task = json_text(json_get(c->request->metadata, "task"), "");
-    enum ledger_tier first = strcmp(task, "nuance") == 0      ? LEDGER_PREMIUM
-                             : strcmp(task, "diversity") == 0 ? LEDGER_SUBSCRIPTION
-                                                              : LEDGER_LOCAL;
+    const char *task = json_text(json_get(request->metadata, "task"), "");
+    return strcmp(task, "nuance") == 0      ? LEDGER_PREMIUM
+           : strcmp(task, "diversity") == 0 ? LEDGER_SUBSCRIPTION
+                                            : LEDGER_LOCAL;
+}
+
+static void set_stages(struct chooser *c, enum gateway_policy policy)
+{
+    enum ledger_tier first = tier_of_task(c->request);
     for (size_t i = 0; i < c->out->count; i++) {
         struct route_candidate *candidate = &c->out->list[i];
         enum ledger_tier tier = c->gateway->models[candidate->model].tier;
-        candidate->stage = tier == first ? 0 : 1 + (unsigned)tier;
-        candidate->score = candidate->finish_s;
+        if (policy == GATEWAY_TASK)
+            candidate->stage = tier == first ? 0 : 1 + (unsigned)tier;
+        else if (policy != GATEWAY_TIERS && policy != GATEWAY_CASCADE)
+            candidate->stage = 0;
+    }
+}
+
+/* One nanodollar a second decides between equals. */
+static double score_of(enum gateway_policy policy, const struct route_candidate *candidate, double finish_s)
+{
+    return policy == GATEWAY_CHEAPEST ? candidate->cost_usd + 1e-9 * finish_s : finish_s;
+}
+
+/* Could its place change with what is cached of its prompt? */
+static bool is_undecided(const struct chooser *c, size_t index)
+{
+    const struct route_candidate *list = c->out->list;
+    if (list[index].skipped || c->best_score[index] >= list[index].score)
+        return false;
+    for (size_t i = 0; i < c->out->count; i++)
+        if (i != index && !list[i].skipped && list[i].stage == list[index].stage &&
+            c->best_score[i] <= list[index].score && list[i].score >= c->best_score[index])
+            return true;
+    return false;
+}
+
+/* As if nothing were cached; then, where that is not enough to tell, as it is. */
+static void score_by_time(struct chooser *c, enum gateway_policy policy)
+{
+    struct route_candidate *list = c->out->list;
+    for (size_t i = 0; i < c->out->count; i++) {
+        const struct provider *provider = c->gateway->models[list[i].model].provider;
+        if (list[i].skipped)
+            continue;
+        list[i].score = c->best_score[i] = score_of(policy, &list[i], list[i].finish_s);
+        if (provider_knows_cached(provider))
+            c->best_score[i] = score_of(policy, &list[i], predict_finish_s(c, &list[i], SIZE_MAX));
+    }
+    for (size_t i = 0; i < c->out->count; i++) {
+        if (!is_undecided(c, i))
+            continue;
+        size_t cached = provider_cached_tokens(c->gateway->models[list[i].model].provider, c->request);
+        list[i].finish_s = predict_finish_s(c, &list[i], cached);
+        list[i].score = c->best_score[i] = score_of(policy, &list[i], list[i].finish_s);
     }
 }
 
@@ -253,21 +309,14 @@ static void score(struct chooser *c)
         if (candidate->skipped)
             continue;
         candidate->cost_usd = predict_cost_usd(c, candidate);
-        candidate->finish_s = predict_finish_s(c, candidate);
-        bool by_time = route->policy == GATEWAY_FASTEST || route->policy == GATEWAY_TIERS ||
-                       route->policy == GATEWAY_CASCADE;
-        if (route->policy == GATEWAY_CHEAPEST) /* one nanodollar a second decides between equals */
-            candidate->score = candidate->cost_usd + 1e-9 * candidate->finish_s;
-        else
-            candidate->score = by_time ? candidate->finish_s : (double)i;
-        bool staged = route->policy == GATEWAY_TIERS || route->policy == GATEWAY_CASCADE;
-        if (!staged)
-            candidate->stage = 0;
+        candidate->finish_s = predict_finish_s(c, candidate, 0);
+        candidate->score = (double)i;
     }
+    set_stages(c, route->policy);
     if (route->policy == GATEWAY_WEIGHTED)
         score_weighted(c, route);
-    else if (route->policy == GATEWAY_TASK)
-        score_task(c);
+    else if (route->policy != GATEWAY_FALLBACK)
+        score_by_time(c, route->policy);
 }
 
 static bool comes_before(const struct route_candidate *a, const struct route_candidate *b)
@@ -279,15 +328,38 @@ static bool comes_before(const struct route_candidate *a, const struct route_can
     return a->score < b->score;
 }
 
-/* Insertion: few, and equals stay in the order of the configuration. */
+/* By insertion, of places instead of what stands there; equals stay in the order of the configuration. */
+static size_t place_of(const struct route_candidate *list, const uint8_t *order, size_t at)
+{
+    size_t low = 0, high = at;
+    if (at == 0 || !comes_before(&list[at], &list[order[at - 1]]))
+        return at;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (comes_before(&list[at], &list[order[middle]]))
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
 static void sort(struct route_choice *choice)
 {
-    for (size_t i = 1; i < choice->count; i++) {
-        struct route_candidate moved = choice->list[i];
-        size_t at = i;
-        for (; at > 0 && comes_before(&moved, &choice->list[at - 1]); at--)
-            choice->list[at] = choice->list[at - 1];
-        choice->list[at] = moved;
+    struct route_candidate copy[ROUTE_CANDIDATES_MAX];
+    uint8_t order[ROUTE_CANDIDATES_MAX];
+    bool moved = false;
+    static_assert(ROUTE_CANDIDATES_MAX <= UINT8_MAX, "a place fits");
+    for (size_t i = 0; i < choice->count; i++) {
+        size_t at = place_of(choice->list, order, i);
+        moved = moved || at < i;
+        memmove(&order[at + 1], &order[at], i - at);
+        order[at] = (uint8_t)i;
+    }
+    if (moved) {
+        memcpy(copy, choice->list, choice->count * sizeof *copy);
+        for (size_t i = 0; i < choice->count; i++)
+            choice->list[i] = copy[order[i]];
     }
     choice->usable = 0;
     while (choice->usable < choice->count && !choice->list[choice->usable].skipped)
@@ -353,9 +425,8 @@ static void explain(const struct chooser *c, struct chat_fault *fault)
                 return;
             }
     bool not_allowed =
-        choice->count && choice->list[0].skipped && c->caller->key &&
-        !key_allows_model(c->caller->key,
-                          provider_model_id(c->gateway->models[choice->list[0].model].provider));
+        choice->count && choice->list[0].skipped &&
+        !key_models_have(&c->allowed, provider_model_id(c->gateway->models[choice->list[0].model].provider));
     chat_fault_set(fault, not_allowed ? 403 : 502, not_allowed ? "model_not_allowed" : "model_unavailable",
                    not_allowed ? "model" : NULL, "no model of \"%.100s\" can be asked: %s", choice->name,
                    choice->count ? choice->list[0].skipped : "the route is empty");
@@ -365,11 +436,22 @@ bool route_choose(struct gateway *gateway, struct arena *arena, const struct cha
                   unsigned needs, const struct caller *caller, struct route_choice *out,
                   struct chat_fault *fault)
 {
-    struct chooser c = {gateway, arena, request, caller, out, 0, needs};
+    struct chooser c; /* not all of it is filled, on purpose */
+    c.gateway = gateway;
+    c.arena = arena;
+    c.request = request;
+    c.caller = caller;
+    c.out = out;
+    c.needs = needs;
     *out = (struct route_choice){.route = NULL};
     if (!find(&c, fault))
         return false;
     c.prompt_tokens = route_estimate_tokens(request);
+    c.output = expected_output(request);
+    c.allowed.all = true;
+    c.allowed.count = 0;
+    if (caller->key)
+        key_models_of(caller->key, &c.allowed);
     for (size_t i = 0; i < out->count; i++) {
         out->list[i].prompt_tokens = c.prompt_tokens;
         look_at(&c, &out->list[i]);

@@ -153,6 +153,11 @@ size_t provider_cached_tokens(struct provider *provider, const struct chat_reque
     return provider->ops->cached ? provider->ops->cached(provider, request) : 0;
 }
 
+bool provider_knows_cached(const struct provider *provider)
+{
+    return provider->ops->cached != NULL;
+}
+
 /* ---- Stopping */
 
 struct farewell {

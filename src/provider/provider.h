@@ -133,8 +133,10 @@ void provider_state(const struct provider *provider, struct provider_state *out)
 /* Tokens that this request's prompt has: exact where the tokenizer is at hand, else an estimate from bytes
  * that leans upwards and learns from what replies reported. `exact` may be NULL. */
 size_t provider_count_tokens(struct provider *provider, const struct chat_request *request, bool *exact);
-/* Of them, those that a running engine would not have to compute again; 0: unknown. */
+/* Of them, those that a running engine would not have to compute again; 0: unknown. Makes the prompt, when
+ * that is short enough to be made on the loop. */
 size_t provider_cached_tokens(struct provider *provider, const struct chat_request *request);
+bool provider_knows_cached(const struct provider *provider); /* false: it is always 0 */
 
 /* What happened to a call, for records; valid until the call's last event has returned. */
 struct provider_call_note {

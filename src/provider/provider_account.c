@@ -352,11 +352,23 @@ static void describe_keys(const struct account_lane *lane, uint64_t now, struct 
     }
 }
 
+/* Nothing was ever wrong, so that no clock need be read: routes look at many. */
+static bool is_untroubled(const struct account_lane *lane)
+{
+    const struct key_state *key = &lane->account->keys[0].state, *own = &lane->keys[0];
+    uint64_t trouble = lane->account->line.until_ns | lane->breaker.until_ns | key->until_ns | own->until_ns;
+    return trouble == 0 && !key->aside && !own->aside;
+}
+
 void account_state(const struct account_lane *lane, struct provider_state *out)
 {
+    out->running = lane->running;
+    out->usable = true;
+    out->usable_at_ns = 0;
+    if (is_untroubled(lane))
+        return;
     uint64_t now = now_ns(lane->account);
     out->usable = false;
-    out->usable_at_ns = 0;
     if (breakers_admit(lane, now)) {
         describe_keys(lane, now, out);
     } else {
@@ -364,7 +376,6 @@ void account_state(const struct account_lane *lane, struct provider_state *out)
         out->why = CHAT_CAUSE_OVERLOADED;
         out->usable_at_ns = at > now ? at : 0;
     }
-    out->running = lane->running;
 }
 
 static void refuse(const struct account_lane *lane, const struct provider_state *state,

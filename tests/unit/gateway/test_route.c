@@ -9,11 +9,20 @@ enum { SMALL, TALL, SUB, PREMIUM, MODEL_COUNT };
 struct fake {
     struct provider base;
     struct provider_state state;
+    size_t cached, looked; /* how often that was asked */
 };
 
 static void fake_state(const struct provider *provider, struct provider_state *out)
 {
     *out = ((const struct fake *)provider)->state;
+}
+
+static size_t fake_cached(struct provider *provider, const struct chat_request *request)
+{
+    struct fake *fake = (struct fake *)provider;
+    (void)request;
+    fake->looked++;
+    return fake->cached;
 }
 
 static struct engine *no_engine(const struct provider *provider)
@@ -49,7 +58,7 @@ static void fixture_open(struct fixture *f, enum gateway_policy policy)
     static const enum ledger_tier tiers[MODEL_COUNT] = {LEDGER_LOCAL, LEDGER_LOCAL, LEDGER_SUBSCRIPTION,
                                                         LEDGER_PREMIUM};
     static const struct provider_ops ops = {
-        .kind = "fake", .engine = no_engine, .state = fake_state, .free = fake_free};
+        .kind = "fake", .engine = no_engine, .state = fake_state, .cached = fake_cached, .free = fake_free};
     memset(f, 0, sizeof *f);
     arena_init(&f->arena, 1 << 20);
     for (size_t i = 0; i < MODEL_COUNT; i++) {
@@ -163,6 +172,115 @@ static void queues_and_caches_count(void **state)
     fixture_close(&f);
 }
 
+#define LONG_TEXT 4000
+
+static void set_long(struct fixture *f)
+{
+    static char text[LONG_TEXT];
+    memset(text, 'x', sizeof text);
+    f->message.content = (struct chat_text){text, sizeof text};
+}
+
+static size_t looks(struct fixture *f)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < MODEL_COUNT; i++) {
+        sum += f->fakes[i]->looked;
+        f->fakes[i]->looked = 0;
+    }
+    return sum;
+}
+
+/* To make a prompt only to see what of it is cached takes longer than everything else here. */
+static void caches_are_looked_into_where_they_decide(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, GATEWAY_FALLBACK);
+    set_long(&f);
+    for (int i = SMALL; i <= TALL; i++)
+        f.fakes[i]->state =
+            (struct provider_state){.usable = true, .prefill_tokens_s = 1000, .decode_tokens_s = 100};
+    f.fakes[TALL]->cached = 500;
+    EXPECT(&f, "small", "tall", "sub", "premium");
+    f.route.policy = GATEWAY_WEIGHTED;
+    assert_true(choose(&f));
+    assert_int_equal(looks(&f), 0); /* nothing is faster or slower there */
+    f.route.policy = GATEWAY_TIERS;
+    EXPECT(&f, "tall", "small", "sub", "premium");
+    assert_int_equal(looks(&f), 2);
+    f.fakes[TALL]->state.decode_tokens_s = 10; /* too slow, whatever is cached */
+    EXPECT(&f, "small", "tall", "sub", "premium");
+    assert_int_equal(looks(&f), 0);
+    f.route.policy = GATEWAY_CHEAPEST; /* among those of one price */
+    f.fakes[TALL]->state.decode_tokens_s = 100;
+    f.models[SUB].price.output = 1000;
+    EXPECT(&f, "tall", "small", "sub", "premium");
+    assert_int_equal(looks(&f), 2);
+    f.models[TALL].price.output = 2000;
+    EXPECT(&f, "small", "sub", "tall", "premium");
+    assert_int_equal(looks(&f), 0);
+    fixture_close(&f);
+}
+
+/* As if all caches had been looked into at once. */
+static double finish_s(const struct fixture *f, size_t model)
+{
+    const struct provider_state *s = &f->fakes[model]->state;
+    double fresh = LONG_TEXT / 4.0 + 16 / 4.0 + 1 - (double)f->fakes[model]->cached;
+    return fresh / s->prefill_tokens_s + 300 / s->decode_tokens_s;
+}
+
+static void the_order_is_that_of_full_knowledge(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct rng rng;
+    size_t looked = 0;
+    rng_init(&rng, 3);
+    fixture_open(&f, GATEWAY_TIERS);
+    set_long(&f);
+    for (int round = 0; round < 5000; round++) {
+        for (size_t i = 0; i < MODEL_COUNT; i++) {
+            double prefill = 500 + (double)(rng_u64(&rng) % 8 * 500);
+            double decode = 50 + (double)(rng_u64(&rng) % 4 * 5);
+            f.fakes[i]->state = (struct provider_state){
+                .usable = true, .prefill_tokens_s = prefill, .decode_tokens_s = decode};
+            f.fakes[i]->cached = rng_u64(&rng) % 3 * 450;
+            f.members[i].stage = rng_u64(&rng) % 2;
+        }
+        assert_true(choose(&f));
+        looked += looks(&f);
+        for (size_t i = 1; i < MODEL_COUNT; i++) {
+            const struct route_candidate *a = &f.choice.list[i - 1], *b = &f.choice.list[i];
+            assert_true(a->stage < b->stage ||
+                        (a->stage == b->stage && finish_s(&f, a->model) <= finish_s(&f, b->model) + 1e-9));
+        }
+    }
+    assert_in_range(looked, 1000, 5000 * MODEL_COUNT - 1000); /* some decide, some do not */
+    fixture_close(&f);
+}
+
+static void many_candidates_are_sorted(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct gateway_member members[ROUTE_CANDIDATES_MAX];
+    fixture_open(&f, GATEWAY_TIERS);
+    f.route.members = members;
+    f.route.member_count = ROUTE_CANDIDATES_MAX;
+    for (size_t i = 0; i < ROUTE_CANDIDATES_MAX; i++)
+        members[i] = (struct gateway_member){i % MODEL_COUNT, (unsigned)(i * 29 % 7), 1};
+    f.fakes[SUB]->state = (struct provider_state){.why = CHAT_CAUSE_RATE};
+    assert_true(choose(&f));
+    assert_int_equal(f.choice.usable, ROUTE_CANDIDATES_MAX * 3 / 4);
+    for (size_t i = 1; i < f.choice.usable; i++)
+        assert_true(f.choice.list[i - 1].stage <= f.choice.list[i].stage);
+    for (size_t i = f.choice.usable; i < ROUTE_CANDIDATES_MAX; i++)
+        assert_int_equal(f.choice.list[i].model, SUB);
+    fixture_close(&f);
+}
+
 static void weights_are_shares_and_conversations_stay(void **state)
 {
     (void)state;
@@ -255,6 +373,9 @@ int main(void)
         cmocka_unit_test(each_policy_has_its_order),
         cmocka_unit_test(tasks_name_their_tier),
         cmocka_unit_test(queues_and_caches_count),
+        cmocka_unit_test(caches_are_looked_into_where_they_decide),
+        cmocka_unit_test(the_order_is_that_of_full_knowledge),
+        cmocka_unit_test(many_candidates_are_sorted),
         cmocka_unit_test(weights_are_shares_and_conversations_stay),
         cmocka_unit_test(who_cannot_is_skipped_with_a_reason),
         cmocka_unit_test(a_key_sees_its_models_only),
