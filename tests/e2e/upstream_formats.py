@@ -9,6 +9,7 @@ tool call STOP, says "bad key" with a 400 and "come again in a second" in the bo
 import base64
 import hashlib
 import json
+import math
 import re
 import struct
 import time
@@ -32,6 +33,20 @@ def reply_tokens(prompt):
 
 def reply_text(prompt):
     return "".join(reply_tokens(prompt))
+
+
+def surety(ask):
+    """How sure a model is of each of its tokens: what the last user message says ("surety 0.73"), else 0.9."""
+    said = re.search(r"\bsurety (0\.\d+)\b", ask.last())
+    return float(said.group(1)) if said else 0.9
+
+
+def logprobs_of(ask, tokens):
+    """OpenAI's shape; None where nobody asked."""
+    if not ask.body.get("logprobs") or not tokens:
+        return None
+    return {"content": [{"token": token, "logprob": math.log(surety(ask)), "bytes": list(token.encode()), "top_logprobs": []}
+                        for token in tokens], "refusal": None}
 
 
 def text_tokens(text):
@@ -248,7 +263,7 @@ class OpenAI:
             message["tool_calls"] = [{"id": f"call_{ask.id[-8:]}{index}", "type": "function", "function": {
                 "name": name, "arguments": "".join(pieces)}} for index, (name, pieces) in enumerate(answer.calls)]
         return {**head, "object": "chat.completion", "choices": [
-            {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+            {"index": 0, "message": message, "logprobs": logprobs_of(ask, answer.tokens), "finish_reason": finish}],
             "usage": self.usage(ask, answer.count), "service_tier": "default", "system_fingerprint": "fp_50906f2aac"}
 
     def chunk(self, ask, delta, finish=None, usage=None):
@@ -268,7 +283,9 @@ class OpenAI:
 
     def piece(self, ask, what, index, text, _sent):
         if what == "text":
-            return sse(self.chunk(ask, {"content": text}))
+            chunk = self.chunk(ask, {"content": text})
+            chunk["choices"][0]["logprobs"] = logprobs_of(ask, [text])
+            return sse(chunk)
         call = {"index": index, "function": {"arguments": text}}
         if what == "call":
             call = {"index": index, "id": f"call_{ask.id[-8:]}{index}", "type": "function",
