@@ -69,14 +69,17 @@ static void join(struct answer *answer, struct chat_event *event)
         answer->owed_len = 0;
 }
 
-static bool say_content(struct answer *answer, const struct chat_event *from)
+static bool say_content(struct answer *answer, const struct chat_event *event)
 {
-    struct chat_event event = *from;
-    say_role(answer, event.choice);
-    if (answer->owed_len && event.kind == CHAT_EVENT_TEXT)
-        join(answer, &event);
-    remember(answer, &event);
-    return say(answer, &event);
+    struct chat_event joined;
+    say_role(answer, event->choice);
+    if (answer->owed_len && event->kind == CHAT_EVENT_TEXT) {
+        joined = *event;
+        join(answer, &joined);
+        event = &joined;
+    }
+    remember(answer, event);
+    return say(answer, event);
 }
 
 /* ---- The end */

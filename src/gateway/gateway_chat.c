@@ -36,7 +36,8 @@ struct chat_exchange {
     struct buf out; /* encoded, not written */
     bool begun;     /* the reply's head was sent */
     bool is_over;
-    uint64_t start_ns, last_write_ns;
+    bool has_written; /* since the last tick: what comes often looks at no clock */
+    uint64_t start_ns, silent_since_ns;
     size_t estimated_tokens;
     struct answer_sample sample;
     char id[ID_TEXT_MAX];
@@ -240,7 +241,7 @@ static bool write_out(struct chat_exchange *chat)
         http_stream_begin(chat->exchange, 200, "text/event-stream", on_drain, chat);
         chat->begun = true;
     }
-    chat->last_write_ns = now_ns(chat);
+    chat->has_written = true;
     bool more = http_stream_write(chat->exchange, chat->out.data, chat->out.len);
     buf_clear(&chat->out);
     return more;
@@ -323,11 +324,15 @@ void gateway_chats_tick(struct gateway *gateway)
 {
     static const struct chat_event alive = {.kind = CHAT_EVENT_PROGRESS};
     uint64_t now = clock_monotonic_ns(gateway->clock);
-    for (struct chat_exchange *chat = gateway->chats; chat; chat = chat->next)
-        if (chat->request.stream && now - chat->last_write_ns >= CHAT_KEEPALIVE_MS * (uint64_t)1000000) {
+    for (struct chat_exchange *chat = gateway->chats; chat; chat = chat->next) {
+        if (chat->has_written)
+            chat->silent_since_ns = now;
+        chat->has_written = false;
+        if (chat->request.stream && now - chat->silent_since_ns >= CHAT_KEEPALIVE_MS * (uint64_t)1000000) {
             chat->edge->encode(chat->encoder, &alive, &chat->out);
             (void)write_out(chat);
         }
+    }
 }
 
 /* ---- The request */
@@ -348,7 +353,7 @@ static struct chat_exchange *chat_new(struct gateway *gateway, struct http_excha
     chat->exchange = exchange;
     chat->caller = *visit->caller;
     chat->edge = gateway_edge(http_exchange_request(exchange));
-    chat->start_ns = chat->last_write_ns = clock_monotonic_ns(gateway->clock);
+    chat->start_ns = chat->silent_since_ns = clock_monotonic_ns(gateway->clock);
     buf_init(&chat->out, CHAT_REPLY_BYTES_MAX);
     return arena_on_release(arena, release_out, &chat->out) == 0 ? chat : NULL;
 }

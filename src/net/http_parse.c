@@ -23,6 +23,7 @@
 #include <string.h>
 
 #define CHUNK_SIZE_DIGITS_MAX 16
+#define NAME_STEP_BYTES ((size_t)64)       /* of a longer name, the rest is another step */
 #define TEXT_KEPT_BYTES_MAX ((size_t)4096) /* a cleared parser holds no more */
 
 enum step {
@@ -334,16 +335,23 @@ static size_t take_value_space(struct http_reader *parser, const char *bytes, si
     return n + take_value(parser, bytes + n, len - n);
 }
 
+/* The characters of a token in lower case; 0: it is none. */
+static const char lower_tokens[256] = "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+                                      "\0!\0#$%&'\0\0*+\0-.\0"
+                                      "0123456789\0\0\0\0\0\0"
+                                      "\0abcdefghijklmnopqrstuvwxyz\0\0\0^_"
+                                      "`abcdefghijklmnopqrstuvwxyz\0|\0~";
+
 static size_t take_name(struct http_reader *parser, const char *bytes, size_t len)
 {
-    size_t n = run_len(bytes, len, HTTP_CHAR_TOKEN);
-    char *name = buf_reserve(&parser->text, n);
+    size_t n = 0, most = len < NAME_STEP_BYTES ? len : NAME_STEP_BYTES;
+    char *name = buf_reserve(&parser->text, most);
     if (!name)
         return 0;
-    for (size_t i = 0; i < n; i++)
-        name[i] = to_lower(bytes[i]);
+    for (char c; n < most && (c = lower_tokens[(unsigned char)bytes[n]]); n++)
+        name[n] = c;
     buf_grew(&parser->text, n);
-    if (n == len)
+    if (n == most)
         return n;
     if (bytes[n] != ':' || parser->text.len == parser->token)
         return refuse(parser, 400,

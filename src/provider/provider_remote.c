@@ -239,9 +239,8 @@ static void take_delta(struct remote_call *call, struct chat_event *event)
 {
     size_t known = event->tokens ? event->tokens : event->logprob_count;
     event->tokens = delta_count_add(&call->count, &call->remote->deltas, delta_bytes(event), known);
-    call->last_ns = now_ns(call);
     if (!call->first_ns)
-        call->first_ns = call->last_ns;
+        call->first_ns = now_ns(call);
     call->reasons = call->reasons || event->kind == CHAT_EVENT_REASONING;
 }
 
@@ -261,6 +260,7 @@ static void on_reader_event(void *ud, const struct chat_event *from)
     case CHAT_EVENT_FINISH:
         call->finished++;
         call->usage_final = false;
+        call->last_ns = now_ns(call);
         break;
     case CHAT_EVENT_USAGE:
         call->usage = event;
