@@ -295,12 +295,14 @@ struct net_process_params {
 /* Nothing of it outlives us, however we end: a watcher in its group sees to that. */
 PH_MUST_USE enum ph_status net_process_start(struct net_process **out, struct net_loop *loop,
                                              const struct net_process_params *params, struct ph_err *err);
-int net_process_pid(const struct net_process *process);
+int net_process_pid(const struct net_process *process);   /* of the command */
+int net_process_group(const struct net_process *process); /* of all that it starts */
 /* SIGTERM to the whole group, SIGKILL after grace_ms; `ended` comes. Asked again: with less grace. */
 void net_process_stop(struct net_process *process, uint32_t grace_ms);
 /* After `ended`. NULL is fine. */
 void net_process_free(struct net_process *process);
 /* A TCP port on 127.0.0.1 that nobody listened on a moment ago; 0: none. */
 uint16_t net_free_port(void);
+bool net_port_is_free(uint16_t port); /* nobody listens on it */
 
 #endif

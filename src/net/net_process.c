@@ -163,6 +163,11 @@ int net_process_pid(const struct net_process *process)
     return process->child.pid;
 }
 
+int net_process_group(const struct net_process *process)
+{
+    return process->child.group;
+}
+
 void net_process_free(struct net_process *process)
 {
     if (!process)

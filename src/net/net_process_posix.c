@@ -9,7 +9,11 @@
  * group, that is, itself and all that the command started. PR_SET_PDEATHSIG would do so only for one process,
  * only on Linux, and when the thread dies that started it. It starts first, so that there is no moment at
  * which the command could be left alone; the group has its number. It is our child and not the command's, so
- * that a command which waits for its children does not wait for it, and no one else has to bury it. */
+ * that a command which waits for its children does not wait for it, and no one else has to bury it.
+ *
+ * The shell that runs a command may die before the program behind it. What it leaves comes to us
+ * (PR_SET_CHILD_SUBREAPER) and not to the system's first process, which in a container may bury nobody: as
+ * long as a dead member is not buried, its group lives. */
 #define _GNU_SOURCE /* posix_spawn_file_actions_addclosefrom_np, pipe2 */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +21,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -163,6 +168,7 @@ static int spawn_both(struct child *child, const char *command, int log_fd, char
 enum ph_status child_start(struct child *child, const struct net_process_params *params, struct ph_err *err)
 {
     int log_fd = -1;
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* without it ends are noticed later */
     char **environment = make_environment(params->env);
     enum ph_status status = environment ? open_log(params->log_path, &log_fd, err)
                                         : ph_fail(err, PH_ERR_NOMEM, "no memory to start a process");
@@ -176,7 +182,7 @@ enum ph_status child_start(struct child *child, const struct net_process_params 
 
 /* ---- Its end ---- */
 
-/* Buries the watcher, too, and where we are the first process, members whose parents have died. */
+/* Buries the watcher, too, and members whose parents have died. */
 bool child_reap(const struct child *child, int *code)
 {
     int status = 0;
@@ -213,6 +219,18 @@ void child_forget(struct child *child)
 {
     net_socket_close(child->lifeline);
     child->lifeline = -1;
+}
+
+bool net_port_is_free(uint16_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int on = 1; /* connections that have ended do not count */
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = net_socket_open(AF_INET, SOCK_STREAM, 0);
+    bool is_free = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                   bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    net_socket_close(fd);
+    return is_free;
 }
 
 uint16_t net_free_port(void)

@@ -245,6 +245,33 @@ static void a_command_that_waits_for_its_children_ends(void **state)
     assert_int_equal(f->code, 5);
 }
 
+/* The shell dies first, and who adopts the engine must bury it, or its group would seem to live. */
+static void orphans_are_buried(void **state)
+{
+    struct fixture *f = *state;
+    start(f, "sleep 1000; true", NULL);
+    uint64_t began = test_now_ms();
+    net_process_stop(f->process, TEST_DEADLINE_MS);
+    wait_ended(f);
+    assert_int_equal(f->code, 143);
+    assert_true(test_now_ms() - began < 1000);
+}
+
+static void a_port_is_free_while_nobody_listens(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t len = sizeof address;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
+    assert_false(net_port_is_free(ntohs(address.sin_port)));
+    close(fd);
+    assert_true(net_port_is_free(ntohs(address.sin_port)));
+}
+
 static void many_at_once(void **state)
 {
     enum { N = 20 };
@@ -335,10 +362,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_does_not_hear_is_killed_after_the_grace, setup, teardown),
         cmocka_unit_test_setup_teardown(the_grace_is_for_the_whole_group, setup, teardown),
         cmocka_unit_test_setup_teardown(a_command_that_waits_for_its_children_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(orphans_are_buried, setup, teardown),
         cmocka_unit_test_setup_teardown(many_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(they_do_not_outlive_us, setup, teardown),
         cmocka_unit_test_setup_teardown(a_log_that_cannot_be_written_is_named, setup, teardown),
         cmocka_unit_test(a_free_port_can_be_listened_on),
+        cmocka_unit_test(a_port_is_free_while_nobody_listens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
