@@ -173,6 +173,11 @@
 #define SUPERVISED_RETRY_MAX_MS 60000
 #define SUPERVISED_STEADY_S 60 /* one that ran for so long is no longer thought to be failing */
 #define SUPERVISED_COMMAND_BYTES_MAX 4096
+#define SUPERVISED_ROOM_RETRY_S 10           /* when there is no memory for it */
+#define SUPERVISED_PORT_TRIES 3              /* when somebody else took the port meanwhile */
+#define SUPERVISED_MEASURE_S 10              /* how often a running engine's memory and log are looked at */
+#define SUPERVISED_LOG_BYTES_MAX (16u << 20) /* then it becomes the old log, of which as much is kept */
+#define SUPERVISED_MODEL_FILES_MAX 256       /* of one command, for a first guess of its memory */
 #define GATE_WAITING_MAX 4096    /* requests before one model, unless the configuration says otherwise */
 #define GATE_RUNNING_DEFAULT 256 /* requests at a model elsewhere */
 #define RATES_NAMES_MAX 16384    /* keys and providers that were used within a minute */

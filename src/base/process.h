@@ -25,4 +25,12 @@ bool process_stop_asked(void);
 /* Bytes that could be taken now without swapping or running into a container's limit. */
 uint64_t process_memory_available(void);
 
+/* What the processes of a group have in memory; what several share is counted once. false: there are none, or
+ * the system does not say. Reads much of /proc: for a helper thread. */
+struct process_memory {
+    uint64_t resident; /* bytes, */
+    uint64_t file;     /* of which pages of files, that process_memory_available still counts as there */
+};
+bool process_group_memory(long group, struct process_memory *out);
+
 #endif

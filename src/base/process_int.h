@@ -5,5 +5,6 @@
 #include "base/process.h"
 
 uint64_t memory_available_under(const char *root);
+bool group_memory_under(const char *root, long group, struct process_memory *out);
 
 #endif

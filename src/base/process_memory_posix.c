@@ -1,6 +1,10 @@
 /* How much memory there is to take. Linux says in /proc/meminfo what could be had without swapping, page
  * cache that can be dropped included; a control group (version 2 or 1) may allow less, and so may each group
- * above it. Elsewhere libuv's free memory has to do. */
+ * above it. Elsewhere libuv's free memory has to do.
+ *
+ * And how much a group of processes has taken: the kernel's proportional sizes, in which a page that three
+ * processes share is a third for each; for processes that do not show them, the plain ones. */
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,4 +104,64 @@ uint64_t memory_available_under(const char *root)
 uint64_t process_memory_available(void)
 {
     return memory_available_under("");
+}
+
+/* ---- What a group has taken */
+
+/* proc(5): after the name, which may hold anything: state, parent, group. */
+static long group_of(const char *root, const char *pid)
+{
+    char path[PATH_BYTES_MAX], line[LINE_BYTES_MAX], *end = NULL;
+    snprintf(path, sizeof path, "%s/proc/%s/stat", root, pid);
+    if (!find_line(path, "", true, line, sizeof line))
+        return 0;
+    const char *at = strrchr(line, ')');
+    for (int field = 2; at && field < 5; field++) {
+        at = strchr(at, ' ');
+        at = at ? at + 1 : NULL;
+    }
+    long group = at ? strtol(at, &end, 10) : 0;
+    return at && end != at ? group : 0;
+}
+
+static bool add_process(const char *root, const char *pid, struct process_memory *sum)
+{
+    static const struct {
+        const char *file, *resident, *of_files;
+    } sources[] = {{"smaps_rollup", "Pss:", "Pss_File:"}, {"status", "VmRSS:", "RssFile:"}};
+    char path[PATH_BYTES_MAX];
+    uint64_t resident, file;
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+        snprintf(path, sizeof path, "%s/proc/%s/%s", root, pid, sources[i].file);
+        if (!find_number(path, sources[i].resident, &resident) ||
+            !find_number(path, sources[i].of_files, &file))
+            continue;
+        sum->resident += resident << 10;
+        sum->file += file << 10;
+        return true;
+    }
+    return false;
+}
+
+bool group_memory_under(const char *root, long group, struct process_memory *out)
+{
+    char path[PATH_BYTES_MAX];
+    bool any = false;
+    snprintf(path, sizeof path, "%s/proc", root);
+    *out = (struct process_memory){0};
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; folder && (entry = readdir(folder)) != NULL;) {
+        const char *name = entry->d_name;
+        if (name[0] < '1' || name[0] > '9' || strlen(name) > 20 || group_of(root, name) != group)
+            continue;
+        any = add_process(root, name, out) || any;
+    }
+    if (folder)
+        closedir(folder);
+    return any;
+}
+
+bool process_group_memory(long group, struct process_memory *out)
+{
+    return group_memory_under("", group, out);
 }

@@ -2,6 +2,7 @@
 #include "test_support.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/process_int.h"
 
@@ -77,6 +78,45 @@ static void this_machine_has_some(void **state)
     assert_true(process_memory_available() > 1 << 20);
 }
 
+/* ---- Groups of processes */
+
+static void a_group_is_the_sum_of_its_members(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/pharos-memory-XXXXXX";
+    struct process_memory memory;
+    assert_non_null(mkdtemp(root));
+    put(root, "/proc/7/stat", "7 (a) b) (c) S 1 7 7 0\n");
+    put(root, "/proc/7/smaps_rollup",
+        "00-ff ---p 0 [rollup]\nRss: 900 kB\nPss:   500 kB\nPss_File:  200 kB\n");
+    put(root, "/proc/8/stat", "8 (worker) S 7 7 7 0\n"); /* hides its maps */
+    put(root, "/proc/8/status",
+        "Name: worker\nVmHWM: 99 kB\nVmRSS:    40 kB\nRssAnon: 30 kB\nRssFile: 10 kB\n");
+    put(root, "/proc/9/stat", "9 (dead) Z 7 7 7 0\n");
+    put(root, "/proc/9/status", "Name: dead\n");
+    put(root, "/proc/10/stat", "10 (other) S 1 77 77 0\n");
+    put(root, "/proc/10/smaps_rollup", "Pss: 7 kB\nPss_File: 7 kB\n");
+    put(root, "/proc/11/stat", "nonsense\n");
+    put(root, "/proc/self/stat", "7 (me) S 1 7 7 0\n");
+    assert_true(group_memory_under(root, 7, &memory));
+    assert_int_equal(memory.resident, 540 * 1024);
+    assert_int_equal(memory.file, 210 * 1024);
+    assert_false(group_memory_under(root, 5, &memory));
+    assert_int_equal(memory.resident, 0);
+    remove_tree(root);
+}
+
+static void our_own_group_has_memory(void **state)
+{
+    (void)state;
+    struct process_memory memory;
+    if (access("/proc/self/status", R_OK) != 0)
+        skip();
+    assert_true(process_group_memory(getpgrp(), &memory));
+    assert_true(memory.resident > 100000);
+    assert_true(memory.file <= memory.resident);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -84,6 +124,8 @@ int main(void)
         cmocka_unit_test(the_tightest_group_counts),
         cmocka_unit_test(version_1_and_hidden_paths_are_known),
         cmocka_unit_test(this_machine_has_some),
+        cmocka_unit_test(a_group_is_the_sum_of_its_members),
+        cmocka_unit_test(our_own_group_has_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
