@@ -42,7 +42,7 @@ struct station {
     struct engine *engine; /* the helper thread's result */
     enum ph_status load_status;
     struct ph_err load_err;
-    uint64_t load_start_ns;
+    uint64_t load_start_ns, load_bytes;
     bool stopping;
     int exit_code;
 };
@@ -113,6 +113,7 @@ static void load_done(void *ud)
     struct station *station = ud;
     struct provider *provider = station->catalog.models[station->loading].provider;
     const char *id = provider_model_id(provider);
+    provider_room_unclaim(station->catalog.room, station->load_bytes);
     if (station->load_status == PH_OK)
         station->load_status = provider_local_attach(provider, station->engine, &station->load_err);
     if (station->load_status == PH_OK) {
@@ -136,9 +137,14 @@ static void load_next(struct station *station)
     while (station->loading < station->config->models.count && !models[station->loading].path)
         station->loading++; /* elsewhere */
     if (station->loading < station->config->models.count) {
+        struct file_stamp file;
+        file_stamp(models[station->loading].path, &file);
         station->load_start_ns = clock_monotonic_ns(station->clock);
-        if (net_work(station->loop, load_work, load_done, station) == PH_OK)
+        station->load_bytes = file.bytes;
+        if (net_work(station->loop, load_work, load_done, station) == PH_OK) {
+            provider_room_claim(station->catalog.room, station->load_bytes);
             return;
+        }
         log_error("station", "no helper thread to load models with");
         station->exit_code = CLI_EXIT_FAILURE;
         stop(station);

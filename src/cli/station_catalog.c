@@ -280,6 +280,8 @@ static enum ph_status make_supervised(struct maker *m, const struct station_mode
                                                 .context_len = (size_t)from->context,
                                                 .ttl_s = (uint32_t)from->ttl_s,
                                                 .start_timeout_s = (uint32_t)from->start_timeout_s,
+                                                .memory_bytes = (uint64_t)from->memory_mb << 20,
+                                                .room = m->out->room,
                                                 .loop = m->loop,
                                                 .client = m->client,
                                                 .clock = m->clock};
@@ -444,7 +446,8 @@ static enum ph_status make_all(struct maker *m)
     const struct station_model *models = config->models.items;
     const struct station_route *routes = config->routes.items;
     struct station_catalog *out = m->out;
-    enum ph_status status = PH_OK;
+    struct provider_room_params room = {.limit_bytes = (uint64_t)config->engines.memory_mb << 20};
+    enum ph_status status = provider_room_create(&out->room, &room, m->err);
     for (size_t i = 0; i < config->providers.count && status == PH_OK; i++, out->account_count++)
         status = make_account(m, &providers[i], i);
     for (size_t i = 0; i < config->models.count && status == PH_OK; i++, out->model_count++)
@@ -476,4 +479,5 @@ void station_catalog_release(struct station_catalog *catalog)
         provider_free(catalog->models[i].provider);
     for (size_t i = 0; i < catalog->account_count; i++)
         provider_account_free(catalog->provider_accounts[i]);
+    provider_room_free(catalog->room);
 }

@@ -55,6 +55,8 @@ static const struct config_field model_fields[] = {
     {ROW("ttl_s", CONFIG_INT, station_model, ttl_s, "stop it after this idle time; 0: never"), .max = 1e9},
     {ROW("start_timeout_s", CONFIG_INT, station_model, start_timeout_s, "how long it may take to start"),
      .max = 86400},
+    {ROW("memory_mb", CONFIG_INT, station_model, memory_mb, "what that program needs; 0: as measured"),
+     .max = STATION_MEMORY_MB_MAX},
     {ROW("provider", CONFIG_STRING, station_model, provider, "an entry of providers")},
     {ROW("upstream", CONFIG_STRING, station_model, upstream, "the model's name there")},
     {ROW("traits", CONFIG_FREE, station_model, traits, "what kind of model it is, for juries")},
@@ -133,6 +135,12 @@ static const struct config_field request_log_fields[] = {
     {ROW("bodies", CONFIG_BOOL, station_config, request_log.bodies, "with what was asked and said")},
     END};
 
+static const struct config_field engines_fields[] = {
+    {ROW("memory_mb", CONFIG_INT, station_config, engines.memory_mb,
+         "what they may take together; 0: what is there"),
+     .max = STATION_MEMORY_MB_MAX},
+    END};
+
 static const struct config_field memory_fields[] = {
     {ROW("store", CONFIG_STRING, station_config, memory.store, "sqlite")},
     {ROW("embedding", CONFIG_FREE, station_config, memory.embedding, "a model, or null")},
@@ -156,6 +164,7 @@ static const struct config_field station_fields[] = {
      .help = "file: a line of JSON for each answer"},
     {.key = "budgets", .type = CONFIG_STRUCT, .fields = budget_fields, .help = "limits on spending"},
     {.key = "tls", .type = CONFIG_STRUCT, .fields = tls_fields, .help = "HTTPS instead of HTTP"},
+    {.key = "engines", .type = CONFIG_STRUCT, .fields = engines_fields, .help = "programs that are started"},
     {.key = "cache", .type = CONFIG_STRUCT, .fields = cache_fields, .help = "answers that come again"},
     {.key = "memory", .type = CONFIG_STRUCT, .fields = memory_fields, .help = "what is remembered"},
     END};

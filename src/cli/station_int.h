@@ -10,6 +10,7 @@
 
 #define STATION_LISTEN_DEFAULT "127.0.0.1:8080"
 #define STATION_MODELS_MAX 64
+#define STATION_MEMORY_MB_MAX (1 << 30)
 
 struct station_price { /* USD a million tokens; 0 for the two in the middle: as input */
     double input, cached_input, cache_write, output;
@@ -23,7 +24,7 @@ struct station_model {
     int kv;
     char *command, *health; /* a supervised engine */
     int api;                /* what it speaks */
-    int64_t ttl_s, start_timeout_s;
+    int64_t ttl_s, start_timeout_s, memory_mb;
     char *provider, *upstream; /* an account elsewhere */
     struct station_price price;
     int64_t max_output, concurrency;
@@ -69,6 +70,9 @@ struct station_config {
         char *certificate, *key;
     } tls;
     struct {
+        int64_t memory_mb; /* 0: what the system has */
+    } engines;
+    struct {
         int64_t max_mb, ttl_s; /* max_mb 0: no cache */
         bool shared;
         char *redis, *redis_password;
@@ -105,6 +109,7 @@ struct station_catalog {
     struct gateway_route *routes;
     size_t model_count, account_count, route_count;
     struct provider_account **provider_accounts; /* one an account */
+    struct provider_room *room;                  /* of the engines that are started */
 };
 
 /* Makes providers, accounts and routes; arrays are in the arena, providers and accounts are freed by

@@ -26,6 +26,7 @@
 #define ROUNDS_MAX 1        /* the whole list once more, when what failed may pass */
 #define BACKOFF_MS 250      /* before that */
 #define RETRY_AFTER_MAX_S 2 /* a longer wait is the client's */
+#define AWAITED_RETRY_S 5   /* for an engine that is not there yet */
 
 /* ---- Saying */
 
@@ -597,10 +598,31 @@ void answer_attempt_ended(struct attempt *attempt)
 
 /* ---- Time */
 
+/* The model that is asked now, when its engine is not there yet; NULL: it is not that which took the time. */
+static const struct provider *engine_awaited(const struct answer *answer)
+{
+    for (const struct attempt *a = answer->attempts; a && !answer->has_spoken; a = a->next) {
+        const struct provider *provider = answer->params.gateway->models[a->model].provider;
+        struct provider_state state;
+        provider_state(provider, &state);
+        if (a->state != ATTEMPT_OVER && state.starting)
+            return provider;
+    }
+    return NULL;
+}
+
 static void time_out(struct answer *answer)
 {
-    chat_fault_set(&answer->fault, 504, "deadline_exceeded", NULL,
-                   "no complete answer came within the time that the request allows");
+    const struct provider *awaited = engine_awaited(answer);
+    if (awaited) {
+        chat_fault_set(&answer->fault, 503, "model_loading", "model",
+                       "%s is still being started, and the time that the request allows is over",
+                       provider_model_id(awaited));
+        answer->fault.retry_after_s = AWAITED_RETRY_S;
+    } else {
+        chat_fault_set(&answer->fault, 504, "deadline_exceeded", NULL,
+                       "no complete answer came within the time that the request allows");
+    }
     answer->fault.cause = CHAT_CAUSE_TIMEOUT;
     answer->broken_by = answer->fault;
     drop_all_but(answer, NULL, LEDGER_ABORTED);

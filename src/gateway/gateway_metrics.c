@@ -395,6 +395,65 @@ static void write_routing(const struct metrics *metrics, struct buf *out)
     buf_printf(out, "pharos_continuations_total %llu\n", (unsigned long long)metrics->continuations);
 }
 
+/* Prometheus wants all series of a name together, so each row is written for all engines. */
+static void write_engine_row(const struct gateway *gateway, char **labels, struct buf *out, const char *name,
+                             const char *type, const char *help, size_t offset)
+{
+    bool any = false;
+    for (size_t i = 0; i < gateway->model_count; i++) {
+        struct provider_engine_stats s;
+        if (!provider_engine_stats(gateway->models[i].provider, &s))
+            continue;
+        if (!any)
+            write_type(out, name, type, help);
+        any = true;
+        buf_printf(out, "%s{%s} %llu\n", name, labels[i],
+                   (unsigned long long)*(const uint64_t *)(const void *)((const char *)&s + offset));
+    }
+}
+
+static void write_engine_ends(const struct gateway *gateway, char **labels, struct buf *out)
+{
+    bool any = false;
+    for (size_t i = 0; i < gateway->model_count; i++) {
+        struct provider_engine_stats s;
+        if (!provider_engine_stats(gateway->models[i].provider, &s))
+            continue;
+        if (!any)
+            write_type(out, "pharos_engine_ends_total", "counter", "Ends of started engines, by reason.");
+        any = true;
+        for (int end = 0; end < ENGINE_END_COUNT; end++)
+            buf_printf(out, "pharos_engine_ends_total{%s,reason=\"%s\"} %llu\n", labels[i],
+                       provider_engine_end_name((enum provider_engine_end)end),
+                       (unsigned long long)s.ends[end]);
+    }
+}
+
+static void write_engines(const struct gateway *gateway, char **labels, struct buf *out)
+{
+    static const struct {
+        const char *name, *type, *help;
+        size_t offset; /* of an uint64_t */
+    } rows[] = {{"pharos_engine_up", "gauge", "1: the started engine is ready.",
+                 offsetof(struct provider_engine_stats, running)},
+                {"pharos_engine_starts_total", "counter", "Engines started.",
+                 offsetof(struct provider_engine_stats, starts)},
+                {"pharos_engine_restarts_total", "counter", "Of them, after a death.",
+                 offsetof(struct provider_engine_stats, restarts)},
+                {"pharos_engine_requests_waiting", "gauge", "Requests that wait for an engine to start.",
+                 offsetof(struct provider_engine_stats, waiting)},
+                {"pharos_engine_waits_for_memory", "gauge",
+                 "1: it waits for others to stop or to become idle.",
+                 offsetof(struct provider_engine_stats, waits_for_memory)},
+                {"pharos_engine_memory_bytes", "gauge", "What its processes have, as last measured.",
+                 offsetof(struct provider_engine_stats, memory)},
+                {"pharos_engine_memory_need_bytes", "gauge", "What it counts for when it starts; 0: unknown.",
+                 offsetof(struct provider_engine_stats, memory_need)}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        write_engine_row(gateway, labels, out, rows[i].name, rows[i].type, rows[i].help, rows[i].offset);
+    write_engine_ends(gateway, labels, out);
+}
+
 struct plain_metric {
     const char *name, *type, *help;
     uint64_t value;
@@ -517,6 +576,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     if (ok) {
         write_engine(metrics, gateway, labels, out);
         write_engine_histograms(metrics, labels, out);
+        write_engines(gateway, labels, out);
     }
     write_gen_ai(metrics, gateway, out);
     write_own(metrics, gateway, out);

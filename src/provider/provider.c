@@ -70,6 +70,23 @@ void provider_state(const struct provider *provider, struct provider_state *out)
         provider->ops->state(provider, out);
 }
 
+/* ---- Engines that are started */
+
+const char *provider_engine_end_name(enum provider_engine_end end)
+{
+    static const char *const names[ENGINE_END_COUNT] = {"idle",   "memory", "station",
+                                                        "failed", "died",   "silent"};
+    return names[end];
+}
+
+bool provider_engine_stats(const struct provider *provider, struct provider_engine_stats *out)
+{
+    *out = (struct provider_engine_stats){0};
+    if (provider->ops->engine_stats)
+        provider->ops->engine_stats(provider, out);
+    return provider->ops->engine_stats != NULL;
+}
+
 /* ---- Answering */
 
 enum ph_status provider_start(struct provider *provider, struct net_loop *loop,

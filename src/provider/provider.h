@@ -75,6 +75,24 @@ PH_MUST_USE enum ph_status provider_remote_create(struct provider **out, const c
 
 /* ---- Engines that are started when they are needed ---- */
 
+/* The memory that engines share. Before one starts, what it needs is compared with what is there; idle ones
+ * are stopped for it, least recently used first, and it waits for busy ones. Loop's thread. */
+struct provider_room;
+
+struct provider_room_params {
+    uint64_t limit_bytes;            /* for all engines together; 0: what the system has */
+    uint64_t (*available)(void *ud); /* what the system has; NULL: process_memory_available */
+    void *ud;
+};
+PH_MUST_USE enum ph_status provider_room_create(struct provider_room **out,
+                                                const struct provider_room_params *params,
+                                                struct ph_err *err);
+void provider_room_free(struct provider_room *room); /* after its engines; NULL is fine */
+/* A model is about to be loaded into this process: engines are stopped for it, and the bytes count as taken
+ * until unclaim, when the system counts them itself. With a limit of their own engines do not care. */
+void provider_room_claim(struct provider_room *room, uint64_t bytes);
+void provider_room_unclaim(struct provider_room *room, uint64_t bytes);
+
 struct provider_supervised_params {
     const char *model_id, *upstream; /* upstream NULL: the model's id */
     const char *command;             /* "{port}" is replaced by a free one */
@@ -85,6 +103,8 @@ struct provider_supervised_params {
     size_t context_len;
     uint32_t ttl_s;           /* idle time after which it is stopped; 0: never */
     uint32_t start_timeout_s; /* 0: default */
+    uint64_t memory_bytes;    /* that it needs; 0: as measured when it last ran, else its model files' size */
+    struct provider_room *room; /* outlives it; NULL: nobody asks for memory */
     struct net_loop *loop;
     struct http_client *client;
     const struct clock_source *clock;
@@ -94,6 +114,28 @@ PH_MUST_USE enum ph_status provider_supervised_create(struct provider **out,
                                                       struct ph_err *err);
 /* Stops the engine when nobody is using it (memory is needed); false: it is in use or not running. */
 bool provider_supervised_release(struct provider *provider);
+
+enum provider_engine_end {
+    ENGINE_END_IDLE,    /* nobody asked it for ttl_s */
+    ENGINE_END_MEMORY,  /* somebody else needed its memory */
+    ENGINE_END_STATION, /* the station stopped */
+    ENGINE_END_FAILED,  /* it did not start */
+    ENGINE_END_DIED,    /* while it ran */
+    ENGINE_END_SILENT,  /* it answered no more */
+    ENGINE_END_COUNT
+};
+const char *provider_engine_end_name(enum provider_engine_end end);
+
+struct provider_engine_stats {
+    uint64_t running;          /* 1: ready to work */
+    uint64_t starts, restarts; /* restarts: of them, after a death */
+    uint64_t ends[ENGINE_END_COUNT];
+    uint64_t waiting;             /* requests that wait for it */
+    uint64_t waits_for_memory;    /* 1: it would start if others left */
+    uint64_t memory, memory_need; /* bytes: now, as last measured; what it counts for. 0: unknown */
+};
+bool provider_engine_stats(const struct provider *provider,
+                           struct provider_engine_stats *out); /* false: no engine */
 /* Ends the engine and everything it started; `stopped` comes once, on the loop. Before provider_free. Other
  * kinds answer at once, in a turn of the loop. */
 void provider_stop(struct provider *provider, struct net_loop *loop, void (*stopped)(void *ud), void *ud);
@@ -124,6 +166,7 @@ struct provider_state {
     uint64_t usable_at_ns; /* not usable: when that may change; 0: unknown */
     size_t running;        /* calls now */
     size_t waiting;        /* of them, not being worked on yet, as far as it is known */
+    bool starting;         /* they wait for an engine that is not there yet */
     size_t sequences_max;  /* that it works on together; 0: unknown */
     double prefill_tokens_s, decode_tokens_s; /* measured; 0: not yet. Decode: of one sequence */
     size_t kv_tokens_free;                    /* 0: unknown */

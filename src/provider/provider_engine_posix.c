@@ -1,8 +1,9 @@
 /* Log and process number of a supervised engine.
  *
- * A station that is killed leaves its engines running. Their numbers are in files beside their logs, each
- * with the time at which the process began, in the kernel's count: a number may have gone to somebody else
- * meanwhile, the pair has not. Where the system does not tell that time nothing is ended. */
+ * A station that is killed may leave engines behind for a moment, and for good when their watcher is killed
+ * with it (net_process.c). Their numbers are in files beside their logs, the group's and the command's, with
+ * the time at which the command's process began, in the kernel's count: a number may have gone to somebody
+ * else meanwhile, the pair has not. Where the system does not tell that time nothing is ended. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include "base/mem.h"
 #include "provider/provider_engine_int.h"
 
+#define GAP " | " /* for the end of a line */
 #define STAT_BYTES_MAX 4096
 #define STAT_START_FIELD 22 /* proc(5): starttime */
 
@@ -46,8 +48,9 @@ enum ph_status engine_files_init(struct engine_files *files, const char *dir, co
         .log = path_of(dir, model_id, ".log"),
         .old_log = path_of(dir, model_id, ".log.1"),
         .pid = path_of(dir, model_id, ".pid"),
+        .memory = path_of(dir, model_id, ".memory"),
     };
-    if (files->dir && files->log && files->old_log && files->pid)
+    if (files->dir && files->log && files->old_log && files->pid && files->memory)
         return PH_OK;
     engine_files_release(files);
     return ph_fail(err, PH_ERR_LIMIT, "%s: the path of a log in %s is too long", model_id, dir);
@@ -59,6 +62,7 @@ void engine_files_release(struct engine_files *files)
     mem_free(files->log);
     mem_free(files->old_log);
     mem_free(files->pid);
+    mem_free(files->memory);
     *files = (struct engine_files){0};
 }
 
@@ -71,7 +75,7 @@ enum ph_status engine_files_turn(const struct engine_files *files, struct ph_err
     return file_make_dir(files->dir, err);
 }
 
-/* Control characters become blanks, lines are joined by " | ". */
+/* Control characters become blanks, lines are joined by GAP. */
 static void append_line(struct buf *out, const char *text, size_t len)
 {
     bool gap = false;
@@ -82,7 +86,7 @@ static void append_line(struct buf *out, const char *text, size_t len)
             continue;
         }
         if (gap && out->len > 0)
-            buf_puts(out, " | ");
+            buf_puts(out, GAP);
         gap = false;
         buf_putc(out, (unsigned char)c < ' ' || c == 0x7f ? ' ' : c);
     }
@@ -111,10 +115,54 @@ void engine_files_tail(const struct engine_files *files, size_t bytes_max, struc
     buf_init(&line, sizeof bytes * 4);
     append_line(&line, bytes, len);
     from = line.len > bytes_max ? line.len - bytes_max : 0;
+    const char *gap = from ? strstr(line.data + from, GAP) : NULL; /* whole lines, where they are short */
+    if (gap && (size_t)(gap - line.data) < from + bytes_max / 2)
+        from = (size_t)(gap - line.data) + strlen(GAP);
     while (from < line.len && ((unsigned char)line.data[from] & 0xc0) == 0x80)
         from++; /* not within a character */
     buf_append(out, line.len ? line.data + from : "", line.len - from);
     buf_release(&line);
+}
+
+/* From an offset to the end as it was. */
+static enum ph_status copy_end(const char *from, const char *to, uint64_t at, uint64_t end,
+                               struct ph_err *err)
+{
+    char piece[8192];
+    struct file_at in = {0};
+    struct file_out out;
+    size_t got = sizeof piece;
+    enum ph_status status = file_at_open(&in, from, false, err);
+    if (status != PH_OK)
+        return status;
+    status = file_out_open(&out, to, 0600, err);
+    if (status == PH_OK) {
+        for (; status == PH_OK && got == sizeof piece && at < end; at += got) {
+            status = file_at_read(&in, at, piece, sizeof piece, &got, err);
+            if (status == PH_OK)
+                status = file_out_write(&out, piece, got, err);
+        }
+        if (status == PH_OK)
+            status = file_out_commit(&out, err);
+        else
+            file_out_abandon(&out);
+    }
+    file_at_close(&in);
+    return status;
+}
+
+/* The engine appends: after the cut it goes on at the file's beginning. */
+void engine_files_bound_log(const struct engine_files *files, uint64_t bytes_max)
+{
+    struct file_stamp log;
+    struct ph_err err;
+    file_stamp(files->log, &log);
+    if (log.bytes <= bytes_max)
+        return;
+    if (copy_end(files->log, files->old_log, log.bytes - bytes_max, log.bytes, &err) != PH_OK)
+        log_warn("provider", "%s is cut, and its end is not kept: %s", files->log, err.message);
+    if (file_truncate(files->log, 0, &err) != PH_OK)
+        log_warn("provider", "%s", err.message);
 }
 
 /* ---- Processes */
@@ -140,11 +188,11 @@ static unsigned long long started_at(long pid)
     return start;
 }
 
-void engine_files_note(const struct engine_files *files, int pid)
+void engine_files_note(const struct engine_files *files, int pid, int group)
 {
     char line[64];
     struct ph_err err;
-    int len = snprintf(line, sizeof line, "%d %llu\n", pid, started_at(pid));
+    int len = snprintf(line, sizeof line, "%d %d %llu\n", group, pid, started_at(pid));
     if (file_write_atomic(files->pid, line, (size_t)len, 0600, &err) != PH_OK)
         log_warn("provider", "%s", err.message);
 }
@@ -163,11 +211,12 @@ void engine_files_end_orphan(const struct engine_files *files)
     buf_init(&line, 64);
     if (file_read(files->pid, &line, &err) == PH_OK && line.len) {
         char *end = line.data;
-        long pid = strtol(line.data, &end, 10);
+        long group = strtol(line.data, &end, 10);
+        long pid = strtol(end, &end, 10);
         unsigned long long start = strtoull(end, NULL, 10);
-        if (pid > 1 && start && started_at(pid) == start && kill((pid_t)-pid, SIGKILL) == 0)
+        if (group > 1 && pid > 1 && start && started_at(pid) == start && kill((pid_t)-group, SIGKILL) == 0)
             log_warn("provider", "process group %ld, left behind by a station that was killed, is ended",
-                     pid);
+                     group);
     }
     buf_release(&line);
     engine_files_forget(files);

@@ -25,6 +25,7 @@ struct provider_ops {
     enum ph_status (*embed)(struct provider *provider, struct net_loop *loop,
                             const struct chat_embed_request *request, const struct provider_embed_sink *sink,
                             struct provider_call **out, struct chat_fault *fault);
+    void (*engine_stats)(const struct provider *provider, struct provider_engine_stats *out);
     void (*stop)(struct provider *provider, void (*stopped)(void *ud), void *ud);
 };
 

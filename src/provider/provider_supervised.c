@@ -3,9 +3,9 @@
  *
  * The engine's life:
  *
- *            a call          health says yes           idle for ttl_s, release, stop
+ *            a call          health says yes     idle for ttl_s, its memory is needed, stop
  *   STOPPED ---------> STARTING -----------> RUNNING --------------------------------> STOPPING --> STOPPED
- *      ^                  | dies, or not in time |  dies, or does not answer any more
+ *      ^                  | dies, or not in time |  dies, or answers no more (after STOPPING)
  *      |<-----------------+                      v
  *      |     (a call, after a back-off)      RESTING --> STARTING     (after a back-off, by itself)
  *
@@ -14,94 +14,64 @@
  * as a start may take. Whoever comes during the back-off after a failed start is refused at once, with the
  * time.
  *
+ * Before it starts, the room that engines share is asked (provider_room.c): it may have to wait until others
+ * have left. What it needs is what the operator said, or what its processes had when it last ran, or the size
+ * of its model files. While it runs, a helper thread looks at it now and then (provider_engine_look.c).
+ *
  * One timer drives it all: tick() looks at what the state asks for. It exists while there is something to
  * drive, so that a stopped engine holds nothing of the loop.
  *
  * Invariants:
  *  S1  There is a process in STARTING, RUNNING and STOPPING, and in no other state.
- *  S2  A call is in the queue (waiting) or has an inner call, never both; in the queue while it is blocked
- *      by its sink although the engine is there.
- *  S3  Nothing is emitted from inside provider_start, _resume or _hang_up: tick() does it. */
+ *  S2, S3 are of its calls: provider_supervised_calls.c.
+ *  S4  No look is under way when it starts: a look has the log of the run before. */
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "provider/provider_account_int.h"
-#include "provider/provider_engine_int.h"
-#include "provider/provider_int.h"
 #include "provider/provider_remote_int.h"
+#include "provider/provider_supervised_int.h"
 
-#define NS_PER_MS UINT64_C(1000000)
-#define NS_PER_S UINT64_C(1000000000)
 #define URL_BYTES_MAX 512
 #define HEALTH_TIMEOUT_MS 5000
-#define WAIT_MORE_NS (2 * NS_PER_S) /* than a start may take: whose start fails hears why */
 #define PORT_MARK "{port}"
 
-enum engine_state { ENGINE_STOPPED, ENGINE_STARTING, ENGINE_RUNNING, ENGINE_STOPPING, ENGINE_RESTING };
-
-struct supervised {
-    struct provider base;
-    struct provider_supervised_params params; /* strings owned */
-    char *command, *base_path, *health_path;
-    struct engine_files files;
-    struct provider_account *account;
-    struct provider *remote;
-
-    enum engine_state state;
-    struct net_process *process;
-    struct net_timer *timer;
-    unsigned port;
-    uint64_t since_ns;            /* the state's beginning */
-    uint64_t retry_ns;            /* after a failure: not before */
-    unsigned failures;            /* in a row */
-    char why[PH_ERR_MESSAGE_MAX]; /* of the last one */
-    uint64_t idle_ns;             /* since when nobody uses it */
-
-    struct http_call *health;
-    bool health_fallback; /* /health is not known there: the list of models is asked for */
-    int health_status;
-    uint64_t health_ns; /* when it was last asked */
-    unsigned misses;
-
-    struct supervised_call *queue, **queue_end;
-    size_t waiting, running;
-    uint64_t progress_ns;
-    void (*stopped)(void *ud); /* provider_stop */
-    void *stopped_ud;
-    bool leaving;
-};
-
-struct supervised_call {
-    struct provider_call base;
-    struct supervised *owner;
-    struct supervised_call *next; /* in the queue */
-    const struct chat_request *request;
-    const struct chat_embed_request *embed; /* or this */
-    struct provider_sink sink;
-    struct provider_embed_sink embed_sink;
-    struct provider_call *inner; /* NULL: waiting */
-    uint64_t since_ns;
-    bool is_queued, blocked, hung_up, dead;
-    unsigned depth;
-};
-
 static void tick(void *ud);
+static void on_ended(void *ud, int code);
+static void stop_engine(struct supervised *s, enum provider_engine_end end);
 
-static uint64_t now_ns(const struct supervised *s)
+uint64_t supervised_now_ns(const struct supervised *s)
 {
     return clock_monotonic_ns(s->params.clock);
+}
+
+/* Somebody may be waiting for what this engine has. */
+static void tell_room(struct supervised *s)
+{
+    if (s->params.room)
+        room_changed(s->params.room);
 }
 
 static void enter_state(struct supervised *s, enum engine_state state)
 {
     s->state = state;
-    s->since_ns = now_ns(s);
+    s->since_ns = supervised_now_ns(s);
+    if (state == ENGINE_STARTING || state == ENGINE_RUNNING)
+        s->idle_ns = s->since_ns;
+    tell_room(s);
+}
+
+void supervised_is_idle(struct supervised *s)
+{
+    s->idle_ns = supervised_now_ns(s);
+    tell_room(s);
 }
 
 /* tick() comes in a turn of the loop, and then every interval. */
-static void drive(struct supervised *s)
+void supervised_drive(struct supervised *s)
 {
     uint64_t interval = s->state == ENGINE_STARTING ? SUPERVISED_LOOK_MS : SUPERVISED_TICK_MS;
     if (!s->timer && net_timer_open(&s->timer, s->params.loop, tick, s) != PH_OK) {
@@ -117,128 +87,9 @@ static void rest_timer(struct supervised *s)
     s->timer = NULL;
 }
 
-/* ---- The queue */
-
-static void enqueue(struct supervised *s, struct supervised_call *call)
-{
-    call->is_queued = true;
-    call->next = NULL;
-    *s->queue_end = call;
-    s->queue_end = &call->next;
-    s->waiting++;
-}
-
-static void dequeue(struct supervised_call *call)
-{
-    struct supervised *s = call->owner;
-    struct supervised_call **link = &s->queue;
-    if (!call->is_queued)
-        return;
-    while (*link != call)
-        link = &(*link)->next;
-    *link = call->next;
-    if (s->queue_end == &call->next)
-        s->queue_end = link;
-    call->is_queued = false;
-    s->waiting--;
-}
-
-/* ---- Calls */
-
-static void enter(struct supervised_call *call)
-{
-    call->depth++;
-}
-
-static void leave(struct supervised_call *call)
-{
-    if (--call->depth == 0 && call->dead)
-        mem_free(call);
-}
-
-/* It counts no more. Its memory goes when nothing further down the stack uses it. */
-static void call_end(struct supervised_call *call)
-{
-    struct supervised *s = call->owner;
-    if (call->dead)
-        return;
-    dequeue(call);
-    if (call->inner)
-        s->running--;
-    if (s->running == 0)
-        s->idle_ns = now_ns(s);
-    call->dead = true;
-    if (call->depth == 0)
-        mem_free(call);
-}
-
-static void call_refuse(struct supervised_call *call, const struct chat_fault *fault)
-{
-    enter(call);
-    call_end(call);
-    if (call->embed) {
-        call->embed_sink.done(call->embed_sink.ud, NULL, fault);
-    } else {
-        struct chat_event event = chat_fault_event(fault, PH_ERR_BUSY);
-        call->sink.event(call->sink.ud, &event);
-    }
-    leave(call);
-}
-
-static bool on_inner_event(void *ud, const struct chat_event *event)
-{
-    struct supervised_call *call = ud;
-    bool last = event->kind == CHAT_EVENT_DONE || event->kind == CHAT_EVENT_ERROR;
-    enter(call);
-    if (last)
-        call_end(call);
-    bool more = call->sink.event(call->sink.ud, event);
-    leave(call);
-    return more;
-}
-
-static void on_inner_embeddings(void *ud, const struct chat_embeddings *embeddings,
-                                const struct chat_fault *fault)
-{
-    struct supervised_call *call = ud;
-    enter(call);
-    call_end(call);
-    call->embed_sink.done(call->embed_sink.ud, embeddings, fault);
-    leave(call);
-}
-
-/* The engine is there: the call begins. */
-static enum ph_status call_begin(struct supervised_call *call, struct chat_fault *fault)
-{
-    struct supervised *s = call->owner;
-    struct provider_sink sink = {on_inner_event, call};
-    struct provider_embed_sink embed_sink = {on_inner_embeddings, call};
-    enum ph_status status =
-        call->embed ? provider_embed(s->remote, s->params.loop, call->embed, &embed_sink, &call->inner, fault)
-                    : provider_start(s->remote, s->params.loop, call->request, &sink, &call->inner, fault);
-    if (status != PH_OK)
-        return status;
-    dequeue(call);
-    s->running++;
-    return PH_OK;
-}
-
-/* Nobody wants it any more, and nothing was generated. */
-static void call_end_unbegun(struct supervised_call *call)
-{
-    struct chat_event usage = {.kind = CHAT_EVENT_USAGE}, done = {.kind = CHAT_EVENT_DONE};
-    enter(call);
-    (void)call->sink.event(call->sink.ud, &usage);
-    if (!call->dead) {
-        call_end(call);
-        (void)call->sink.event(call->sink.ud, &done);
-    }
-    leave(call);
-}
-
 /* ---- Failing */
 
-static uint64_t start_timeout_ns(const struct supervised *s)
+uint64_t supervised_start_timeout_ns(const struct supervised *s)
 {
     uint32_t seconds = s->params.start_timeout_s ? s->params.start_timeout_s : SUPERVISED_START_TIMEOUT_S;
     return seconds * NS_PER_S;
@@ -246,11 +97,11 @@ static uint64_t start_timeout_ns(const struct supervised *s)
 
 static uint32_t retry_after_s(const struct supervised *s)
 {
-    uint64_t now = now_ns(s);
+    uint64_t now = supervised_now_ns(s);
     return s->retry_ns > now ? (uint32_t)((s->retry_ns - now + NS_PER_S - 1) / NS_PER_S) : 1;
 }
 
-static void failed_fault(const struct supervised *s, struct chat_fault *fault)
+void supervised_failed_fault(const struct supervised *s, struct chat_fault *fault)
 {
     chat_fault_set(fault, 503, "model_unavailable", "model", "%s: %s", s->base.model_id, s->why);
     fault->retry_after_s = retry_after_s(s);
@@ -264,20 +115,23 @@ static void note_failure(struct supervised *s, const char *why)
     if (wait_ms > SUPERVISED_RETRY_MAX_MS)
         wait_ms = SUPERVISED_RETRY_MAX_MS;
     s->failures++;
-    s->retry_ns = now_ns(s) + wait_ms * NS_PER_MS;
+    s->retry_ns = supervised_now_ns(s) + wait_ms * NS_PER_MS;
     snprintf(s->why, sizeof s->why, "%s", why);
 }
 
-/* Everybody who waits now; those that come meanwhile are not meant. */
-static void refuse_queue(struct supervised *s, const struct chat_fault *fault)
-{
-    for (size_t left = s->waiting; left > 0 && s->queue; left--)
-        call_refuse(s->queue, fault);
-}
-
-static void stopping_fault(struct chat_fault *fault)
+void supervised_stopping_fault(struct chat_fault *fault)
 {
     chat_fault_set(fault, 503, "server_stopping", NULL, "the station is stopping");
+}
+
+void supervised_waiting_fault(const struct supervised *s, struct chat_fault *fault)
+{
+    char why[256];
+    if (s->wants_room)
+        room_say(&s->figures, why, sizeof why);
+    chat_fault_set(fault, 503, "model_loading", "model", "%s %s%s", s->base.model_id,
+                   s->wants_room ? "waits for memory: " : "is still being started", s->wants_room ? why : "");
+    fault->retry_after_s = SUPERVISED_RETRY_MS / 1000;
 }
 
 /* Everybody who waits hears why, with the last words of the log; so does who comes during the back-off. */
@@ -294,8 +148,8 @@ static void start_failed(struct supervised *s, const char *why)
         chat_scrub(message.data);
     note_failure(s, complete ? message.data : why);
     log_error("provider", "%s: %s (%s)", s->base.model_id, s->why, s->files.log);
-    failed_fault(s, &fault);
-    refuse_queue(s, &fault);
+    supervised_failed_fault(s, &fault);
+    supervised_queue_refuse(s, &fault);
     buf_release(&message);
 }
 
@@ -322,16 +176,18 @@ static void engine_is_there(struct supervised *s)
     char url[URL_BYTES_MAX];
     snprintf(url, sizeof url, "http://127.0.0.1:%u%s", s->port, s->base_path);
     if (!account_move(s->account, url)) {
-        net_process_stop(s->process, SUPERVISED_STOP_GRACE_MS);
+        start_failed(s, "out of memory");
+        stop_engine(s, ENGINE_END_FAILED);
         return;
     }
     remote_forget(s->remote);
     log_info("provider", "%s is ready on port %u after %.1f s", s->base.model_id, s->port,
-             (double)(now_ns(s) - s->since_ns) / (double)NS_PER_S);
+             (double)(supervised_now_ns(s) - s->since_ns) / (double)NS_PER_S);
     enter_state(s, ENGINE_RUNNING);
-    s->idle_ns = s->since_ns;
+    s->port_tries = 0;
     s->misses = 0;
-    drive(s);
+    s->ran = s->look_soon = true;
+    supervised_drive(s);
 }
 
 static void health_end(void *ud, enum http_call_end how, const char *message)
@@ -351,8 +207,7 @@ static void health_end(void *ud, enum http_call_end how, const char *message)
     if (s->misses < SUPERVISED_HEALTH_MISSES)
         return;
     log_warn("provider", "%s does not answer any more: it is started anew", s->base.model_id);
-    net_process_stop(s->process, SUPERVISED_STOP_GRACE_MS); /* on_ended sees to the rest */
-    s->misses = 0;
+    stop_engine(s, ENGINE_END_SILENT); /* on_ended sees to the rest */
 }
 
 static void ask_health(struct supervised *s)
@@ -373,7 +228,7 @@ static void ask_health(struct supervised *s)
                                       .head_timeout_ms = HEALTH_TIMEOUT_MS,
                                       .silence_timeout_ms = HEALTH_TIMEOUT_MS};
     struct http_call_sink sink = {health_head, health_body, health_end, s};
-    s->health_ns = now_ns(s);
+    s->health_ns = supervised_now_ns(s);
     s->health_status = 0;
     if (http_call_start(&s->health, s->params.client, &params, &sink, &err) != PH_OK)
         log_warn("provider", "%s: %s", s->base.model_id, err.message);
@@ -402,31 +257,42 @@ static bool make_command(const struct supervised *s, struct buf *out)
     return buf_status(out) == PH_OK;
 }
 
-static void on_ended(void *ud, int code);
-
-static void start_engine(struct supervised *s)
+static enum ph_status start_process(struct supervised *s, struct ph_err *err)
 {
-    struct ph_err err = {0};
     struct buf command;
     s->port = net_free_port();
     bool ok = make_command(s, &command);
     struct net_process_params params = {
         .command = command.data, .log_path = s->files.log, .ended = on_ended, .ud = s};
-    enum ph_status status = ok && s->port ? PH_OK : ph_fail(&err, PH_ERR_IO, "no port is free, or no memory");
+    enum ph_status status = ok && s->port ? PH_OK : ph_fail(err, PH_ERR_IO, "no port is free, or no memory");
     if (status == PH_OK)
-        status = engine_files_turn(&s->files, &err);
+        status = engine_files_turn(&s->files, err);
     if (status == PH_OK)
-        status = net_process_start(&s->process, s->params.loop, &params, &err);
+        status = net_process_start(&s->process, s->params.loop, &params, err);
     buf_release(&command);
-    if (status != PH_OK) {
+    return status;
+}
+
+static void start_engine(struct supervised *s)
+{
+    struct ph_err err = {0};
+    bool is_restart = s->state == ENGINE_RESTING;
+    s->wants_room = false;
+    s->ran = false;
+    s->peak = 0;
+    s->taken = (struct process_memory){0};
+    if (start_process(s, &err) != PH_OK) {
         enter_state(s, ENGINE_STOPPED);
+        s->stats.ends[ENGINE_END_FAILED]++;
         start_failed(s, err.message);
         return;
     }
-    engine_files_note(&s->files, net_process_pid(s->process));
+    s->stats.starts++;
+    s->stats.restarts += is_restart;
+    engine_files_note(&s->files, net_process_pid(s->process), net_process_group(s->process));
     enter_state(s, ENGINE_STARTING);
     log_info("provider", "%s is started on port %u", s->base.model_id, s->port);
-    drive(s);
+    supervised_drive(s);
 }
 
 static void say_stopped(struct supervised *s)
@@ -446,102 +312,217 @@ static void describe_end(int code, char *out, size_t size)
         snprintf(out, size, "it ended with code %d", code);
 }
 
+static void after_failed_start(struct supervised *s, const char *how)
+{
+    char why[128];
+    enter_state(s, ENGINE_STOPPED);
+    if (s->port_tries + 1 < SUPERVISED_PORT_TRIES && !net_port_is_free((uint16_t)s->port)) {
+        s->port_tries++;
+        log_warn("provider", "%s: somebody else has taken port %u; it is started on another one",
+                 s->base.model_id, s->port);
+        return;
+    }
+    s->port_tries = 0;
+    snprintf(why, sizeof why, "the engine did not start: %s", how);
+    start_failed(s, why);
+}
+
+static void after_death(struct supervised *s, enum provider_engine_end end, const char *how)
+{
+    char why[128];
+    if (supervised_now_ns(s) - s->since_ns > SUPERVISED_STEADY_S * NS_PER_S)
+        s->failures = 0;
+    enter_state(s, ENGINE_RESTING);
+    snprintf(why, sizeof why,
+             end == ENGINE_END_SILENT ? "the engine answered no more" : "the engine died: %s", how);
+    note_failure(s, why);
+    log_warn("provider", "%s: %s; it is started anew in %u s", s->base.model_id, s->why, retry_after_s(s));
+}
+
 /* The process is gone, by its own will or ours. */
 static void on_ended(void *ud, int code)
 {
     struct supervised *s = ud;
     enum engine_state was = s->state;
-    char how[64], why[128];
+    enum provider_engine_end end = was == ENGINE_STOPPING   ? s->end
+                                   : was == ENGINE_STARTING ? ENGINE_END_FAILED
+                                                            : ENGINE_END_DIED;
+    char how[64];
     describe_end(code, how, sizeof how);
     net_process_free(s->process);
     s->process = NULL;
     forget_health(s);
     engine_files_forget(&s->files);
-    if (was == ENGINE_STOPPING || s->leaving) {
+    if (s->ran && s->peak)
+        engine_need_remember(&s->files, s->command, s->peak);
+    s->taken = (struct process_memory){0};
+    s->stats.ends[end]++;
+    if (was == ENGINE_STARTING) {
+        after_failed_start(s, how);
+    } else if (!s->leaving && (end == ENGINE_END_DIED || end == ENGINE_END_SILENT)) {
+        after_death(s, end, how);
+    } else {
         enter_state(s, ENGINE_STOPPED);
         log_info("provider", "%s has stopped", s->base.model_id);
-    } else if (was == ENGINE_STARTING) {
-        enter_state(s, ENGINE_STOPPED);
-        snprintf(why, sizeof why, "the engine did not start: %s", how);
-        start_failed(s, why);
-    } else {
-        if (now_ns(s) - s->since_ns > SUPERVISED_STEADY_S * NS_PER_S)
-            s->failures = 0;
-        enter_state(s, ENGINE_RESTING);
-        snprintf(why, sizeof why, "the engine died: %s", how);
-        note_failure(s, why);
-        log_warn("provider", "%s: %s; it is started anew in %u s", s->base.model_id, s->why,
-                 retry_after_s(s));
     }
-    drive(s);
+    supervised_drive(s);
 }
 
-static void stop_engine(struct supervised *s)
+static void stop_engine(struct supervised *s, enum provider_engine_end end)
 {
     forget_health(s);
+    s->end = end;
     enter_state(s, ENGINE_STOPPING);
     net_process_stop(s->process, SUPERVISED_STOP_GRACE_MS);
 }
 
+/* ---- Memory */
+
+static void see_need(struct supervised *s)
+{
+    s->guessed = false;
+    s->need = s->params.memory_bytes;
+    if (!s->need)
+        s->need = engine_need_recall(&s->files, s->command);
+    if (s->need)
+        return;
+    s->need = engine_need_guess(s->command);
+    s->guessed = true;
+}
+
+static struct supervised *of_member(const struct room_member *member)
+{
+    return (struct supervised *)(uintptr_t)((const char *)member - offsetof(struct supervised, member));
+}
+
+static void member_view(const struct room_member *member, struct room_view *out)
+{
+    const struct supervised *s = of_member(member);
+    bool runs = s->state == ENGINE_STARTING || s->state == ENGINE_RUNNING;
+    bool measured = s->guessed ? s->ran && s->peak : s->peak > s->need;
+    *out = (struct room_view){.part = ROOM_AWAY,
+                              .since_ns = s->wants_room ? s->wants_room_ns : s->idle_ns,
+                              .need = measured && !s->params.memory_bytes ? s->peak : s->need,
+                              .stated = s->params.memory_bytes != 0,
+                              .taken = s->taken};
+    if (s->state == ENGINE_STOPPING)
+        out->part = ROOM_LEAVING;
+    else if (runs)
+        out->part = s->running || s->waiting ? ROOM_BUSY : ROOM_IDLE;
+    else if (s->wants_room)
+        out->part = ROOM_WAITS;
+}
+
+static void member_leave(struct room_member *member)
+{
+    struct supervised *s = of_member(member);
+    log_info("provider", "%s is stopped: its memory is needed", s->base.model_id);
+    s->failures = 0;
+    stop_engine(s, ENGINE_END_MEMORY);
+}
+
+static void member_wake(struct room_member *member)
+{
+    supervised_drive(of_member(member));
+}
+
+bool provider_supervised_release(struct provider *provider)
+{
+    struct supervised *s = (struct supervised *)provider;
+    struct room_view view;
+    member_view(&s->member, &view);
+    if (view.part != ROOM_IDLE)
+        return false;
+    member_leave(&s->member);
+    return true;
+}
+
+static void on_seen(void *ud, const struct process_memory *memory)
+{
+    struct supervised *s = ud;
+    s->look = NULL;
+    if (memory && s->process) {
+        s->taken = *memory;
+        s->peak = memory->resident > s->peak ? memory->resident : s->peak;
+        tell_room(s);
+    }
+    if (!s->process)
+        supervised_drive(s); /* who waited for the look's end */
+}
+
+/* Every interval; sooner when there is a reason, but not twice within a second. */
+static void look(struct supervised *s, uint64_t interval_s)
+{
+    struct engine_look_sink sink = {on_seen, s};
+    struct file_stamp log;
+    uint64_t now = supervised_now_ns(s);
+    file_stamp(s->files.log, &log);
+    if (s->look_soon || log.bytes > SUPERVISED_LOG_BYTES_MAX)
+        interval_s = 1;
+    if (s->look || now - s->look_ns < interval_s * NS_PER_S)
+        return;
+    s->look_ns = now;
+    s->look_soon = false;
+    s->look = engine_look_start(s->params.loop, &s->files, net_process_group(s->process), &sink);
+}
+
+/* There will be no room soon: those who wait are told, with the figures. */
+static void has_no_room(struct supervised *s)
+{
+    struct chat_fault fault;
+    char figures[256];
+    room_say(&s->figures, figures, sizeof figures);
+    chat_fault_set(&fault, 503, "model_unavailable", "model",
+                   "%s: there is not enough memory to start it: %s", s->base.model_id, figures);
+    fault.retry_after_s = SUPERVISED_ROOM_RETRY_S;
+    log_warn("provider", "%s", fault.message);
+    supervised_queue_refuse(s, &fault);
+}
+
+static void start_if_room(struct supervised *s)
+{
+    enum room_answer answer = ROOM_YES;
+    if (s->look)
+        return; /* S4 */
+    see_need(s);
+    if (s->params.room)
+        answer = room_ask(s->params.room, &s->member, s->waiting > 0, &s->figures);
+    if (answer == ROOM_YES) {
+        start_engine(s);
+        return;
+    }
+    if (answer == ROOM_LATER && s->waiting) {
+        if (!s->wants_room) {
+            char figures[256];
+            room_say(&s->figures, figures, sizeof figures);
+            log_info("provider", "%s waits for memory: %s", s->base.model_id, figures);
+            s->wants_room_ns = supervised_now_ns(s);
+        }
+        s->wants_room = true;
+        return;
+    }
+    s->wants_room = false;
+    if (s->state == ENGINE_RESTING)
+        enter_state(s, ENGINE_STOPPED); /* it is started when it is asked for */
+    has_no_room(s);
+}
+
 /* ---- What a turn of the timer does */
-
-/* The calls that wait, oldest first; each is looked at once, whatever its sink does to the others. */
-static void queue_begin(struct supervised *s)
-{
-    for (size_t left = s->waiting; left > 0 && s->queue; left--) {
-        struct supervised_call *call = s->queue;
-        struct chat_fault fault;
-        if (call->hung_up) {
-            call_end_unbegun(call);
-        } else if (call->blocked) { /* to the end of the queue */
-            dequeue(call);
-            enqueue(s, call);
-        } else if (call_begin(call, &fault) != PH_OK) {
-            call_refuse(call, &fault);
-        }
-    }
-}
-
-/* They hear that they are not forgotten, and those who have waited too long that it was in vain. */
-static void queue_wait(struct supervised *s)
-{
-    uint64_t now = now_ns(s);
-    bool progress = now - s->progress_ns >= SUPERVISED_TICK_MS * NS_PER_MS;
-    if (progress)
-        s->progress_ns = now;
-    for (size_t left = s->waiting; left > 0 && s->queue; left--) {
-        struct supervised_call *call = s->queue;
-        dequeue(call);
-        enqueue(s, call);
-        if (call->hung_up) {
-            call_end_unbegun(call);
-        } else if (now - call->since_ns > start_timeout_ns(s) + WAIT_MORE_NS) {
-            struct chat_fault fault;
-            chat_fault_set(&fault, 503, "model_loading", "model", "%s is still being started",
-                           s->base.model_id);
-            fault.retry_after_s = SUPERVISED_RETRY_MS / 1000;
-            call_refuse(call, &fault);
-        } else if (progress && !call->blocked && !call->embed) {
-            struct chat_event event = {.kind = CHAT_EVENT_PROGRESS};
-            enter(call);
-            bool more = call->sink.event(call->sink.ud, &event);
-            call->blocked = call->blocked || !more;
-            leave(call);
-        }
-    }
-}
 
 static void tick_running(struct supervised *s)
 {
-    uint64_t now = now_ns(s);
-    queue_begin(s);
-    if (s->state != ENGINE_RUNNING || s->running || s->waiting)
+    uint64_t now = supervised_now_ns(s);
+    supervised_queue_begin(s);
+    if (s->state != ENGINE_RUNNING)
+        return;
+    look(s, SUPERVISED_MEASURE_S);
+    if (s->running || s->waiting)
         return;
     if (s->params.ttl_s && now - s->idle_ns >= s->params.ttl_s * NS_PER_S) {
         log_info("provider", "%s is stopped: nobody has asked it for %u s", s->base.model_id,
                  s->params.ttl_s);
         s->failures = 0;
-        stop_engine(s);
+        stop_engine(s, ENGINE_END_IDLE);
     } else if (now - s->health_ns >= SUPERVISED_HEALTH_S * NS_PER_S) {
         ask_health(s);
     }
@@ -549,21 +530,22 @@ static void tick_running(struct supervised *s)
 
 static void tick_starting(struct supervised *s)
 {
-    if (now_ns(s) - s->since_ns <= start_timeout_ns(s)) {
+    if (supervised_now_ns(s) - s->since_ns <= supervised_start_timeout_ns(s)) {
         ask_health(s);
+        look(s, 1);
         return;
     }
     start_failed(s, "the engine did not become ready in time");
-    stop_engine(s);
+    stop_engine(s, ENGINE_END_FAILED);
 }
 
 /* The station stops: nobody waits any more, and when there is no process it is over. */
 static void tick_leaving(struct supervised *s)
 {
     struct chat_fault fault;
-    stopping_fault(&fault);
-    refuse_queue(s, &fault);
-    if (!s->process)
+    supervised_stopping_fault(&fault);
+    supervised_queue_refuse(s, &fault);
+    if (!s->process && !s->look)
         say_stopped(s);
 }
 
@@ -575,7 +557,7 @@ static void tick(void *ud)
         return;
     }
     if (s->state != ENGINE_RUNNING)
-        queue_wait(s);
+        supervised_queue_wait(s);
     switch (s->state) {
     case ENGINE_STARTING:
         tick_starting(s);
@@ -586,125 +568,18 @@ static void tick(void *ud)
     case ENGINE_STOPPING:
         break;
     case ENGINE_STOPPED:
-        if (s->waiting == 0)
+        if (s->waiting == 0) {
+            s->wants_room = false;
             rest_timer(s);
-        else if (now_ns(s) >= s->retry_ns)
-            start_engine(s);
+        } else if (supervised_now_ns(s) >= s->retry_ns) {
+            start_if_room(s);
+        }
         break;
     case ENGINE_RESTING:
-        if (now_ns(s) >= s->retry_ns)
-            start_engine(s);
+        if (supervised_now_ns(s) >= s->retry_ns)
+            start_if_room(s);
         break;
     }
-}
-
-/* ---- The provider's functions */
-
-static enum ph_status check_room(struct supervised *s, struct chat_fault *fault)
-{
-    if (s->leaving) {
-        stopping_fault(fault);
-        return PH_ERR_CANCELLED;
-    }
-    if (s->state == ENGINE_STOPPED && now_ns(s) < s->retry_ns) {
-        failed_fault(s, fault);
-        return PH_ERR_BUSY;
-    }
-    if (s->waiting < SUPERVISED_WAITING_MAX)
-        return PH_OK;
-    chat_fault_set(fault, 503, "model_loading", "model", "%s is being started, and %d requests wait for it",
-                   s->base.model_id, SUPERVISED_WAITING_MAX);
-    fault->retry_after_s = SUPERVISED_RETRY_MS / 1000;
-    return PH_ERR_BUSY;
-}
-
-static enum ph_status begin_or_wait(struct supervised *s, const struct supervised_call *model,
-                                    struct provider_call **out, struct chat_fault *fault)
-{
-    enum ph_status status = check_room(s, fault);
-    if (status != PH_OK)
-        return status;
-    struct supervised_call *call = mem_alloc(sizeof *call);
-    if (!call) {
-        chat_fault_set(fault, 503, NULL, NULL, "out of memory");
-        return PH_ERR_NOMEM;
-    }
-    *call = *model;
-    call->base.ops = s->base.ops;
-    call->owner = s;
-    call->since_ns = now_ns(s);
-    if (s->state == ENGINE_RUNNING && s->waiting == 0) {
-        status = call_begin(call, fault);
-        if (status != PH_OK) {
-            mem_free(call);
-            return status;
-        }
-    } else {
-        enqueue(s, call);
-        if (s->state == ENGINE_STOPPED || s->state == ENGINE_RUNNING)
-            drive(s);
-    }
-    *out = &call->base;
-    return PH_OK;
-}
-
-static enum ph_status supervised_start(struct provider *provider, struct net_loop *loop,
-                                       const struct chat_request *request, const struct provider_sink *sink,
-                                       struct provider_call **out, struct chat_fault *fault)
-{
-    (void)loop; /* it has its own */
-    struct supervised_call call = {.request = request, .sink = *sink};
-    *out = NULL;
-    return begin_or_wait((struct supervised *)provider, &call, out, fault);
-}
-
-static enum ph_status supervised_embed(struct provider *provider, struct net_loop *loop,
-                                       const struct chat_embed_request *request,
-                                       const struct provider_embed_sink *sink, struct provider_call **out,
-                                       struct chat_fault *fault)
-{
-    (void)loop;
-    struct supervised_call call = {.embed = request, .embed_sink = *sink};
-    return begin_or_wait((struct supervised *)provider, &call, out, fault);
-}
-
-static void supervised_resume(struct provider_call *base)
-{
-    struct supervised_call *call = (struct supervised_call *)base;
-    if (call->inner) {
-        provider_resume(call->inner);
-        return;
-    }
-    call->blocked = false;
-    drive(call->owner);
-}
-
-static void supervised_cancel(struct provider_call *base)
-{
-    struct supervised_call *call = (struct supervised_call *)base;
-    if (call->inner)
-        provider_cancel(call->inner);
-    call_end(call);
-}
-
-static void supervised_hang_up(struct provider_call *base, uint32_t drain_ms)
-{
-    struct supervised_call *call = (struct supervised_call *)base;
-    if (call->embed) {
-        supervised_cancel(base);
-    } else if (call->inner) {
-        provider_hang_up(call->inner, drain_ms);
-    } else {
-        call->hung_up = true;
-        drive(call->owner);
-    }
-}
-
-static void supervised_note(const struct provider_call *base, struct provider_call_note *out)
-{
-    const struct supervised_call *call = (const struct supervised_call *)base;
-    if (call->inner)
-        provider_call_note(call->inner, out);
 }
 
 static void supervised_state(const struct provider *provider, struct provider_state *out)
@@ -712,13 +587,14 @@ static void supervised_state(const struct provider *provider, struct provider_st
     const struct supervised *s = (const struct supervised *)provider;
     provider_state(s->remote, out); /* speeds, and the breaker's state */
     if (s->state != ENGINE_RUNNING) {
-        bool failed = s->state == ENGINE_STOPPED && now_ns(s) < s->retry_ns;
+        bool failed = s->state == ENGINE_STOPPED && supervised_now_ns(s) < s->retry_ns;
         out->usable = !failed && !s->leaving && s->waiting < SUPERVISED_WAITING_MAX;
         out->why = CHAT_CAUSE_OURS;
         out->usable_at_ns = failed ? s->retry_ns : 0;
     }
     out->running = s->running + s->waiting;
     out->waiting = s->waiting;
+    out->starting = s->state != ENGINE_RUNNING;
 }
 
 static size_t supervised_count(struct provider *provider, const struct chat_request *request, bool *exact)
@@ -726,15 +602,17 @@ static size_t supervised_count(struct provider *provider, const struct chat_requ
     return provider_count_tokens(((struct supervised *)provider)->remote, request, exact);
 }
 
-bool provider_supervised_release(struct provider *provider)
+static void supervised_stats(const struct provider *provider, struct provider_engine_stats *out)
 {
-    struct supervised *s = (struct supervised *)provider;
-    bool runs = s->state == ENGINE_RUNNING || s->state == ENGINE_STARTING;
-    if (!runs || s->running || s->waiting)
-        return false;
-    log_info("provider", "%s is stopped: its memory is needed", s->base.model_id);
-    stop_engine(s);
-    return true;
+    const struct supervised *s = (const struct supervised *)provider;
+    struct room_view view;
+    member_view(&s->member, &view);
+    *out = s->stats;
+    out->running = s->state == ENGINE_RUNNING;
+    out->waiting = s->waiting;
+    out->waits_for_memory = s->wants_room;
+    out->memory = s->taken.resident;
+    out->memory_need = view.need;
 }
 
 static void supervised_stop(struct provider *provider, void (*stopped)(void *ud), void *ud)
@@ -744,13 +622,15 @@ static void supervised_stop(struct provider *provider, void (*stopped)(void *ud)
     s->stopped = stopped;
     s->stopped_ud = ud;
     if (s->process && s->state != ENGINE_STOPPING)
-        stop_engine(s);
-    drive(s);
+        stop_engine(s, ENGINE_END_STATION);
+    supervised_drive(s);
 }
 
 static void supervised_free(struct provider *provider)
 {
     struct supervised *s = (struct supervised *)provider;
+    if (s->params.room)
+        room_exit(s->params.room, &s->member);
     provider_free(s->remote);
     provider_account_free(s->account);
     engine_files_release(&s->files);
@@ -801,6 +681,7 @@ enum ph_status provider_supervised_create(struct provider **out,
         .note = supervised_note,
         .embed = supervised_embed,
         .state = supervised_state,
+        .engine_stats = supervised_stats,
         .count = supervised_count,
         .stop = supervised_stop,
         .free = supervised_free,
@@ -826,6 +707,10 @@ enum ph_status provider_supervised_create(struct provider **out,
     s->base.context_len = params->context_len;
     s->base.ready = true;
     engine_files_end_orphan(&s->files);
+    see_need(s);
+    s->member = (struct room_member){.view = member_view, .leave = member_leave, .wake = member_wake};
+    if (params->room)
+        room_enter(params->room, &s->member);
     *out = &s->base;
     return PH_OK;
 }

@@ -98,8 +98,8 @@ static void on_stopped(void *ud)
 
 static void close_engine(struct fixture *f)
 {
-    static const char *const names[] = {"engine.py", "starts", "org_mine.log", "org_mine.log.1",
-                                        "org_mine.pid"};
+    static const char *const names[] = {"engine.py",      "starts",       "org_mine.log",
+                                        "org_mine.log.1", "org_mine.pid", "org_mine.memory"};
     provider_stop(f->provider, f->fake.loop, on_stopped, &f->stopped);
     fake_run_until(&f->fake, &f->stopped);
     provider_free(f->provider);
@@ -390,6 +390,189 @@ static void stopping_ends_whatever_there_is(void **state)
     close_engine(&f); /* a second time does no harm */
 }
 
+/* ---- Memory */
+
+#define MIB (UINT64_C(1) << 20)
+
+struct pair { /* two engines in one room */
+    struct fixture f;
+    struct provider_room *room;
+    uint64_t available;
+    struct provider *a, *b;
+};
+
+static uint64_t injected(void *ud)
+{
+    return *(uint64_t *)ud;
+}
+
+static void create_in_room(struct pair *p, struct provider **out, const char *id, uint64_t need)
+{
+    char command[256];
+    struct ph_err err;
+    snprintf(command, sizeof command, "python3 %s/engine.py {port} %s well", p->f.dir, p->f.dir);
+    struct provider_supervised_params params = {.model_id = id,
+                                                .command = command,
+                                                .codec = &chat_codec_openai,
+                                                .log_dir = p->f.dir,
+                                                .context_len = 2048,
+                                                .memory_bytes = need,
+                                                .room = p->room,
+                                                .loop = p->f.fake.loop,
+                                                .client = p->f.fake.client,
+                                                .clock = clock_system()};
+    if (provider_supervised_create(out, &params, &err) != PH_OK)
+        fail_msg("%s", err.message);
+}
+
+static void open_pair(struct pair *p, uint64_t available, uint64_t need_a, uint64_t need_b)
+{
+    char script[128];
+    struct ph_err err;
+    *p = (struct pair){.available = available};
+    open_dir(&p->f);
+    path_in(&p->f, script, "engine.py");
+    assert_int_equal(file_write_atomic(script, engine_py, sizeof engine_py - 1, 0600, &err), PH_OK);
+    struct provider_room_params params = {.available = injected, .ud = &p->available};
+    assert_int_equal(provider_room_create(&p->room, &params, &err), PH_OK);
+    create_in_room(p, &p->a, "a", need_a);
+    create_in_room(p, &p->b, "b", need_b);
+}
+
+static void stop_and_free(struct pair *p, struct provider *provider)
+{
+    p->f.stopped = false;
+    provider_stop(provider, p->f.fake.loop, on_stopped, &p->f.stopped);
+    fake_run_until(&p->f.fake, &p->f.stopped);
+    provider_free(provider);
+}
+
+static void close_pair(struct pair *p)
+{
+    char command[80];
+    stop_and_free(p, p->a);
+    stop_and_free(p, p->b);
+    provider_room_free(p->room);
+    fake_close(&p->f.fake);
+    snprintf(command, sizeof command, "rm -r %s", p->f.dir);
+    assert_int_equal(system(command), 0);
+}
+
+static struct provider_engine_stats stats_of(const struct provider *provider)
+{
+    struct provider_engine_stats s;
+    assert_true(provider_engine_stats(provider, &s));
+    return s;
+}
+
+static void check_answer(struct pair *p, struct provider *provider)
+{
+    struct ask ask;
+    ask_init(&ask, &p->f.fake, true);
+    ask_run(&ask, provider);
+    check_hello(&ask);
+    ask_release(&ask);
+}
+
+static void turn(struct pair *p, uint64_t ms)
+{
+    struct fake_wait wait;
+    fake_wait_begin(&wait, &p->f.fake, ms);
+    fake_run_until(&p->f.fake, &wait.over);
+}
+
+static void an_idle_engine_leaves_for_another(void **state)
+{
+    (void)state;
+    REQUIRE_PYTHON();
+    struct pair p;
+    open_pair(&p, 500 * MIB, 300 * MIB, 300 * MIB);
+    check_answer(&p, p.a);
+    check_answer(&p, p.b);
+    assert_int_equal(stats_of(p.a).ends[ENGINE_END_MEMORY], 1);
+    assert_int_equal(stats_of(p.a).running, 0);
+    check_answer(&p, p.a);
+    assert_int_equal(stats_of(p.a).starts, 2);
+    assert_int_equal(stats_of(p.b).ends[ENGINE_END_MEMORY], 1);
+    p.available = 1000 * MIB;
+    check_answer(&p, p.b); /* now there is room for both */
+    assert_int_equal(stats_of(p.a).running + stats_of(p.b).running, 2);
+    close_pair(&p);
+}
+
+static void a_busy_engine_is_waited_for(void **state)
+{
+    (void)state;
+    REQUIRE_PYTHON();
+    struct pair p;
+    struct ask busy, waiting, impatient;
+    open_pair(&p, 500 * MIB, 300 * MIB, 300 * MIB);
+    p.f.provider = p.a;
+    ask_saying(&p.f, &busy, "wait");
+    while (busy.text.len == 0)
+        turn(&p, 10);
+    ask_init(&waiting, &p.f.fake, true);
+    ask_init(&impatient, &p.f.fake, true);
+    ask_start(&waiting, p.b);
+    ask_start(&impatient, p.b);
+    turn(&p, 1200);
+    assert_int_equal(stats_of(p.b).waits_for_memory, 1);
+    assert_int_equal(stats_of(p.b).waiting, 2);
+    assert_int_equal(stats_of(p.a).running, 1);
+    assert_int_equal(waiting.kinds[0], CHAT_EVENT_PROGRESS);
+    provider_cancel(impatient.call);
+    assert_false(waiting.over);
+    provider_cancel(busy.call); /* it is idle: the other is woken, and does not wait for its timer */
+    fake_run_until(&p.f.fake, &waiting.over);
+    check_hello(&waiting);
+    assert_int_equal(stats_of(p.a).ends[ENGINE_END_MEMORY], 1);
+    assert_int_equal(stats_of(p.b).waits_for_memory, 0);
+    ask_release(&busy);
+    ask_release(&waiting);
+    ask_release(&impatient);
+    close_pair(&p);
+}
+
+static void what_never_fits_is_refused_with_figures(void **state)
+{
+    (void)state;
+    REQUIRE_PYTHON();
+    struct pair p;
+    struct ask ask;
+    open_pair(&p, 500 * MIB, 300 * MIB, 900 * MIB);
+    check_answer(&p, p.a);
+    ask_init(&ask, &p.f.fake, true);
+    ask_run(&ask, p.b);
+    assert_int_equal(ask.fault.http_status, 503);
+    assert_true(ask.fault.retry_after_s > 0);
+    assert_non_null(strstr(ask.fault.message, "b: there is not enough memory to start it: it needs 900 MiB"));
+    assert_int_equal(stats_of(p.a).running, 1);
+    assert_int_equal(stats_of(p.b).starts, 0);
+    ask_release(&ask);
+    p.available = 2000 * MIB;
+    check_answer(&p, p.b); /* no back-off: it did not fail */
+    close_pair(&p);
+}
+
+static void what_was_measured_is_needed_the_next_time(void **state)
+{
+    (void)state;
+    REQUIRE_PYTHON();
+    struct pair p;
+    open_pair(&p, 500 * MIB, 0, 0);
+    assert_int_equal(stats_of(p.a).memory_need, 0);
+    check_answer(&p, p.a);
+    for (int i = 0; i < 500 && stats_of(p.a).memory < MIB; i++) /* before: a shell */
+        turn(&p, 10);
+    uint64_t measured = stats_of(p.a).memory;
+    assert_true(measured > MIB && measured < 500 * MIB);
+    stop_and_free(&p, p.a);
+    create_in_room(&p, &p.a, "a", 0);
+    assert_true(stats_of(p.a).memory_need >= measured);
+    assert_int_equal(stats_of(p.b).memory_need, 0);
+    close_pair(&p);
+}
+
 /* ---- What a killed station leaves behind */
 
 static pid_t sleep_in_a_group(void)
@@ -417,13 +600,14 @@ static void orphans_are_ended_and_others_are_not(void **state)
     assert_int_equal(engine_files_init(&files, f.dir, "org/mine", &err), PH_OK);
     pid_t orphan = sleep_in_a_group(), stranger = sleep_in_a_group();
     char line[64];
-    int len = snprintf(line, sizeof line, "%d 1\n", (int)stranger); /* it began at another time */
+    int len =
+        snprintf(line, sizeof line, "%d %d 1\n", (int)stranger, (int)stranger); /* it began at another time */
     assert_int_equal(file_write_atomic(files.pid, line, (size_t)len, 0600, &err), PH_OK);
     create(&f, "true {port}", 0, 0);
     assert_int_equal(waitpid(stranger, &how, WNOHANG), 0);
     assert_false(file_exists(files.pid));
     provider_free(f.provider);
-    engine_files_note(&files, (int)orphan);
+    engine_files_note(&files, (int)orphan, (int)orphan);
     create(&f, "true {port}", 0, 0);
     assert_int_equal(waitpid(orphan, &how, 0), orphan);
     assert_true(WIFSIGNALED(how));
@@ -444,6 +628,10 @@ int main(void)
         cmocka_unit_test(a_crash_is_a_cut_and_a_new_start),
         cmocka_unit_test(idle_engines_are_stopped),
         cmocka_unit_test(stopping_ends_whatever_there_is),
+        cmocka_unit_test(an_idle_engine_leaves_for_another),
+        cmocka_unit_test(a_busy_engine_is_waited_for),
+        cmocka_unit_test(what_never_fits_is_refused_with_figures),
+        cmocka_unit_test(what_was_measured_is_needed_the_next_time),
         cmocka_unit_test(orphans_are_ended_and_others_are_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
