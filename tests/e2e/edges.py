@@ -39,14 +39,16 @@ def body_of(edge, model, prompt, stream=False, max_tokens=None, **more):
     return body if max_tokens is None else {**body, "max_tokens": max_tokens}
 
 
-def ask(port, edge, model, prompt, stream=False, key="any", stop_after=None, reset=False, timeout=60, **more):
+def ask(port, edge, model, prompt, stream=False, key="any", stop_after=None, reset=False, timeout=60, headers=None,
+        **more):
     """One request. stop_after N: the client goes after N pieces of a stream, or N seconds of waiting for a whole reply."""
     body = json.dumps(body_of(edge, model, prompt, stream, **more))
     wait = stop_after if stop_after is not None and not stream else timeout
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=wait)
     answer = Answer()
     try:
-        connection.request("POST", PATHS[edge], body, {"content-type": "application/json", "authorization": f"Bearer {key}"})
+        connection.request("POST", PATHS[edge], body, {"content-type": "application/json", "authorization": f"Bearer {key}",
+                                                       **(headers or {})})
         reply = connection.getresponse()
         answer.status, answer.headers = reply.status, {name.lower(): value for name, value in reply.getheaders()}
         if reply.status == 200 and stream:
