@@ -24,13 +24,17 @@ bool process_stop_asked(void);
 
 /* Bytes that could be taken now without swapping or running into a container's limit. */
 uint64_t process_memory_available(void);
+/* The same when so many bytes of files that somebody has mapped are to stay in memory: the system counts them
+ * as there to take, for it could drop them. */
+uint64_t process_memory_beside(uint64_t mapped);
 
 /* What the processes of a group have in memory; what several share is counted once. false: there are none, or
  * the system does not say. Reads much of /proc: for a helper thread. */
 struct process_memory {
     uint64_t resident; /* bytes, */
-    uint64_t file;     /* of which pages of files, that process_memory_available still counts as there */
+    uint64_t file;     /* of which pages of files; see process_memory_beside */
 };
 bool process_group_memory(long group, struct process_memory *out);
+bool process_own_memory(struct process_memory *out); /* quick */
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "base/process.h"
 
-uint64_t memory_available_under(const char *root);
+uint64_t memory_available_under(const char *root, uint64_t mapped);
 bool group_memory_under(const char *root, long group, struct process_memory *out);
 
 #endif

@@ -17,12 +17,17 @@
 #define LINE_BYTES_MAX 4096
 
 static const struct group_kind {
-    const char *mark, *mount, *limit, *usage, *droppable;
+    const char *mark, *mount, *limit, *usage, *inactive, *active;
 } group_kinds[] = {
-    {"0::/", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "},
+    {"0::/", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ", "active_file "},
     {":memory:/", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-     "total_inactive_file "},
+     "total_inactive_file ", "total_active_file "},
 };
+
+static uint64_t less(uint64_t from, uint64_t bytes)
+{
+    return from > bytes ? from - bytes : 0;
+}
 
 /* What follows `mark` in the first line that has it, at the line's beginning where `at_start`. */
 static bool find_line(const char *path, const char *mark, bool at_start, char *rest, size_t size)
@@ -51,10 +56,12 @@ static bool find_number(const char *path, const char *mark, uint64_t *out)
     return end != text; /* "max" is none */
 }
 
-static uint64_t group_room(const char *folder, const struct group_kind *kind)
+/* Only pages of files that were not used lately count as there to take; mapped ones are active before they
+ * are among those. */
+static uint64_t group_room(const char *folder, const struct group_kind *kind, uint64_t mapped)
 {
     char path[PATH_BYTES_MAX + 64];
-    uint64_t limit, usage, droppable = 0;
+    uint64_t limit, usage, inactive = 0, active = 0;
     snprintf(path, sizeof path, "%s/%s", folder, kind->limit);
     if (!find_number(path, "", &limit))
         return UINT64_MAX;
@@ -62,14 +69,14 @@ static uint64_t group_room(const char *folder, const struct group_kind *kind)
     if (!find_number(path, "", &usage))
         return UINT64_MAX;
     snprintf(path, sizeof path, "%s/memory.stat", folder);
-    if (find_number(path, kind->droppable, &droppable) && droppable < usage)
-        usage -= droppable;
-    return usage < limit ? limit - usage : 0;
+    (void)find_number(path, kind->inactive, &inactive);
+    (void)find_number(path, kind->active, &active);
+    return less(limit, less(usage, less(inactive, less(mapped, active))));
 }
 
 /* The least room of the process's group and all above it. In a container its path may not be visible; the
  * mount's own group is looked at last. */
-static uint64_t groups_room(const char *root, const struct group_kind *kind)
+static uint64_t groups_room(const char *root, const struct group_kind *kind, uint64_t mapped)
 {
     char path[PATH_BYTES_MAX], group[LINE_BYTES_MAX];
     uint64_t least = UINT64_MAX;
@@ -78,7 +85,7 @@ static uint64_t groups_room(const char *root, const struct group_kind *kind)
         return least;
     for (;;) {
         int len = snprintf(path, sizeof path, "%s%s/%s", root, kind->mount, group);
-        uint64_t room = len < (int)sizeof path ? group_room(path, kind) : UINT64_MAX;
+        uint64_t room = len < (int)sizeof path ? group_room(path, kind, mapped) : UINT64_MAX;
         least = room < least ? room : least;
         if (group[0] == '\0')
             return least;
@@ -87,15 +94,16 @@ static uint64_t groups_room(const char *root, const struct group_kind *kind)
     }
 }
 
-uint64_t memory_available_under(const char *root)
+uint64_t memory_available_under(const char *root, uint64_t mapped)
 {
     char path[PATH_BYTES_MAX];
     uint64_t kib, available = uv_get_free_memory();
     snprintf(path, sizeof path, "%s/proc/meminfo", root);
     if (find_number(path, "MemAvailable:", &kib))
         available = kib << 10;
+    available = less(available, mapped);
     for (size_t i = 0; i < sizeof group_kinds / sizeof *group_kinds; i++) {
-        uint64_t room = groups_room(root, &group_kinds[i]);
+        uint64_t room = groups_room(root, &group_kinds[i], mapped);
         available = room < available ? room : available;
     }
     return available;
@@ -103,7 +111,12 @@ uint64_t memory_available_under(const char *root)
 
 uint64_t process_memory_available(void)
 {
-    return memory_available_under("");
+    return memory_available_under("", 0);
+}
+
+uint64_t process_memory_beside(uint64_t mapped)
+{
+    return memory_available_under("", mapped);
 }
 
 /* ---- What a group has taken */
@@ -124,23 +137,26 @@ static long group_of(const char *root, const char *pid)
     return at && end != at ? group : 0;
 }
 
-static bool add_process(const char *root, const char *pid, struct process_memory *sum)
+static const struct memory_source {
+    const char *file, *resident, *of_files;
+} memory_sources[] = {{"smaps_rollup", "Pss:", "Pss_File:"}, {"status", "VmRSS:", "RssFile:"}};
+
+static bool add_from(const char *root, const char *pid, const struct memory_source *source,
+                     struct process_memory *sum)
 {
-    static const struct {
-        const char *file, *resident, *of_files;
-    } sources[] = {{"smaps_rollup", "Pss:", "Pss_File:"}, {"status", "VmRSS:", "RssFile:"}};
     char path[PATH_BYTES_MAX];
     uint64_t resident, file;
-    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
-        snprintf(path, sizeof path, "%s/proc/%s/%s", root, pid, sources[i].file);
-        if (!find_number(path, sources[i].resident, &resident) ||
-            !find_number(path, sources[i].of_files, &file))
-            continue;
-        sum->resident += resident << 10;
-        sum->file += file << 10;
-        return true;
-    }
-    return false;
+    snprintf(path, sizeof path, "%s/proc/%s/%s", root, pid, source->file);
+    if (!find_number(path, source->resident, &resident) || !find_number(path, source->of_files, &file))
+        return false;
+    sum->resident += resident << 10;
+    sum->file += file << 10;
+    return true;
+}
+
+static bool add_process(const char *root, const char *pid, struct process_memory *sum)
+{
+    return add_from(root, pid, &memory_sources[0], sum) || add_from(root, pid, &memory_sources[1], sum);
 }
 
 bool group_memory_under(const char *root, long group, struct process_memory *out)
@@ -164,4 +180,10 @@ bool group_memory_under(const char *root, long group, struct process_memory *out
 bool process_group_memory(long group, struct process_memory *out)
 {
     return group_memory_under("", group, out);
+}
+
+bool process_own_memory(struct process_memory *out)
+{
+    *out = (struct process_memory){0};
+    return add_from("", "self", &memory_sources[1], out);
 }

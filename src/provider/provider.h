@@ -80,8 +80,9 @@ PH_MUST_USE enum ph_status provider_remote_create(struct provider **out, const c
 struct provider_room;
 
 struct provider_room_params {
-    uint64_t limit_bytes;            /* for all engines together; 0: what the system has */
-    uint64_t (*available)(void *ud); /* what the system has; NULL: process_memory_available */
+    uint64_t limit_bytes; /* for all engines together; 0: as much as there is */
+    /* What there is while so many bytes of mapped files stay in memory; NULL: as the system says. */
+    uint64_t (*available)(void *ud, uint64_t mapped);
     void *ud;
 };
 PH_MUST_USE enum ph_status provider_room_create(struct provider_room **out,

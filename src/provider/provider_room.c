@@ -25,16 +25,18 @@
 
 struct provider_room {
     uint64_t limit;
-    uint64_t (*available)(void *ud);
+    uint64_t (*available)(void *ud, uint64_t mapped);
     void *ud;
     uint64_t claimed;
     struct room_member *members;
 };
 
-static uint64_t system_available(void *ud)
+/* Models that run in this process are mapped, too. */
+static uint64_t system_available(void *ud, uint64_t mapped)
 {
+    struct process_memory own;
     (void)ud;
-    return process_memory_available();
+    return process_memory_beside(process_own_memory(&own) ? mapped + own.file : mapped);
 }
 
 enum ph_status provider_room_create(struct provider_room **out, const struct provider_room_params *params,
@@ -86,14 +88,6 @@ static uint64_t counts_for(const struct provider_room *room, const struct room_v
     return room->limit && view->stated ? view->need : larger(view->need, view->taken.resident);
 }
 
-/* What an engine with a process takes from what is available. */
-static uint64_t takes(const struct provider_room *room, const struct room_view *view)
-{
-    if (room->limit)
-        return counts_for(room, view);
-    return less(view->need, view->taken.resident) + view->taken.file;
-}
-
 struct tally {
     uint64_t available, leaving, idle, busy;
 };
@@ -101,7 +95,7 @@ struct tally {
 static struct tally tally(const struct provider_room *room, const struct room_member *but)
 {
     struct tally sum = {0};
-    uint64_t taken = room->limit ? 0 : room->claimed;
+    uint64_t counted = 0, promised = room->claimed, mapped = 0;
     for (struct room_member *m = room->members; m; m = m->next) {
         struct room_view view;
         if (m == but)
@@ -109,12 +103,15 @@ static struct tally tally(const struct provider_room *room, const struct room_me
         m->view(m, &view);
         if (view.part == ROOM_AWAY || view.part == ROOM_WAITS)
             continue;
-        taken += takes(room, &view);
+        promised += less(view.need, view.taken.resident);
+        mapped += view.taken.file;
+        counted += counts_for(room, &view);
         *(view.part == ROOM_LEAVING ? &sum.leaving
           : view.part == ROOM_IDLE  ? &sum.idle
                                     : &sum.busy) += counts_for(room, &view);
     }
-    sum.available = less(room->limit ? room->limit : room->available(room->ud), taken);
+    sum.available =
+        room->limit ? less(room->limit, counted) : less(room->available(room->ud, mapped), promised);
     return sum;
 }
 

@@ -271,7 +271,7 @@ def an_idle_engine_is_stopped_with_all_its_children():
             right(station, "brief")
             assert len(work.members()) >= 2, work.members()
             group_is_gone(work, 12)
-            assert ends(station, "brief", "idle") == 1
+            wait_for("its end", lambda: ends(station, "brief", "idle") == 1, 2)
             right(station, "brief")
             assert metric(station, "pharos_engine_starts_total", "brief") == 2
 

@@ -34,7 +34,9 @@ static void meminfo_is_read_in_kib(void **state)
     char root[] = "/tmp/pharos-memory-XXXXXX";
     assert_non_null(mkdtemp(root));
     put(root, "/proc/meminfo", "MemTotal:  9000 kB\nMemFree:  100 kB\nMemAvailable:     5000 kB\n");
-    assert_int_equal(memory_available_under(root), 5000 * 1024);
+    assert_int_equal(memory_available_under(root, 0), 5000 * 1024);
+    assert_int_equal(memory_available_under(root, 1024), 4999 * 1024); /* files that are to stay */
+    assert_int_equal(memory_available_under(root, 6000 * 1024), 0);
     remove_tree(root);
 }
 
@@ -47,14 +49,18 @@ static void the_tightest_group_counts(void **state)
     put(root, "/proc/self/cgroup", "0::/user/me\n");
     put(root, "/sys/fs/cgroup/user/me/memory.max", "max\n");
     put(root, "/sys/fs/cgroup/user/me/memory.current", "1000\n");
-    assert_int_equal(memory_available_under(root), 5000 * 1024);
+    assert_int_equal(memory_available_under(root, 0), 5000 * 1024);
     put(root, "/sys/fs/cgroup/user/memory.max", "4000000\n");
     put(root, "/sys/fs/cgroup/user/memory.current", "3000000\n");
-    assert_int_equal(memory_available_under(root), 1000000);
+    assert_int_equal(memory_available_under(root, 0), 1000000);
     put(root, "/sys/fs/cgroup/user/memory.stat", "anon 3\ninactive_file 500000\n");
-    assert_int_equal(memory_available_under(root), 1500000);
+    assert_int_equal(memory_available_under(root, 0), 1500000);
+    put(root, "/sys/fs/cgroup/user/memory.stat", "active_file 100000\ninactive_file 500000\n");
+    assert_int_equal(memory_available_under(root, 100000), 1500000); /* active ones were counted as used */
+    assert_int_equal(memory_available_under(root, 300000), 1300000);
+    assert_int_equal(memory_available_under(root, 900000), 1000000);
     put(root, "/sys/fs/cgroup/user/me/memory.max", "900\n"); /* over its limit */
-    assert_int_equal(memory_available_under(root), 0);
+    assert_int_equal(memory_available_under(root, 0), 0);
     remove_tree(root);
 }
 
@@ -68,7 +74,7 @@ static void version_1_and_hidden_paths_are_known(void **state)
     put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "2000000\n");
     put(root, "/sys/fs/cgroup/memory/memory.usage_in_bytes", "600000\n");
     put(root, "/sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 100000\n");
-    assert_int_equal(memory_available_under(root), 1500000);
+    assert_int_equal(memory_available_under(root, 0), 1500000);
     remove_tree(root);
 }
 
@@ -115,6 +121,8 @@ static void our_own_group_has_memory(void **state)
     assert_true(process_group_memory(getpgrp(), &memory));
     assert_true(memory.resident > 100000);
     assert_true(memory.file <= memory.resident);
+    assert_true(process_own_memory(&memory));
+    assert_true(memory.resident > 100000 && memory.file > 0);
 }
 
 int main(void)

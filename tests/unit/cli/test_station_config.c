@@ -61,7 +61,7 @@ static void the_documented_example_is_read(void **state)
         "models:\n"
         "  - {id: small, tier: local, path: %s, context: 4096}\n"
         "  - {id: coder, tier: local, command: \"llama-server -m coder.gguf --port {port}\", api: openai, "
-        "ttl_s: 300}\n"
+        "ttl_s: 300, memory_mb: 9000}\n"
         "  - {id: big, tier: subscription, provider: together, upstream: meta-llama/Llama-3-70b-chat-hf,\n"
         "     traits: {family: llama, architecture: dense, parameters_b: 70, training: rlhf}}\n"
         "  - {id: judge, tier: premium, provider: openai, upstream: gpt-4o,\n"
@@ -75,6 +75,7 @@ static void the_documented_example_is_read(void **state)
         "  - {model: prod, policy: weighted, weights: {small: 90, candidate: 10}}\n"
         "budgets: {premium_usd_month: 180}\n"
         "cache: {max_mb: 64, shared: true}\n"
+        "engines: {memory_mb: 24000}\n"
         "memory: {store: sqlite, embedding: null}\n");
     if (status != PH_OK)
         fail_msg("%s", f.err.message);
@@ -83,6 +84,8 @@ static void the_documented_example_is_read(void **state)
     assert_int_equal(c->models.count, 4);
     assert_string_equal(models[0].id, "small");
     assert_int_equal(models[0].context, 4096);
+    assert_int_equal(models[1].memory_mb, 9000);
+    assert_int_equal(c->engines.memory_mb, 24000);
     assert_string_equal(c->host, "127.0.0.1");
     assert_int_equal(c->port, 8080);
     assert_string_equal(c->data, "/var/lib/pharos");
@@ -125,6 +128,7 @@ static void faults_say_what_and_where(void **state)
         {"models:\n  - {id: a, path: %s}\ncache: {ttl_s: 60}\n", "max_mb"},
         {"models:\n  - {id: a, path: %s}\ncache: {max_mb: 1, ttl_s: 0}\n", "ttl_s"},
         {"models:\n  - {id: a, command: x}\n", "{port}"},
+        {"models:\n  - {id: a, command: \"x {port}\", memory_mb: -1}\n", "memory_mb"},
         {"models:\n  - {id: a}\n", "path"},
         {"models:\n  - {id: a, path: %s, command: \"x {port}\"}\n", "several"},
         {"models:\n  - {id: a, provider: nobody}\n", "nobody"},

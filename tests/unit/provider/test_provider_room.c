@@ -38,9 +38,9 @@ struct fixture {
     struct fake a, b, c, wants;
 };
 
-static uint64_t injected(void *ud)
+static uint64_t injected(void *ud, uint64_t mapped)
 {
-    return *(uint64_t *)ud;
+    return *(uint64_t *)ud - mapped;
 }
 
 static void enter(struct fixture *f, struct fake *fake, enum room_part part, uint64_t since_ns, uint64_t need,

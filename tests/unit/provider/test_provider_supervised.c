@@ -401,9 +401,9 @@ struct pair { /* two engines in one room */
     struct provider *a, *b;
 };
 
-static uint64_t injected(void *ud)
+static uint64_t injected(void *ud, uint64_t mapped)
 {
-    return *(uint64_t *)ud;
+    return *(uint64_t *)ud - mapped;
 }
 
 static void create_in_room(struct pair *p, struct provider **out, const char *id, uint64_t need)
