@@ -151,8 +151,9 @@ static void on_value(void *ud, const char *bytes, size_t len)
 
 static uint32_t wait_ms(const struct cache_visit *visit, uint64_t deadline_ns)
 {
+    uint32_t most = visit->gateway->redis_wait_ms;
     uint64_t left_ms = deadline_ns > visit->asked_ns ? (deadline_ns - visit->asked_ns) / 1000000 : 0;
-    return deadline_ns && left_ms < CACHE_REDIS_WAIT_MS ? (uint32_t)left_ms : CACHE_REDIS_WAIT_MS;
+    return deadline_ns && left_ms < most ? (uint32_t)left_ms : most;
 }
 
 bool cache_visit_wait(struct cache_visit *visit, uint64_t deadline_ns, void (*looked_up)(void *ud), void *ud)

@@ -330,6 +330,7 @@ static enum ph_status create_cache(struct gateway *gateway, const struct gateway
     enum ph_status status = cache_create(&gateway->cache, &cache);
     if (status != PH_OK || !redis->host)
         return status;
+    gateway->redis_wait_ms = redis->wait_ms ? redis->wait_ms : CACHE_REDIS_WAIT_MS;
     struct redis_params client = {.loop = gateway->loop,
                                   .clock = params->clock,
                                   .host = redis->host,
@@ -338,7 +339,8 @@ static enum ph_status create_cache(struct gateway *gateway, const struct gateway
                                   .password = redis->password,
                                   .database = redis->database,
                                   .value_bytes_max =
-                                      cache_answer_bytes_max(gateway->cache) + CACHE_VALUE_EXTRA_BYTES};
+                                      cache_answer_bytes_max(gateway->cache) + CACHE_VALUE_EXTRA_BYTES,
+                                  .late_ms = gateway->redis_wait_ms};
     return redis_client_open(&gateway->redis, &client);
 }
 

@@ -93,7 +93,8 @@ struct gateway_cache {
         const char *user, *password; /* NULL: none */
         uint16_t port;
         unsigned database;
-    } redis; /* behind that in memory, shared with other stations */
+        uint32_t wait_ms; /* for an answer of it; 0: CACHE_REDIS_WAIT_MS */
+    } redis;              /* behind that in memory, shared with other stations */
 };
 
 struct gateway_params {

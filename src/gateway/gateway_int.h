@@ -78,8 +78,9 @@ struct gateway {
     struct ledger *ledger;
     struct keys *keys;
     struct rates *rates;
-    struct cache *cache;         /* NULL: answers are not kept */
-    struct redis_client *redis;  /* behind it; NULL: none */
+    struct cache *cache;        /* NULL: answers are not kept */
+    struct redis_client *redis; /* behind it; NULL: none */
+    uint32_t redis_wait_ms;
     struct ledger_price premium; /* of the first premium model: what the others' traffic is compared with */
     struct metrics *metrics;
     struct route_book *book;

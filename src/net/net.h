@@ -253,6 +253,7 @@ struct redis_params {
     const char *user, *password; /* NULL: none; never logged */
     unsigned database;
     size_t value_bytes_max; /* longer values are not there, and are not sent */
+    uint32_t late_ms;       /* while a reply is owed for longer, nothing more is asked */
 };
 PH_MUST_USE enum ph_status redis_client_open(struct redis_client **out, const struct redis_params *params);
 /* Who still waits is not called any more. Closing is asynchronous; the memory goes by itself. NULL is fine.

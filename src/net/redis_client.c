@@ -13,7 +13,7 @@
  * Replies come in the order of the commands, so those that wait are a ring; a ticket is a command's number.
  * Three time limits, all kept by one timer:
  *  - a look-up's own: it hears "not there", its reply is dropped when it comes;
- *  - while the oldest command is older than LATE_MS, nothing new is sent: its reply could only come later
+ *  - while the oldest command is older than late_ms, nothing new is sent: its reply could only come later
  *    still. So a server that hangs costs those few requests their time that asked before it was noticed;
  *  - a connection that owes a reply for REDIS_REPLY_TIMEOUT_MS is given up.
  *
@@ -33,7 +33,6 @@
 #include "net/net_int.h"
 
 #define READ_BYTES ((size_t)64 << 10)
-#define LATE_MS 50
 #define LINE_BYTES_MAX 512 /* an error, a status, a number */
 #define ARGUMENTS_MAX 5
 #define PORT_TEXT_MAX 8
@@ -290,7 +289,7 @@ static bool may_send(struct redis_client *client, size_t len)
     bool may =
         client->state == READY && client->waiting < REDIS_WAITING_MAX &&
         uv_stream_get_write_queue_size((uv_stream_t *)&client->link->tcp) + len <= REDIS_QUEUE_BYTES_MAX &&
-        (!client->waiting || now_ns(client) - waiting_at(client, 0)->sent_ns < ns_of(LATE_MS));
+        (!client->waiting || now_ns(client) - waiting_at(client, 0)->sent_ns < ns_of(client->params.late_ms));
     client->stats.skipped += !may;
     return may;
 }

@@ -1,234 +1,28 @@
 /* The gateway over providers that follow a script: what is sent when an answer fails, floods or stays silent.
  * The loop runs on a thread of its own; the tests talk to it over sockets. */
-#include <dirent.h>
-#include <stdatomic.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
-#include "net/net_support.h"
-#include "provider/provider_int.h"
+#include "gateway/gateway_support.h"
 #include "test_support.h"
 
-/* ---- Providers by script */
+#define FLOODS_4 "FFFF"
+#define FLOODS_32 FLOODS_4 FLOODS_4 FLOODS_4 FLOODS_4 FLOODS_4 FLOODS_4 FLOODS_4 FLOODS_4
 
-struct script_provider {
-    struct provider base;
-    const struct script_step *steps;
-};
-
-enum step_kind {
-    STEP_ROLE,
-    STEP_TEXT,
-    STEP_FLOOD,
-    STEP_FINISH,
-    STEP_USAGE,
-    STEP_DONE,
-    STEP_ERROR,    /* 429 */
-    STEP_CUT,      /* the connection ended in mid-reply */
-    STEP_TOO_LONG, /* context */
-    STEP_KEY,      /* 401 */
-    STEP_BAD,      /* 400: nobody can do it */
-    STEP_SURE,     /* text with log-probabilities near 0 */
-    STEP_UNSURE,   /* text with poor ones */
-    STEP_WAIT
-};
-
-struct script_step {
-    enum step_kind kind;
-    const char *text;
-};
-
-struct script_call {
-    struct provider_call base;
-    const struct script_step *step;
-    struct provider_sink sink;
-    struct net_wake *wake;
-    size_t flooded;
-    bool hung_up;
-};
-
-static atomic_size_t cancelled, paused, started;
-
-#define FLOOD_PIECES 2000
-static char flood_text[8192];
-
-static void call_end(struct script_call *call)
-{
-    net_wake_close(call->wake);
-    mem_free(call);
-}
-
-static bool say(struct script_call *call, const struct chat_event *event)
-{
-    bool more = call->sink.event(call->sink.ud, event);
-    atomic_fetch_add(&paused, !more);
-    return more;
-}
-
-static struct chat_event failure(struct chat_fault *fault, int status, enum chat_cause cause)
-{
-    chat_fault_set(fault, status, NULL, NULL, "scripted %s", chat_cause_name(cause));
-    fault->cause = cause;
-    return chat_fault_event(fault, PH_ERR_IO);
-}
-
-static bool take_step(struct script_call *call)
-{
-    const struct script_step *step = call->step;
-    struct chat_event event = {.kind = CHAT_EVENT_TEXT, .tokens = 1};
-    struct chat_token_logprob logprob = {1, {"t", 1}, 0};
-    struct chat_fault fault;
-    switch (step->kind) {
-    case STEP_ROLE:
-        event.kind = CHAT_EVENT_ROLE;
-        break;
-    case STEP_TEXT:
-        event.text = (struct chat_text){step->text, strlen(step->text)};
-        break;
-    case STEP_FLOOD:
-        event.text = (struct chat_text){flood_text, sizeof flood_text};
-        if (++call->flooded < FLOOD_PIECES)
-            call->step--; /* once more */
-        break;
-    case STEP_FINISH:
-        event.kind = CHAT_EVENT_FINISH;
-        event.finish = CHAT_FINISH_STOP;
-        break;
-    case STEP_USAGE:
-        event.kind = CHAT_EVENT_USAGE;
-        break;
-    case STEP_DONE:
-        event.kind = CHAT_EVENT_DONE;
-        break;
-    case STEP_ERROR:
-        chat_fault_set(&fault, 429, "rate_limit_exceeded", NULL, "%s", step->text);
-        fault.retry_after_s = 3;
-        event = chat_fault_event(&fault, PH_ERR_BUSY);
-        break;
-    case STEP_CUT:
-        event = failure(&fault, 502, CHAT_CAUSE_CUT);
-        break;
-    case STEP_TOO_LONG:
-        event = failure(&fault, 400, CHAT_CAUSE_CONTEXT);
-        break;
-    case STEP_KEY:
-        event = failure(&fault, 401, CHAT_CAUSE_KEY);
-        break;
-    case STEP_BAD:
-        event = failure(&fault, 400, CHAT_CAUSE_REQUEST);
-        break;
-    case STEP_SURE:
-    case STEP_UNSURE:
-        logprob.logprob = step->kind == STEP_SURE ? -0.01 : -3;
-        event.text = (struct chat_text){step->text, strlen(step->text)};
-        event.logprobs = &logprob;
-        event.logprob_count = 1;
-        break;
-    case STEP_WAIT:
-        return false;
-    }
-    call->step++;
-    return say(call, &event);
-}
-
-static void run_script(void *ud)
-{
-    struct script_call *call = ud;
-    static const struct chat_event done = {.kind = CHAT_EVENT_DONE};
-    if (call->hung_up) {
-        call->sink.event(call->sink.ud, &done);
-        call_end(call);
-        return;
-    }
-    for (;;) {
-        enum step_kind kind = call->step->kind;
-        bool last = kind >= STEP_DONE && kind <= STEP_BAD;
-        bool more = take_step(call);
-        if (last) {
-            call_end(call);
-            return;
-        }
-        if (!more)
-            return;
-    }
-}
-
-static enum ph_status script_start(struct provider *provider, struct net_loop *loop,
-                                   const struct chat_request *request, const struct provider_sink *sink,
-                                   struct provider_call **out, struct chat_fault *fault)
-{
-    (void)request, (void)fault;
-    struct script_call *call = mem_calloc(1, sizeof *call);
-    assert_non_null(call);
-    call->base.ops = provider->ops;
-    call->step = ((struct script_provider *)provider)->steps;
-    call->sink = *sink;
-    assert_int_equal(net_wake_open(&call->wake, loop, run_script, call), PH_OK);
-    net_wake_call(call->wake);
-    atomic_fetch_add(&started, 1);
-    *out = &call->base;
-    return PH_OK;
-}
-
-static void script_resume(struct provider_call *base)
-{
-    net_wake_call(((struct script_call *)base)->wake);
-}
-
-static void script_hang_up(struct provider_call *base, uint32_t drain_ms)
-{
-    struct script_call *call = (struct script_call *)base;
-    (void)drain_ms;
-    atomic_fetch_add(&cancelled, 1);
-    call->hung_up = true;
-    net_wake_call(call->wake);
-}
-
-static void script_cancel(struct provider_call *base)
-{
-    atomic_fetch_add(&cancelled, 1);
-    call_end((struct script_call *)base);
-}
-
-static struct engine *script_engine(const struct provider *provider)
-{
-    (void)provider;
-    return NULL;
-}
-
-static void script_free(struct provider *provider)
-{
-    mem_free(provider);
-}
-
-static const struct script_step ok_steps[] = {{STEP_ROLE, ""},   {STEP_TEXT, "a"}, {STEP_TEXT, "b"},
-                                              {STEP_FINISH, ""}, {STEP_USAGE, ""}, {STEP_DONE, ""}};
-static const struct script_step breaks_steps[] = {
-    {STEP_ROLE, ""}, {STEP_TEXT, "a"}, {STEP_ERROR, "it broke"}};
-static const struct script_step fails_steps[] = {{STEP_ERROR, "too many"}};
-static const struct script_step floods_steps[] = {
-    {STEP_ROLE, ""}, {STEP_FLOOD, ""}, {STEP_FINISH, ""}, {STEP_USAGE, ""}, {STEP_DONE, ""}};
-static const struct script_step silent_steps[] = {{STEP_WAIT, ""}};
-static const struct script_step hangs_steps[] = {{STEP_ROLE, ""}, {STEP_TEXT, "a"}, {STEP_WAIT, ""}};
-
-static const struct script_step cut_steps[] = {{STEP_ROLE, ""}, {STEP_TEXT, "c "}, {STEP_CUT, ""}};
-static const struct script_step long_steps[] = {{STEP_TOO_LONG, ""}};
-static const struct script_step key_steps[] = {{STEP_KEY, ""}};
-static const struct script_step bad_steps[] = {{STEP_BAD, ""}};
-static const struct script_step sure_steps[] = {
-    {STEP_ROLE, ""}, {STEP_SURE, "sure"}, {STEP_FINISH, ""}, {STEP_USAGE, ""}, {STEP_DONE, ""}};
-static const struct script_step unsure_steps[] = {
-    {STEP_ROLE, ""}, {STEP_UNSURE, "unsure"}, {STEP_FINISH, ""}, {STEP_USAGE, ""}, {STEP_DONE, ""}};
-
-static const struct {
-    const char *id;
-    const struct script_step *steps;
-} scripts[] = {{"ok", ok_steps},         {"breaks", breaks_steps}, {"fails", fails_steps},
-               {"floods", floods_steps}, {"silent", silent_steps}, {"hangs", hangs_steps},
-               {"cut", cut_steps},       {"long", long_steps},     {"key", key_steps},
-               {"bad", bad_steps},       {"sure", sure_steps},     {"unsure", unsure_steps}};
+static const struct script scripts[] = {{"ok", "rabsu.", GATEWAY_LOGPROBS | GATEWAY_PREFIX},
+                                        {"breaks", "raM", GATEWAY_LOGPROBS},
+                                        {"fails", "M", GATEWAY_LOGPROBS},
+                                        {"floods", "r" FLOODS_32 "su.", GATEWAY_LOGPROBS},
+                                        {"silent", "w", GATEWAY_LOGPROBS},
+                                        {"hangs", "raw", GATEWAY_LOGPROBS},
+                                        {"cut", "rc!", GATEWAY_LOGPROBS},
+                                        {"long", "L", GATEWAY_LOGPROBS},
+                                        {"key", "E", GATEWAY_LOGPROBS},
+                                        {"bad", "X", GATEWAY_LOGPROBS},
+                                        {"sure", "rysu.", GATEWAY_LOGPROBS},
+                                        {"unsure", "rnsu.", GATEWAY_LOGPROBS}};
 
 enum { OK, BREAKS, FAILS, FLOODS, SILENT, HANGS, CUT, LONG, KEY, BAD, SURE, UNSURE };
 
@@ -263,19 +57,10 @@ static const struct gateway_route test_routes[] = {
     {ROUTE("disagreeing", GATEWAY_CASCADE, disagreeing), .escalate_below = 0.6, .agree = 2},
 };
 
-#define SCRIPT_COUNT (sizeof scripts / sizeof scripts[0])
-
-/* ---- A gateway on a thread */
+/* ---- A gateway with a clock of its own */
 
 struct fixture {
-    struct net_loop *loop;
-    struct gateway *gateway;
-    struct provider *providers[SCRIPT_COUNT];
-    struct ledger *ledger;
-    char dir[64];
-    struct net_wake *stop;
-    uv_thread_t thread;
-    uint16_t port;
+    struct gateway_fixture base;
     struct clock_source clock;
     atomic_uint_fast64_t ahead_ns; /* the gateway's clock runs ahead by this */
 };
@@ -292,133 +77,35 @@ static int64_t fixture_unix_ms(void *ud)
     return 1700000000000;
 }
 
-static void on_stopped(void *ud)
-{
-    struct fixture *f = ud;
-    net_loop_stop(f->loop);
-}
-
-static void on_stop(void *ud)
-{
-    struct fixture *f = ud;
-    net_wake_close(f->stop);
-    gateway_stop(f->gateway, on_stopped, f);
-}
-
-static void run_loop(void *ud)
-{
-    struct fixture *f = ud;
-    net_loop_run(f->loop);
-}
-
-/* A flat one. */
-static void remove_dir(const char *path)
-{
-    char name[512];
-    DIR *dir = opendir(path);
-    for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        snprintf(name, sizeof name, "%s/%.200s", path, entry->d_name);
-        if (entry->d_name[0] != '.')
-            unlink(name);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(path);
-}
-
 static struct fixture *fixture_open_with(uint32_t stall_ms)
 {
-    static const struct provider_ops ops = {.kind = "script",
-                                            .start = script_start,
-                                            .resume = script_resume,
-                                            .cancel = script_cancel,
-                                            .hang_up = script_hang_up,
-                                            .engine = script_engine,
-                                            .free = script_free};
     struct fixture *f = mem_calloc(1, sizeof *f);
-    struct ph_err err;
     assert_non_null(f);
-    memset(flood_text, 'x', sizeof flood_text);
-    atomic_store(&cancelled, 0);
-    atomic_store(&paused, 0);
-    atomic_store(&started, 0);
     f->clock = (struct clock_source){fixture_now, fixture_unix_ms, f};
-    for (size_t i = 0; i < SCRIPT_COUNT; i++) {
-        struct script_provider *provider = mem_calloc(1, sizeof *provider);
-        assert_int_equal(provider_init(&provider->base, &ops, scripts[i].id), 0);
-        provider->base.ready = true;
-        provider->steps = scripts[i].steps;
-        f->providers[i] = &provider->base;
-    }
-    struct gateway_model models[SCRIPT_COUNT];
-    for (size_t i = 0; i < SCRIPT_COUNT; i++)
-        models[i] = (struct gateway_model){.provider = f->providers[i],
-                                           .abilities = GATEWAY_LOGPROBS | (i == OK ? GATEWAY_PREFIX : 0u)};
-    snprintf(f->dir, sizeof f->dir, "/tmp/pharos-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    struct ledger_params ledger = {.dir = f->dir, .clock = &f->clock};
-    if (ledger_open(&f->ledger, &ledger, NULL, &err) != PH_OK)
-        fail_msg("%s", err.message);
-    struct gateway_params params = {.host = "127.0.0.1",
-                                    .models = models,
-                                    .model_count = SCRIPT_COUNT,
-                                    .routes = test_routes,
-                                    .route_count = sizeof test_routes / sizeof *test_routes,
-                                    .ledger = f->ledger,
-                                    .data = f->dir,
-                                    .request_log_fd = -1,
-                                    .clock = &f->clock,
-                                    .seed = 1,
-                                    .version = "test"};
-    http_limits_default(&params.limits);
-    params.limits.stop_grace_ms = 200;
-    params.limits.write_stall_deadline_ms = stall_ms;
-    assert_int_equal(net_loop_create(&f->loop, &err), PH_OK);
-    assert_int_equal(net_wake_open(&f->stop, f->loop, on_stop, f), PH_OK);
-    if (gateway_open(&f->gateway, f->loop, &params, &err) != PH_OK)
-        fail_msg("%s", err.message);
-    f->port = gateway_port(f->gateway);
-    assert_int_equal(uv_thread_create(&f->thread, run_loop, f), 0);
+    gateway_fixture_open(
+        &f->base, &(struct gateway_fixture_params){.scripts = scripts,
+                                                   .script_count = sizeof scripts / sizeof *scripts,
+                                                   .routes = test_routes,
+                                                   .route_count = sizeof test_routes / sizeof *test_routes,
+                                                   .clock = &f->clock,
+                                                   .write_stall_ms = stall_ms});
     return f;
 }
 
 static struct fixture *fixture_open(void)
 {
-    return fixture_open_with(HTTP_WRITE_STALL_DEADLINE_MS);
+    return fixture_open_with(0);
 }
 
 static void fixture_close(struct fixture *f)
 {
-    net_wake_call(f->stop);
-    uv_thread_join(&f->thread);
-    gateway_free(f->gateway);
-    for (size_t i = 0; i < SCRIPT_COUNT; i++)
-        provider_free(f->providers[i]);
-    net_loop_free(f->loop);
-    ledger_close(f->ledger);
-    remove_dir(f->dir);
+    gateway_fixture_close(&f->base);
     mem_free(f);
 }
 
 static int ask(const struct fixture *f, const char *model, bool stream)
 {
-    char body[256], request[512];
-    snprintf(body, sizeof body,
-             "{\"model\":\"%s\",\"stream\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", model,
-             stream ? "true" : "false");
-    snprintf(request, sizeof request,
-             "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
-             "content-length: %zu\r\n\r\n%s",
-             strlen(body), body);
-    int fd = test_connect(f->port);
-    assert_true(fd >= 0 && test_send_text(fd, request));
-    return fd;
-}
-
-static void expect_text(const char *reply, const char *text, bool there)
-{
-    if ((strstr(reply, text) != NULL) != there)
-        fail_msg("%s \"%s\" in: %s", there ? "no" : "unexpected", text, reply);
+    return gateway_ask(&f->base, &(struct question){.model = model, .stream = stream});
 }
 
 /* ---- Tests */
@@ -459,7 +146,7 @@ static void a_failure_before_the_first_event_keeps_its_status(void **state)
         expect_text(reply, "HTTP/1.1 429 Too Many Requests\r\n", true);
         expect_text(reply, "retry-after: 3\r\n", true);
         expect_text(reply, "\"code\":\"rate_limit_exceeded\"", true);
-        expect_text(reply, "\"message\":\"too many\"", true);
+        expect_text(reply, "\"message\":\"scripted rate\"", true);
     }
     fixture_close(f);
 }
@@ -474,7 +161,7 @@ static void a_failure_in_mid_stream_breaks_the_connection(void **state)
     close(fd);
     expect_text(reply, "HTTP/1.1 200 OK\r\n", true);
     expect_text(reply, "\"content\":\"a\"", true);
-    expect_text(reply, "data: {\"error\":{\"message\":\"it broke\"", true);
+    expect_text(reply, "data: {\"error\":{\"message\":\"scripted rate\"", true);
     expect_text(reply, "[DONE]", false);
     expect_text(reply, "\r\n0\r\n\r\n", false);
     fd = ask(f, "breaks", false); /* not streamed: nothing was sent yet, so the status tells */
@@ -493,11 +180,11 @@ static void a_client_that_goes_cancels(void **state)
     int fd = ask(f, "hangs", true);
     test_read(fd, reply, sizeof reply, "\"a\"", NULL);
     close(fd);
-    assert_true(test_wait_count(&cancelled, 1));
+    assert_true(test_wait_count(&script_counts.cancelled, 1));
     fd = ask(f, "silent", false);
-    assert_true(test_wait_count(&started, 2));
+    assert_true(test_wait_count(&script_counts.started, 2));
     close(fd);
-    assert_true(test_wait_count(&cancelled, 2));
+    assert_true(test_wait_count(&script_counts.cancelled, 2));
     fixture_close(f);
 }
 
@@ -507,7 +194,7 @@ static void a_slow_client_pauses_its_own_call(void **state)
     static char reply[1 << 16];
     struct fixture *f = fixture_open();
     int slow = ask(f, "floods", true), end = 0;
-    assert_true(test_wait_count(&paused, 1));
+    assert_true(test_wait_count(&script_counts.paused, 1));
     int fd = ask(f, "ok", false);
     test_read(fd, reply, sizeof reply, NULL, &end);
     close(fd);
@@ -518,7 +205,7 @@ static void a_slow_client_pauses_its_own_call(void **state)
     total += got;
     close(slow);
     assert_int_equal(end, 1);
-    assert_true(total > FLOOD_PIECES * sizeof flood_text);
+    assert_true(total > 32 * SCRIPT_FLOOD_BYTES);
     expect_text(reply, "data: [DONE]", true);
     fixture_close(f);
 }
@@ -528,8 +215,8 @@ static void a_client_that_never_reads_is_cut(void **state)
     (void)state;
     struct fixture *f = fixture_open_with(100);
     int fd = ask(f, "floods", true);
-    assert_true(test_wait_count(&paused, 1));
-    assert_true(test_wait_count(&cancelled, 1));
+    assert_true(test_wait_count(&script_counts.paused, 1));
+    assert_true(test_wait_count(&script_counts.cancelled, 1));
     close(fd);
     fixture_close(f);
 }
@@ -540,13 +227,13 @@ static void a_silent_stream_gets_comments(void **state)
     static char reply[1 << 16];
     struct fixture *f = fixture_open();
     int fd = ask(f, "silent", true);
-    assert_true(test_wait_count(&started, 1));
+    assert_true(test_wait_count(&script_counts.started, 1));
     atomic_store(&f->ahead_ns, (uint64_t)CHAT_KEEPALIVE_MS * 1000000);
     test_read(fd, reply, sizeof reply, ": keep-alive\n\n", NULL);
     expect_text(reply, "HTTP/1.1 200 OK\r\n", true);
     expect_text(reply, ": keep-alive\n\n", true);
     close(fd);
-    assert_true(test_wait_count(&cancelled, 1));
+    assert_true(test_wait_count(&script_counts.cancelled, 1));
     fixture_close(f);
 }
 
@@ -558,7 +245,7 @@ static void stopping_cuts_what_does_not_end(void **state)
     int fd = ask(f, "hangs", true), end = 0;
     test_read(fd, reply, sizeof reply, "\"a\"", NULL);
     fixture_close(f); /* returns: the call was cancelled after the grace time */
-    assert_int_equal(atomic_load(&cancelled), 1);
+    assert_int_equal(atomic_load(&script_counts.cancelled), 1);
     test_read(fd, reply, sizeof reply, NULL, &end);
     assert_int_not_equal(end, 0);
     close(fd);
@@ -585,7 +272,7 @@ static void metrics_count_what_happened(void **state)
         test_read(fd, reply, sizeof reply, NULL, NULL);
         close(fd);
     }
-    int fd = test_connect(f->port);
+    int fd = test_connect(f->base.port);
     assert_true(test_send_text(fd, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
     test_read(fd, reply, sizeof reply, NULL, NULL);
     close(fd);
@@ -715,22 +402,22 @@ static void a_hedge_wins(void **state)
 {
     (void)state;
     expect_route("hedged", true, "\"content\":\"a\"", true);
-    assert_int_equal(atomic_load(&cancelled), 1); /* the silent one */
+    assert_int_equal(atomic_load(&script_counts.cancelled), 1); /* the silent one */
 }
 
 static void a_cascade_trusts_or_escalates(void **state)
 {
     (void)state;
     expect_route("trusted", true, "\"content\":\"sure\"", true);
-    assert_int_equal(atomic_load(&started), 1);
+    assert_int_equal(atomic_load(&script_counts.started), 1);
     expect_route("trusted", false, "\"content\":\"sure\"", true);
     expect_route("trusted", false, "logprobs\":null", true); /* asked of the model, not by the client */
     expect_route("doubted", true, "unsure", false);
-    assert_int_equal(atomic_load(&started), 2);
+    assert_int_equal(atomic_load(&script_counts.started), 2);
     expect_route("doubted", false, "\"content\":\"ab\"", true);
     expect_route("doubted, nothing better", true, "\"content\":\"unsure\"", true);
     expect_route("disagreeing", true, "\"content\":\"b\"", true);
-    assert_int_equal(atomic_load(&started), 3);
+    assert_int_equal(atomic_load(&script_counts.started), 3);
 }
 
 static void give_feedback(const struct fixture *f, const char *id, const char *more, const char *expected)
@@ -742,7 +429,7 @@ static void give_feedback(const struct fixture *f, const char *id, const char *m
              "POST /v1/feedback HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: "
              "%zu\r\n\r\n%s",
              strlen(body), body);
-    int fd = test_connect(f->port);
+    int fd = test_connect(f->base.port);
     assert_true(fd >= 0 && test_send_text(fd, request));
     test_read(fd, reply, sizeof reply, NULL, NULL);
     close(fd);
@@ -771,7 +458,7 @@ static void feedback_is_kept(void **state)
         give_feedback(f, id, ",\"score\":1,\"note\":7", "\"param\":\"note\"");
         give_feedback(f, id, ",\"score\":-0.5,\"note\":\"so so\"", "HTTP/1.1 200 OK\r\n");
     }
-    snprintf(path, sizeof path, "%s/verdicts.jsonl", f->dir);
+    snprintf(path, sizeof path, "%s/verdicts.jsonl", f->base.ledger_dir.path);
     buf_init(&text, 1 << 16);
     assert_int_equal(file_read_private(path, &text, NULL, &err), PH_OK);
     snprintf(kept, sizeof kept, "\"response_id\":\"%s\"", id);
@@ -782,7 +469,7 @@ static void feedback_is_kept(void **state)
     expect_text(text.data, "\"cheap\":true,\"escalations\":1", true); /* settled for less */
     expect_text(text.data, "\"score\":-0.5,\"note\":\"so so\"}\n", true);
     buf_clear(&text);
-    snprintf(path, sizeof path, "%s/cascade.jsonl", f->dir);
+    snprintf(path, sizeof path, "%s/cascade.jsonl", f->base.ledger_dir.path);
     for (int i = 0; i < 200 && !file_exists(path); i++)
         uv_sleep(20); /* the gateway's tick */
     assert_int_equal(file_read_private(path, &text, NULL, &err), PH_OK);
@@ -805,7 +492,7 @@ static void a_route_is_remembered(void **state)
     snprintf(request, sizeof request,
              "GET /v1/routes/%.*s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
              (int)strcspn(id, "\""), id);
-    fd = test_connect(f->port);
+    fd = test_connect(f->base.port);
     assert_true(test_send_text(fd, request));
     test_read(fd, reply, sizeof reply, NULL, NULL);
     close(fd);
