@@ -251,7 +251,7 @@ bool recording_next(const struct recording *recording, size_t *at, struct arena 
     struct player p = {data + *at, data + bytes->len, arena, false};
     unsigned kind = *p.at++;
     *out = (struct chat_event){.kind = (enum chat_event_kind)kind};
-    if (kind >= KIND_COUNT || kind == CHAT_EVENT_PROGRESS)
+    if (kind >= KIND_COUNT || kind == CHAT_EVENT_PROGRESS || kind == CHAT_EVENT_ERROR)
         return false;
     out->choice = get_number(&p);
     out->tokens = get_number(&p);

@@ -86,7 +86,8 @@ struct redis_client {
     uint64_t rest_ms;
     char last_byte[24]; /* what is asked for of a value: one byte more than may be */
     bool is_steady;
-    bool has_told_gone, has_told_refused;
+    bool has_told_gone;
+    unsigned told_refused;     /* commands whose refusal was logged, as bits; since it came back */
     bool is_inside, is_closed; /* closed inside of a callback: it goes afterwards */
     struct redis_stats stats;
     char input[READ_BYTES];
@@ -177,9 +178,9 @@ static void tell_refused(struct redis_client *client, enum command command)
 {
     char word[WORD_MAX];
     client->stats.refusals++;
-    if (client->has_told_refused)
+    if (client->told_refused & 1u << command)
         return;
-    client->has_told_refused = true;
+    client->told_refused |= 1u << command;
     error_word(client, word);
     log_warn("redis", "%s:%u answers %s with %s", client->params.host, (unsigned)client->params.port,
              command_names[command], word);
@@ -224,8 +225,6 @@ static void take_reply(struct redis_client *client)
     }
     if (is_error)
         tell_refused(client, done.command);
-    else
-        client->has_told_refused = false;
     client->stats.stored += done.command == SET && !is_error;
     bool is_there = client->reply_type == REDIS_REPLY_STRING && buf_status(&client->reply) == PH_OK &&
                     client->reply.len > 0 && client->reply.len <= client->params.value_bytes_max;
@@ -589,6 +588,8 @@ static void on_timer(void *ud)
         client->is_steady = true;
         if (client->has_told_gone)
             log_info("redis", "%s:%u is back", client->params.host, (unsigned)client->params.port);
+        if (client->has_told_gone)
+            client->told_refused = 0;
         client->has_told_gone = false;
     }
     leave(client);

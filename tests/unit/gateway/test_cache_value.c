@@ -34,9 +34,10 @@ static void what_was_written_is_read(void **state)
     cache_value_name(&test_key, name);
     assert_string_equal(name,
                         "pharos:answer:1:0102030000000000000000000000000000000000000000000000000000000000");
-    buf_release(&bytes);
-    buf_init(&bytes, 20); /* too small for it */
-    assert_false(cache_value_write(cache, &test_key, &value, &bytes));
+    struct buf small;
+    buf_init(&small, 20);
+    assert_false(cache_value_write(cache, &test_key, &value, &small));
+    buf_release(&small);
     buf_release(&bytes);
     cache_free(cache);
 }

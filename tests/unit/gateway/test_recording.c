@@ -134,6 +134,25 @@ static void damage_is_survived(void **state)
     recording_release(&r);
 }
 
+/* Alive and failed are never recorded; whoever wrote them anyway is not believed. */
+static void what_is_never_written_is_never_read(void **state)
+{
+    (void)state;
+    static const char kinds[] = {CHAT_EVENT_PROGRESS, CHAT_EVENT_ERROR, CHAT_EVENT_DONE + 1};
+    struct arena arena;
+    struct chat_event e;
+    arena_init(&arena, 1 << 20);
+    for (size_t i = 0; i < sizeof kinds; i++) {
+        struct recording r;
+        size_t at = 0;
+        recording_init(&r, 1 << 10);
+        buf_append(&r.bytes, (char[]){kinds[i], 0, 0}, 3);
+        assert_false(recording_next(&r, &at, &arena, &e));
+        recording_release(&r);
+    }
+    arena_release(&arena);
+}
+
 static double confidence(double logprob, size_t tokens, double weak, size_t weak_tokens,
                          enum chat_finish finish)
 {
@@ -219,11 +238,9 @@ static void the_book_forgets_the_oldest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_comes_back),
-        cmocka_unit_test(the_longest_row_comes_back),
-        cmocka_unit_test(damage_is_survived),
-        cmocka_unit_test(confidence_falls_with_doubt),
-        cmocka_unit_test(agreement_is_about_what_is_said),
+        cmocka_unit_test(everything_comes_back),       cmocka_unit_test(the_longest_row_comes_back),
+        cmocka_unit_test(damage_is_survived),          cmocka_unit_test(what_is_never_written_is_never_read),
+        cmocka_unit_test(confidence_falls_with_doubt), cmocka_unit_test(agreement_is_about_what_is_said),
         cmocka_unit_test(the_book_forgets_the_oldest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
