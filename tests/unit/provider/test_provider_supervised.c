@@ -270,7 +270,7 @@ static void a_start_that_takes_too_long_is_ended(void **state)
     f.stopped = false;
     char command[256];
     snprintf(command, sizeof command, "python3 %s/engine.py {port} %s hangs", f.dir, f.dir);
-    create(&f, command, 0, 1);
+    create(&f, command, 0, 3); /* time for its first words on a busy machine */
     ask_one(&f, &ask);
     assert_int_equal(ask.fault.http_status, 503);
     assert_non_null(strstr(ask.fault.message, "did not become ready in time"));
