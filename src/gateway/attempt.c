@@ -112,11 +112,13 @@ static void fault_of(const struct chat_event *event, struct chat_fault *out)
     out->cause = event->error.cause;
 }
 
-/* Sums that grow with the text say better than an estimate what was written so far. One that comes before any
- * text is a placeholder (Anthropic), one that stays as it was lags behind. false: stop here. */
-static bool keep_running_sum(struct attempt *attempt, uint64_t output)
+/* Sums that grow with the text say better than an estimate what was written so far. One before any text is a
+ * placeholder (Anthropic's 1), but for thoughts; one that stays as it was lags behind. false: stop. */
+static bool keep_running_sum(struct attempt *attempt, const struct chat_event *event)
 {
-    bool has_begun = attempt->counted || attempt->has_usage, grew = output > attempt->said;
+    uint64_t output = event->usage.completion_tokens;
+    bool has_begun = attempt->counted || attempt->has_usage || event->usage.reasoning_tokens;
+    bool grew = output > attempt->said;
     attempt->said = output;
     if (!has_begun || !grew)
         return true;
@@ -126,20 +128,20 @@ static bool keep_running_sum(struct attempt *attempt, uint64_t output)
     return !attempt->hold || (ledger_count(attempt->hold, output) && is_obeyed);
 }
 
-/* Sums after the last choice's end are what is billed, whatever an estimate of the text said. */
+/* Sums after the last choice's end are what is billed, whatever an estimate of the text said. Those of the
+ * provider module, which has none, are made of what was counted here. */
 static void keep_usage(struct attempt *attempt, const struct chat_event *event)
 {
-    uint64_t output = event->usage.completion_tokens;
-    bool goes_on = event->usage.estimated || keep_running_sum(attempt, output);
-    if (event->usage.estimated) /* by text alone */
-        output = attempt->said > attempt->counted ? attempt->said : attempt->counted;
-    attempt->has_sums = attempt->finished >= chat_choice_count(&attempt->request);
+    bool is_final = attempt->finished >= chat_choice_count(&attempt->request);
+    bool is_said = !event->usage.estimated, goes_on = !is_said || keep_running_sum(attempt, event);
+    attempt->has_sums = is_final;
     attempt->has_usage = true;
-    attempt->usage = (struct ledger_usage){.prompt_tokens = event->usage.prompt_tokens,
-                                           .cached_tokens = event->usage.cached_tokens,
-                                           .cache_write_tokens = event->usage.cache_write_tokens,
-                                           .output_tokens = output,
-                                           .estimated = event->usage.estimated};
+    attempt->usage =
+        (struct ledger_usage){.prompt_tokens = event->usage.prompt_tokens,
+                              .cached_tokens = event->usage.cached_tokens,
+                              .cache_write_tokens = event->usage.cache_write_tokens,
+                              .output_tokens = is_final && is_said ? attempt->said : attempt->counted,
+                              .estimated = event->usage.estimated};
     if (attempt->hold && !ledger_count_prompt(attempt->hold, event->usage.prompt_tokens,
                                               event->usage.cached_tokens, event->usage.cache_write_tokens))
         goes_on = false;

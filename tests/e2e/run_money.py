@@ -329,10 +329,24 @@ def nobody_runs_away(upstream):
         assert kind != "gemini" or row["output_tokens"] == entry["output"], f"{kind}: {row}, billed {entry}"
 
 
+def a_placeholder_is_not_billed(upstream):
+    """Anthropic says "output_tokens: 1" before there is any: who leaves then has been billed for the prompt alone."""
+    upstream.reset()
+    with tempfile.TemporaryDirectory() as data:
+        with Station(one_model(upstream, "anthropic", "fault-stall-0"), data=data) as station:
+            answer = edges.ask(station.port, "openai", "m", "nobody waits for this", True, timeout=0.7)
+            assert not answer.whole
+            wait_until_idle(upstream)
+        (entry,), row = upstream.meter()["requests"], ledger_sums(data)["m"]
+    assert entry["prompt"] and not entry["output"], entry
+    assert (row["input_tokens"], row["output_tokens"]) == (entry["prompt"], 0), (row, entry)
+
+
 def main():
     runner = Runner("money")
     with Upstream() as upstream:
-        for check in (without_kills, with_kills, budgets_hold, estimates_do_not_cut, nobody_runs_away):
+        for check in (without_kills, with_kills, budgets_hold, estimates_do_not_cut, nobody_runs_away,
+                      a_placeholder_is_not_billed):
             print(f"{check.__name__}:", flush=True)
             runner.run(check.__name__, lambda: check(upstream))
     runner.finish()
