@@ -168,7 +168,10 @@ static void take_usage(struct chat_reader *r, const struct json *usage)
  * made out to be the sum. */
 static void take_sums(struct chat_reader *r, const struct json *usage)
 {
-    r->sums_told = r->sums_told || json_is(json_get(usage, "output_tokens"), JSON_NUMBER);
+    bool is_told = json_is(json_get(usage, "output_tokens"), JSON_NUMBER);
+    if (is_told && !r->sums_told)
+        r->output_tokens = 0; /* message_start said 1 before there was any; the end may be 0 */
+    r->sums_told = r->sums_told || is_told;
     take_usage(r, usage);
 }
 
