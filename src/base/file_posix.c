@@ -350,6 +350,17 @@ void file_remove_strays(const char *dir)
     closedir(entries);
 }
 
+enum ph_status file_remove_dir(const char *path, struct ph_err *err)
+{
+    DIR *entries = opendir(path);
+    if (!entries)
+        return errno == ENOENT ? PH_OK : file_fail_os(err, "remove", path);
+    for (struct dirent *e; (e = readdir(entries)) != NULL;)
+        (void)unlinkat(dirfd(entries), e->d_name, 0);
+    closedir(entries);
+    return rmdir(path) == 0 ? PH_OK : file_fail_os(err, "remove", path);
+}
+
 static enum ph_status fail_locked(int lock, const char *path, struct ph_err *err)
 {
     struct flock held = {.l_type = F_WRLCK, .l_whence = SEEK_SET};

@@ -181,5 +181,8 @@
 #define GATE_WAITING_MAX 4096    /* requests before one model, unless the configuration says otherwise */
 #define GATE_RUNNING_DEFAULT 256 /* requests at a model elsewhere */
 #define RATES_NAMES_MAX 16384    /* keys and providers that were used within a minute */
+#define DRILL_TIMEOUT_MS 1000    /* of each kind, of a provider that is to fail */
+#define DRILL_REPLY_BYTES_MAX (2u << 20)
+#define DRILL_IDLE_S 30 /* a drill that nobody goes on with ends */
 
 #endif

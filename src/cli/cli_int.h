@@ -110,6 +110,7 @@ int cmd_keys(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);
+int cmd_drill(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);

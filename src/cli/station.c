@@ -307,6 +307,7 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
                                     .ledger = station->ledger,
                                     .keys = station->keys,
                                     .data = station->data,
+                                    .drills = config->drills,
                                     .request_log_fd = station->request_log_fd,
                                     .request_log_bodies = config->request_log.bodies,
                                     .clock = station->clock,

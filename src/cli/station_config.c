@@ -150,6 +150,7 @@ static const struct config_field station_fields[] = {
     {ROW("listen", CONFIG_STRING, station_config, listen, "host:port")},
     {ROW("data", CONFIG_STRING, station_config, data, "directory of the store")},
     {ROW("ca_file", CONFIG_STRING, station_config, ca_file, "PEM: trusted besides the system's")},
+    {ROW("drills", CONFIG_BOOL, station_config, drills, "`pharos drill` may be run against this station")},
     {ROW("models", CONFIG_LIST, station_config, models, "who can answer"), .fields = model_fields,
      .item_size = sizeof(struct station_model)},
     {ROW("providers", CONFIG_MAP, station_config, providers, "accounts elsewhere"), .fields = provider_fields,

@@ -123,6 +123,8 @@ static const struct route routes[] = {
     {"POST", "/tokenize", "chat", handle_tokenize},
     {"POST", "/detokenize", "chat", handle_detokenize},
     {"POST", "/apply-template", "chat", handle_apply_template},
+    {"POST", "/v1/drills", "admin", handle_drill_begin},
+    {"DELETE", "/v1/drills/{id}", "admin", handle_drill_end},
     {"GET", "/health", NULL, handle_health},
     {"GET", "/ready", NULL, handle_ready},
     {"GET", "/metrics", "read", handle_metrics},
@@ -289,6 +291,7 @@ static void on_tick(void *ud)
     struct gateway *gateway = ud;
     gateway_chats_tick(gateway);
     ledger_tick(gateway->ledger);
+    drill_tick(gateway);
     if (gateway->verdicts)
         verdicts_tick(gateway->verdicts);
     if (gateway->ticks++ % TICKS_A_SECOND)
@@ -367,8 +370,8 @@ static enum ph_status create_parts(struct gateway *gateway, const struct gateway
     return status == PH_OK && params->cache.bytes_max ? create_cache(gateway, params) : status;
 }
 
-enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
-                            struct ph_err *err)
+enum ph_status gateway_new(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
+                           struct ph_err *err)
 {
     struct gateway *gateway = *out = mem_calloc(1, sizeof *gateway);
     if (!gateway)
@@ -384,12 +387,27 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
                                 .request_log_fd = params->request_log_fd,
                                 .request_log_bodies = params->request_log_bodies,
                                 .version = params->version,
+                                .drills = params->drills,
+                                .data = params->data,
                                 .local_only = origin_is_loopback_address(params->host)};
     rng_init(&gateway->rng, params->seed);
     gateway->started_unix_s = clock_unix_ms(params->clock) / 1000;
     enum ph_status status = create_parts(gateway, params);
     if (status == PH_OK)
-        status = net_timer_open(&gateway->timer, loop, on_tick, gateway);
+        return PH_OK;
+    gateway_free(gateway);
+    *out = NULL;
+    return ph_fail(err, status, "out of memory");
+}
+
+enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const struct gateway_params *params,
+                            struct ph_err *err)
+{
+    enum ph_status status = gateway_new(out, loop, params, err);
+    if (status != PH_OK)
+        return status;
+    struct gateway *gateway = *out;
+    status = net_timer_open(&gateway->timer, loop, on_tick, gateway);
     if (status != PH_OK)
         (void)ph_fail(err, status, "out of memory");
     if (status == PH_OK && params->data)
@@ -429,7 +447,7 @@ static void on_server_stopped(void *ud)
     gateway->timer = NULL;
     redis_client_close(gateway->redis);
     gateway->redis = NULL;
-    gateway->stopped(gateway->stopped_ud);
+    drill_stop(gateway, gateway->stopped, gateway->stopped_ud);
 }
 
 void gateway_stop(struct gateway *gateway, void (*stopped)(void *ud), void *ud)

@@ -111,7 +111,8 @@ struct gateway_params {
     struct gateway_cache cache;
     struct ledger *ledger;   /* not owned */
     struct keys *keys;       /* not owned; NULL: nobody needs one */
-    const char *data;        /* where verdicts and calibration are; NULL: nowhere */
+    const char *data;        /* where verdicts and calibration are; outlives the gateway; NULL: nowhere */
+    bool drills;             /* POST /v1/drills opens one (gateway_drill.c) */
     int request_log_fd;      /* JSON lines, one a request; -1: none */
     bool request_log_bodies; /* with what was asked and said */
     const struct clock_source *clock;

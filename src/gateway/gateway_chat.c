@@ -92,6 +92,7 @@ static void over(struct chat_exchange *chat, enum outcome outcome, bool broken)
     struct answer_sample *sample = &chat->sample;
     unlink_chat(chat);
     chat->is_over = true;
+    chat->gateway->open_chats--;
     sample->outcome = outcome;
     sample->stream_broken = broken;
     sample->duration_ns = now_ns(chat) - chat->start_ns;
@@ -464,12 +465,16 @@ static void handle_request(struct gateway *gateway, struct http_exchange *exchan
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
+    chat->gateway = drill_gateway(gateway, &chat->request, &chat->caller);
+    if (chat->gateway != gateway)
+        chat->caller = (struct caller){.key = NULL}; /* a drill uses up nobody's minute */
     chat->estimated_tokens = route_estimate_tokens(&chat->request);
     chat->sample.operation = kind == CHAT_KIND_CHAT ? OPERATION_CHAT : OPERATION_COMPLETION;
-    if (!admission_begin(gateway, &chat->caller, chat->estimated_tokens, &fault)) {
+    if (!admission_begin(chat->gateway, &chat->caller, chat->estimated_tokens, &fault)) {
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
+    chat->gateway->open_chats++;
     if (!prepare(chat, &fault)) {
         end_with_fault(chat, &fault);
         return;

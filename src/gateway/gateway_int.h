@@ -86,6 +86,10 @@ struct gateway {
     struct route_book *book;
     struct verdicts *verdicts;   /* NULL: none are kept */
     struct chat_exchange *chats; /* running */
+    size_t open_chats; /* those, and those that nobody waits for and that are counted to their end */
+    bool drills;
+    const char *data;
+    struct drill *drill; /* NULL: none is on */
     int request_log_fd;
     bool request_log_bodies;
     const char *version;
@@ -96,6 +100,11 @@ struct gateway {
     void (*stopped)(void *ud);
     void *stopped_ud;
 };
+
+/* One that answers nobody by itself: no server, no timer, no verdicts. Its owner calls its ticks;
+ * gateway_free takes it back when open_chats is 0. */
+PH_MUST_USE enum ph_status gateway_new(struct gateway **out, struct net_loop *loop,
+                                       const struct gateway_params *params, struct ph_err *err);
 
 /* Replies, counted. Each ends the exchange. */
 void gateway_reply(struct gateway *gateway, struct http_exchange *exchange, int status, const char *type,
@@ -356,6 +365,18 @@ void request_log_forget(struct request_log_entry *entry); /* the answer begins a
 void request_log_write(const struct gateway *gateway, struct request_log_entry *entry,
                        const struct buf *record);
 
+/* ---- Drills (gateway_drill.c) */
+
+/* Who answers this request: `gateway`, or, when it asks for a model of a drill that is on and may, the
+ * drill's own. */
+struct gateway *drill_gateway(struct gateway *gateway, const struct chat_request *request,
+                              const struct caller *caller);
+/* Of an answer of the drill that is on; NULL: none. */
+const char *drill_find_route(const struct gateway *gateway, const char *id, size_t *len);
+void drill_tick(struct gateway *gateway);
+/* The station stops, and no request is running: `over` is called once, at once when no drill is on. */
+void drill_stop(struct gateway *gateway, void (*over)(void *ud), void *ud);
+
 /* ---- Handlers */
 
 void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange,
@@ -375,6 +396,8 @@ void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, co
 void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange,
                            const struct visit *visit);
+void handle_drill_begin(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_drill_end(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_health(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_ready(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_metrics(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);

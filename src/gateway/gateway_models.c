@@ -80,6 +80,8 @@ void handle_route(struct gateway *gateway, struct http_exchange *exchange, const
     size_t len = 0;
     const char *json = route_book_find(gateway->book, visit->rest, &len);
     struct chat_fault fault;
+    if (!json)
+        json = drill_find_route(gateway, visit->rest, &len);
     if (!json) {
         chat_fault_set(&fault, 404, "route_not_found", NULL,
                        "no answer \"%.100s\" is remembered; the last %d are", visit->rest, ROUTE_RECORDS_MAX);

@@ -457,6 +457,5 @@ void http_stream_end(struct http_exchange *exchange)
 
 void http_stream_abort(struct http_exchange *exchange)
 {
-    assert(exchange->is_streaming);
     finish(exchange, true);
 }

@@ -155,7 +155,8 @@ void http_stream_begin(struct http_exchange *exchange, int status, const char *c
 bool http_stream_write(struct http_exchange *exchange, const void *bytes, size_t len);
 void http_stream_end(struct http_exchange *exchange); /* a clean end: the exchange is gone after the call */
 /* An unclean end, which the client can tell from a clean one: what was written is delivered, the terminating
- * chunk is never sent, the connection is reset. The exchange is gone after the call. */
+ * chunk is never sent, the connection is reset. Before the reply has begun: a reset instead of one. The
+ * exchange is gone after the call. */
 void http_stream_abort(struct http_exchange *exchange);
 
 /* ---- HTTP client ----

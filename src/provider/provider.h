@@ -54,7 +54,9 @@ struct provider_account_params {
     size_t header_count;
     /* 0: defaults; a head's default is longer for a whole reply, which begins when it is complete. */
     uint32_t connect_timeout_ms, head_timeout_ms, silence_timeout_ms;
+    size_t reply_bytes_max;
     bool max_completion, no_stream_usage; /* see chat_target */
+    bool is_drill;                        /* its troubles are no news for the log */
     struct http_client *client;           /* outlives it */
     const struct clock_source *clock;
 };

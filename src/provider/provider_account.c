@@ -494,6 +494,11 @@ void account_pass_alive(struct account_pass *pass)
         lane_is_good(pass, now);
 }
 
+static enum log_level trouble(const struct account_pass *pass)
+{
+    return pass->lane->account->params.is_drill ? LOG_DEBUG : LOG_WARN;
+}
+
 static void key_was_refused(struct account_pass *pass, uint64_t now, int http_status)
 {
     bool lane_only = http_status == 403;
@@ -502,16 +507,16 @@ static void key_was_refused(struct account_pass *pass, uint64_t now, int http_st
     uint64_t wait_s = state_refused(state, now, pass->began_ns, *probes);
     *probes = false;
     if (wait_s)
-        log_warn("provider", "%s: key %s was refused (%d); it is tried again in %llu s",
-                 pass->lane->account->name, key_of(pass)->hint, http_status, (unsigned long long)wait_s);
+        log_write(trouble(pass), "provider", "%s: key %s was refused (%d); it is tried again in %llu s",
+                  pass->lane->account->name, key_of(pass)->hint, http_status, (unsigned long long)wait_s);
 }
 
 static void breaker_failure(struct account_pass *pass, struct breaker *breaker, bool *probes, uint64_t now,
                             uint64_t hint_ms, enum chat_cause cause)
 {
     if (breaker_failed(breaker, now, *probes, hint_ms))
-        log_warn("provider", "%s is left alone for %llu s (%s)", pass->lane->account->name,
-                 (unsigned long long)((breaker->until_ns - now) / NS_PER_S), chat_cause_name(cause));
+        log_write(trouble(pass), "provider", "%s is left alone for %llu s (%s)", pass->lane->account->name,
+                  (unsigned long long)((breaker->until_ns - now) / NS_PER_S), chat_cause_name(cause));
     *probes = false;
 }
 

@@ -645,6 +645,7 @@ static enum ph_status send_post(struct remote_call *call, bool is_stream, const 
         .connect_timeout_ms = params->connect_timeout_ms,
         .head_timeout_ms = params->head_timeout_ms,
         .silence_timeout_ms = params->silence_timeout_ms,
+        .body_bytes_max = params->reply_bytes_max,
     };
     if (!is_stream && !post.head_timeout_ms)
         post.head_timeout_ms = PROVIDER_WHOLE_TIMEOUT_MS;

@@ -349,6 +349,27 @@ static void directories_are_made_with_those_above(void **state)
     assert_int_equal(file_make_dirs("", 0700, &err), PH_ERR_NOTFOUND);
 }
 
+static void a_directory_goes_with_its_files(void **state)
+{
+    (void)state;
+    struct ph_err err;
+    char dir[] = "/tmp/pharos-test-XXXXXX", path[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/file", dir);
+    assert_int_equal(file_write_atomic(path, "x", 1, 0600, &err), PH_OK);
+    assert_int_equal(file_remove_dir(dir, &err), PH_OK);
+    assert_false(file_exists(dir));
+    assert_int_equal(file_remove_dir(dir, &err), PH_OK); /* not there any more */
+    snprintf(dir, sizeof dir, "/tmp/pharos-test-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/inner", dir);
+    assert_int_equal(file_make_dir(path, &err), PH_OK);
+    assert_int_equal(file_remove_dir(dir, &err), PH_ERR_IO); /* what is a directory stays */
+    assert_true(file_exists(path));
+    assert_int_equal(file_remove_dir(path, &err), PH_OK);
+    assert_int_equal(file_remove_dir(dir, &err), PH_OK);
+}
+
 static void a_lock_is_one_process_s(void **state)
 {
     const struct fixture *f = *state;
@@ -451,6 +472,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_a_whole_file, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_made_once_and_strays_go, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_made_with_those_above, setup, teardown),
+        cmocka_unit_test(a_directory_goes_with_its_files),
         cmocka_unit_test_setup_teardown(places_are_read_and_written, setup, teardown),
         cmocka_unit_test_setup_teardown(shared_memory_outlives_a_killed_process, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lock_is_one_process_s, setup, teardown),
