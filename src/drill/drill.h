@@ -29,7 +29,7 @@ const char *drill_api_codec(enum drill_api api); /* the dialect it speaks: "open
 enum drill_trait {                      /* bits */
                    DRILL_SPEAKS = 1,    /* a stream has begun before it */
                    DRILL_SAYS_WHEN = 2, /* the client is told when to come again */
-                   DRILL_ALONE = 4      /* one at a time: it takes much of a resolver, or of a line */
+                   DRILL_ALONE = 4 /* one at a time: it takes much of a processor, a resolver or a line */
 };
 struct drill_fault {
     const char *name; /* "cut" */

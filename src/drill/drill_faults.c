@@ -8,7 +8,7 @@
 const struct drill_fault drill_faults[] = {
     {"refused", "nobody listens at its address", 0, {502, 503, 504}},
     {"dns", "its name is unknown", DRILL_ALONE, {502, 503, 504}},
-    {"tls", "it cannot agree on a secure connection", 0, {502, 503, 504}},
+    {"tls", "it cannot agree on a secure connection", DRILL_ALONE, {502, 503, 504}},
     {"reset", "the connection breaks before a reply", 0, {502, 503, 504}},
     {"hang", "nothing comes, ever", 0, {504}},
     {"stall", "three tokens, then nothing", DRILL_SPEAKS, {504}},

@@ -19,7 +19,8 @@
 #define PAUSE_MS 30
 #define STOP_GRACE_MS 100
 #define WORDS_BYTES_MAX ((size_t)1 << 20)
-#define ENDLESS_PIECE 16384
+#define ENDLESS_PIECE 131072
+#define ENDLESS_EVERY_MS 1
 #define RETRY_AFTER_S "1"
 #define STREAM_TYPE "text/event-stream; charset=utf-8"
 #define JSON_TYPE "application/json"
@@ -42,6 +43,7 @@ struct speech {
     enum drill_act act;
     const char *fault; /* its name */
     struct net_timer *timer;
+    bool is_full; /* the client reads more slowly than is written */
     struct buf out;
 };
 
@@ -95,13 +97,20 @@ static void write_out(struct speech *speech)
     buf_clear(&speech->out);
 }
 
+static void on_drain(void *ud)
+{
+    struct speech *speech = ud;
+    speech->is_full = false;
+}
+
+/* A piece at a time, by a timer: who writes until he is told to stop is never told when nobody is there. */
 static void pump(void *ud)
 {
     struct speech *speech = ud;
     char piece[ENDLESS_PIECE];
     memset(piece, speech->ask.is_stream ? 'x' : ' ', sizeof piece);
-    while (speech->act == ACT_ENDLESS && http_stream_write(speech->exchange, piece, sizeof piece))
-        ;
+    if (!speech->is_full)
+        speech->is_full = !http_stream_write(speech->exchange, piece, sizeof piece);
 }
 
 /* Says up to `most` tokens. */
@@ -143,16 +152,20 @@ static void on_pause_over(void *ud)
 
 static void go_on_later(struct speech *speech)
 {
-    if (net_timer_open(&speech->timer, speech->provider->loop, on_pause_over, speech) == PH_OK)
-        net_timer_start(speech->timer, PAUSE_MS, 0);
-    else
+    bool is_endless = speech->act == ACT_ENDLESS;
+    if (net_timer_open(&speech->timer, speech->provider->loop, is_endless ? pump : on_pause_over, speech) !=
+        PH_OK)
         cut(speech);
+    else if (is_endless)
+        net_timer_start(speech->timer, ENDLESS_EVERY_MS, ENDLESS_EVERY_MS);
+    else
+        net_timer_start(speech->timer, PAUSE_MS, 0);
 }
 
 static void stream(struct speech *speech)
 {
     struct http_exchange *exchange = speech->exchange;
-    http_stream_begin(exchange, 200, STREAM_TYPE, pump, speech);
+    http_stream_begin(exchange, 200, STREAM_TYPE, on_drain, speech);
     if (speech->act == ACT_HEALTHY) {
         size_t sent = say(speech, SIZE_MAX);
         drill_words_end(&speech->ask, sent, &speech->out);
@@ -161,7 +174,7 @@ static void stream(struct speech *speech)
     } else if (speech->act == ACT_ENDLESS) {
         buf_puts(&speech->out, "data: {\"endless\": \"");
         write_out(speech);
-        pump(speech);
+        go_on_later(speech);
     } else {
         (void)say(speech, DRILL_AFTER);
         write_out(speech);
@@ -182,13 +195,9 @@ static void answer_whole(struct speech *speech)
         reply(speech, 200, JSON_TYPE);
         return;
     }
-    http_stream_begin(speech->exchange, 200, JSON_TYPE, pump, speech);
+    http_stream_begin(speech->exchange, 200, JSON_TYPE, on_drain, speech);
     write_out(speech);
-    if (speech->act == ACT_ENDLESS) {
-        pump(speech);
-        return;
-    }
-    if (speech->act != ACT_STALL)
+    if (speech->act != ACT_STALL && speech->act != ACT_ENDLESS)
         speech->act = ACT_CUT; /* an error, or an end that is none, has no other form here */
     go_on_later(speech);
 }

@@ -1,5 +1,7 @@
 /* The provider that fails as it is told to: what is right when nothing is wrong, and each fault as its callers
  * see it on the wire. */
+#include <sys/socket.h>
+
 #include "base/arena.h"
 #include "base/json.h"
 #include "drill/drill_int.h"
@@ -283,6 +285,33 @@ static void stopping_cuts_what_is_held(void **state)
     fixture_close(&f); /* it asserts that the end comes */
 }
 
+/* Who is gone is never told to wait, and takes whatever is written. */
+static void an_endless_body_ends_with_its_client(void **state)
+{
+    (void)state;
+    struct fixture f;
+    char base[DRILL_URL_MAX], request[512];
+    static const char body[] = "{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+    size_t index;
+    fixture_open(&f);
+    assert_true(drill_fault_find("endless", &index));
+    drill_provider_url(f.provider, DRILL_OPENAI, index, base);
+    uint16_t port = (uint16_t)strtoul(strrchr(base, ':') + 1, NULL, 10);
+    snprintf(request, sizeof request,
+             "POST /openai/endless/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: %s\r\n"
+             "content-length: %zu\r\n\r\n%s",
+             drill_provider_key(f.provider), sizeof body - 1, body);
+    struct linger reset = {1, 0};
+    int fd = test_connect(port);
+    assert_true(fd >= 0 && test_send_text(fd, request));
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+    close(fd);
+    ask(&f, DRILL_OPENAI, "ok", false, "one", NULL, NULL);
+    assert_int_equal(f.reply.status, 200);
+    assert_int_equal(drill_provider_requests(f.provider), 2);
+    fixture_close(&f);
+}
+
 static void the_table_is_sound(void **state)
 {
     (void)state;
@@ -308,11 +337,17 @@ static void the_table_is_sound(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_says_back_what_it_is_told), cmocka_unit_test(an_answer_is_continued),
-        cmocka_unit_test(whole_replies_are_json),         cmocka_unit_test(another_key_is_refused),
-        cmocka_unit_test(what_is_no_request_is_refused),  cmocka_unit_test(faults_are_what_they_are_called),
-        cmocka_unit_test(a_wait_is_said_as_each_says_it), cmocka_unit_test(nobody_is_where_nobody_shall_be),
-        cmocka_unit_test(stopping_cuts_what_is_held),     cmocka_unit_test(the_table_is_sound),
+        cmocka_unit_test(each_says_back_what_it_is_told),
+        cmocka_unit_test(an_answer_is_continued),
+        cmocka_unit_test(whole_replies_are_json),
+        cmocka_unit_test(another_key_is_refused),
+        cmocka_unit_test(what_is_no_request_is_refused),
+        cmocka_unit_test(faults_are_what_they_are_called),
+        cmocka_unit_test(a_wait_is_said_as_each_says_it),
+        cmocka_unit_test(nobody_is_where_nobody_shall_be),
+        cmocka_unit_test(stopping_cuts_what_is_held),
+        cmocka_unit_test(an_endless_body_ends_with_its_client),
+        cmocka_unit_test(the_table_is_sound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
