@@ -339,8 +339,8 @@ enum ph_status drill_provider_open(struct drill_provider **out, struct net_loop 
     if (entropy_fill(&seed, sizeof seed) != 0)
         seed = clock_monotonic_ns(clock);
     rng_init(&rng, seed);
-    id_make(&rng, "x", id);
-    snprintf(provider->key, sizeof provider->key, DRILL_KEY_PREFIX "%.30s", id + 2);
+    id_make(&rng, "", id);
+    snprintf(provider->key, sizeof provider->key, DRILL_KEY_PREFIX "%.30s", id);
     provider->loop = loop;
     provider->closed_port = net_free_port();
     struct http_server_params params = {

@@ -257,7 +257,7 @@ static enum ph_status open_drill(struct gateway *gateway, const struct selection
     drill->gateway = gateway;
     drill->used_ns = clock_monotonic_ns(gateway->clock);
     arena_init(&drill->arena, ARENA_BYTES_MAX);
-    id_make(&gateway->rng, "drill", drill->id);
+    id_make(&gateway->rng, "drill-", drill->id);
     gateway->drill = drill;
     enum ph_status status = open_parts(drill, selection, err);
     if (status != PH_OK)
