@@ -2,13 +2,13 @@
  *
  * The protocol (RESP 2) is hiredis's: it formats commands and reads replies. The socket is ours, because
  * hiredis's own connections look names up while the loop stands still, are inherited by child processes, and
- * take in whatever a server sends. Here a name is looked up on a helper thread, and what is read has a limit:
- * arrays and what is longer than a value may be end the connection. So that an honest server never sends
- * such a thing, a value is asked for by GETRANGE, up to one byte more than it may have.
+ * take in whatever a server sends. Here the way is the HTTP client's (net_dial.c), and what is read has a
+ * limit: arrays and what is longer than a value may be end the connection. So that an honest server never
+ * sends such a thing, a value is asked for by GETRANGE, up to one byte more than it may have.
  *
- * States: RESTING (until the next try) -> NAMING -> CONNECTING -> GREETING (password, database, PING) ->
- * READY; whatever goes wrong leads back to RESTING, twice as long as before unless the connection had held
- * for REDIS_STEADY_MS. A numeric address needs no NAMING.
+ * States: RESTING (until the next try) -> CONNECTING -> GREETING (password, database, PING) -> READY;
+ * whatever goes wrong leads back to RESTING, twice as long as before unless the connection had held for
+ * REDIS_STEADY_MS.
  *
  * Replies come in the order of the commands, so those that wait are a ring; a ticket is a command's number.
  * Three time limits, all kept by one timer:
@@ -18,7 +18,7 @@
  *  - a connection that owes a reply for REDIS_REPLY_TIMEOUT_MS is given up.
  *
  * Invariants:
- *  R1  `link` is there in CONNECTING, GREETING and READY only; a link that was left has no client.
+ *  R1  `dial` is there in CONNECTING only, `link` in GREETING and READY; a link that was left has no client.
  *  R2  ring entries first_ticket .. first_ticket + waiting - 1 are those sent and not replied to.
  *
  * An error reply is logged by its first word: the rest may repeat what was sent, a password too. */
@@ -30,16 +30,14 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "net/net_int.h"
+#include "net/net_dial_int.h"
 
 #define READ_BYTES ((size_t)64 << 10)
 #define LINE_BYTES_MAX 512 /* an error, a status, a number */
 #define ARGUMENTS_MAX 5
-#define PORT_TEXT_MAX 8
 #define WORD_MAX 24
-#define ADDRESSES_MAX 4 /* of a name: tried one after the other */
 
-enum redis_state { RESTING, NAMING, CONNECTING, GREETING, READY };
+enum redis_state { RESTING, CONNECTING, GREETING, READY };
 
 enum command { AUTH, SELECT, PING, GET, SET };
 static const char *const command_names[] = {"AUTH", "SELECT", "PING", "GETRANGE", "SET"};
@@ -53,13 +51,7 @@ struct waiting {
 
 /* A socket and what outlives its client. */
 struct link {
-    uv_tcp_t tcp;
-    uv_connect_t connect;
-    struct redis_client *client; /* NULL: it was left */
-};
-
-struct naming {
-    uv_getaddrinfo_t request;
+    uv_tcp_t *tcp;
     struct redis_client *client; /* NULL: it was left */
 };
 
@@ -73,9 +65,8 @@ struct redis_client {
     struct net_timer *timer;
     enum redis_state state;
     struct link *link;
-    struct naming *naming;
-    struct sockaddr_storage addresses[ADDRESSES_MAX];
-    size_t address_count, address_at;
+    struct net_names *names;
+    struct net_dial *dial;
     redisReader *reader;
     int reply_type;   /* of the last reply */
     struct buf reply; /* its text */
@@ -262,7 +253,7 @@ static bool send_command(struct redis_client *client, enum command command, int 
     }
     uv_buf_t bytes = uv_buf_init(sending->command, (unsigned)len);
     sending->request.data = sending;
-    if (uv_write(&sending->request, (uv_stream_t *)&client->link->tcp, &bytes, 1, on_sent) != 0) {
+    if (uv_write(&sending->request, (uv_stream_t *)client->link->tcp, &bytes, 1, on_sent) != 0) {
         redisFreeCommand(sending->command);
         mem_free(sending);
         return false;
@@ -287,7 +278,7 @@ static bool may_send(struct redis_client *client, size_t len)
 {
     bool may =
         client->state == READY && client->waiting < REDIS_WAITING_MAX &&
-        uv_stream_get_write_queue_size((uv_stream_t *)&client->link->tcp) + len <= REDIS_QUEUE_BYTES_MAX &&
+        uv_stream_get_write_queue_size((uv_stream_t *)client->link->tcp) + len <= REDIS_QUEUE_BYTES_MAX &&
         (!client->waiting || now_ns(client) - waiting_at(client, 0)->sent_ns < ns_of(client->params.late_ms));
     client->stats.skipped += !may;
     return may;
@@ -331,17 +322,18 @@ bool redis_client_set(struct redis_client *client, const char *key, const void *
 
 static void free_link(uv_handle_t *handle)
 {
-    mem_free(handle->data);
+    struct link *link = handle->data;
+    mem_free(link->tcp);
+    mem_free(link);
 }
 
 static void leave_link(struct redis_client *client)
 {
-    if (client->naming)
-        client->naming->client = NULL;
-    client->naming = NULL;
+    net_dial_cancel(client->dial);
+    client->dial = NULL;
     if (client->link) {
         client->link->client = NULL;
-        uv_close((uv_handle_t *)&client->link->tcp, free_link);
+        uv_close((uv_handle_t *)client->link->tcp, free_link);
     }
     client->link = NULL;
     if (client->reader)
@@ -451,108 +443,52 @@ static void greet(struct redis_client *client)
         fail(client, "nothing can be sent to it");
 }
 
-static void connect_next(struct redis_client *client);
-
-static void on_connected(uv_connect_t *request, int status)
+static void free_tcp(uv_handle_t *handle)
 {
-    struct link *link = request->data;
-    struct redis_client *client = link->client;
-    if (!client)
-        return;
+    mem_free(handle);
+}
+
+static bool take_link(struct redis_client *client, uv_tcp_t *tcp)
+{
+    struct link *link = mem_alloc(sizeof *link);
+    if (!link) {
+        uv_close((uv_handle_t *)tcp, free_tcp);
+        return false;
+    }
+    *link = (struct link){.tcp = tcp, .client = client};
+    tcp->data = link;
+    client->link = link;
+    return true;
+}
+
+static void on_dialled(void *ud, enum net_dial_end how, uv_tcp_t *tcp, const char *why)
+{
+    struct redis_client *client = ud;
     enter(client);
-    if (status == 0)
-        status = uv_read_start((uv_stream_t *)&link->tcp, on_alloc, on_read);
-    if (status == 0) {
-        greet(client);
-    } else if (client->address_at < client->address_count) {
-        leave_link(client);
-        connect_next(client);
+    client->dial = NULL;
+    if (how != NET_DIAL_DONE) {
+        fail(client, why);
+    } else if (!take_link(client, tcp)) {
+        fail(client, "no memory");
     } else {
-        fail(client, uv_strerror(status));
+        int rc = uv_read_start((uv_stream_t *)tcp, on_alloc, on_read);
+        if (rc == 0)
+            greet(client);
+        else
+            fail(client, uv_strerror(rc));
     }
     leave(client);
-}
-
-static void connect_next(struct redis_client *client)
-{
-    const struct sockaddr_storage *address = &client->addresses[client->address_at++];
-    struct link *link = mem_calloc(1, sizeof *link);
-    if (!link || uv_tcp_init(net_loop_uv(client->params.loop), &link->tcp) != 0) {
-        mem_free(link);
-        fail(client, "no memory");
-        return;
-    }
-    link->tcp.data = link->connect.data = link;
-    link->client = client;
-    client->link = link;
-    client->state = CONNECTING;
-    int rc = uv_tcp_connect(&link->connect, &link->tcp, (const struct sockaddr *)address, on_connected);
-    if (rc != 0) {
-        fail(client, uv_strerror(rc));
-        return;
-    }
-    uv_tcp_nodelay(&link->tcp, 1);
-    net_socket_probe_peer(&link->tcp, HTTP_PEER_PROBE_S, HTTP_PEER_SILENCE_MS);
-}
-
-static void keep_addresses(struct redis_client *client, const struct addrinfo *found)
-{
-    for (; found && client->address_count < ADDRESSES_MAX; found = found->ai_next)
-        if (found->ai_addrlen <= sizeof *client->addresses)
-            memcpy(&client->addresses[client->address_count++], found->ai_addr, found->ai_addrlen);
-}
-
-static void on_named(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
-{
-    struct naming *naming = request->data;
-    struct redis_client *client = naming->client;
-    mem_free(naming);
-    if (client) {
-        enter(client);
-        client->naming = NULL;
-        keep_addresses(client, found);
-        if (client->address_count)
-            connect_next(client);
-        else
-            fail(client, uv_strerror(status));
-        leave(client);
-    }
-    uv_freeaddrinfo(found);
-}
-
-static void look_up_name(struct redis_client *client)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    char port[PORT_TEXT_MAX];
-    struct naming *naming = mem_calloc(1, sizeof *naming);
-    snprintf(port, sizeof port, "%u", (unsigned)client->params.port);
-    client->state = NAMING;
-    if (naming) {
-        naming->request.data = naming;
-        naming->client = client;
-    }
-    if (!naming || uv_getaddrinfo(net_loop_uv(client->params.loop), &naming->request, on_named,
-                                  client->params.host, port, &hints) != 0) {
-        mem_free(naming);
-        fail(client, "its name cannot be looked up");
-        return;
-    }
-    client->naming = naming;
 }
 
 static void begin(struct redis_client *client)
 {
     const struct redis_params *params = &client->params;
-    struct sockaddr_storage *first = client->addresses;
     client->due_ns = now_ns(client) + ns_of(REDIS_CONNECT_TIMEOUT_MS);
-    client->address_at = client->address_count = 0;
-    if (uv_ip4_addr(params->host, params->port, (struct sockaddr_in *)first) != 0 &&
-        uv_ip6_addr(params->host, params->port, (struct sockaddr_in6 *)first) != 0) {
-        look_up_name(client);
-        return;
-    }
-    client->address_count = 1;
-    connect_next(client);
+    client->state = CONNECTING;
+    client->dial =
+        net_dial_start(params->loop, client->names, params->host, params->port, on_dialled, client);
+    if (!client->dial)
+        fail(client, "no memory");
 }
 
 /* ---- Time */
@@ -623,6 +559,7 @@ static void schedule(struct redis_client *client)
 
 static void free_client(struct redis_client *client)
 {
+    net_names_close(client->names);
     buf_release(&client->reply);
     mem_free((char *)client->params.host);
     mem_free((char *)client->params.user);
@@ -651,7 +588,8 @@ enum ph_status redis_client_open(struct redis_client **out, const struct redis_p
     bool ok = own(&client->params.host);
     ok = own(&client->params.user) && ok;
     ok = own(&client->params.password) && ok;
-    if (!ok || net_timer_open(&client->timer, params->loop, on_timer, client) != PH_OK) {
+    client->names = ok ? net_names_open(params->loop) : NULL;
+    if (!client->names || net_timer_open(&client->timer, params->loop, on_timer, client) != PH_OK) {
         free_client(client);
         return PH_ERR_NOMEM;
     }
