@@ -1,5 +1,7 @@
 /* Arena: a list of blocks, each twice the last up to a ceiling; allocation bumps a cursor in the newest. A
- * request that is larger than the next block would be gets a block of its own, so no size is special. */
+ * request that is larger than the next block would be gets a block of its own, so no size is special. A pool
+ * keeps small blocks of whatever size; the next one that is wanted is the one that came last, if it holds the
+ * need. */
 #include "base/arena.h"
 
 #include <stdalign.h>
@@ -11,6 +13,8 @@
 #define ARENA_ALIGN 16
 #define ARENA_BLOCK_BYTES_MIN ((size_t)4096)
 #define ARENA_BLOCK_BYTES_MAX ((size_t)1 << 20)
+#define POOL_BLOCK_BYTES_MAX ((size_t)8192)
+#define POOL_BLOCKS_MAX 64
 
 struct arena_block {
     struct arena_block *older;
@@ -24,9 +28,46 @@ struct arena_cleanup {
     void *ud;
 };
 
+void arena_init_pooled(struct arena *arena, size_t bytes_max, struct arena_pool *pool)
+{
+    *arena = (struct arena){.bytes_max = bytes_max, .pool = pool};
+}
+
 void arena_init(struct arena *arena, size_t bytes_max)
 {
-    *arena = (struct arena){.bytes_max = bytes_max};
+    arena_init_pooled(arena, bytes_max, NULL);
+}
+
+void arena_pool_release(struct arena_pool *pool)
+{
+    while (pool->blocks) {
+        struct arena_block *older = pool->blocks->older;
+        mem_free(pool->blocks);
+        pool->blocks = older;
+    }
+    pool->count = 0;
+}
+
+static void free_block(struct arena_pool *pool, struct arena_block *block)
+{
+    if (!pool || block->size > POOL_BLOCK_BYTES_MAX || pool->count == POOL_BLOCKS_MAX) {
+        mem_free(block);
+        return;
+    }
+    block->older = pool->blocks;
+    pool->blocks = block;
+    pool->count++;
+}
+
+/* NULL: the pool has none that holds the need within the room. */
+static struct arena_block *take_block(struct arena_pool *pool, size_t need, size_t room)
+{
+    struct arena_block *block = pool ? pool->blocks : NULL;
+    if (!block || block->size < need || block->size > room)
+        return NULL;
+    pool->blocks = block->older;
+    pool->count--;
+    return block;
 }
 
 void arena_clear(struct arena *arena)
@@ -36,10 +77,10 @@ void arena_clear(struct arena *arena)
     struct arena_block *block = arena->blocks;
     while (block && (block->older || block->size > ARENA_BLOCK_BYTES_MIN)) {
         struct arena_block *older = block->older;
-        mem_free(block);
+        free_block(arena->pool, block);
         block = older;
     }
-    arena_init(arena, arena->bytes_max);
+    arena_init_pooled(arena, arena->bytes_max, arena->pool);
     if (!block)
         return;
     block->used = 0;
@@ -50,8 +91,9 @@ void arena_clear(struct arena *arena)
 void arena_release(struct arena *arena)
 {
     arena_clear(arena);
-    mem_free(arena->blocks);
-    arena_init(arena, arena->bytes_max);
+    if (arena->blocks)
+        free_block(arena->pool, arena->blocks);
+    arena_init_pooled(arena, arena->bytes_max, arena->pool);
 }
 
 /* What was kept of the last use does not count against the budget of this one. */
@@ -62,7 +104,7 @@ static void drop_unused_block(struct arena *arena)
         return;
     arena->blocks = block->older;
     arena->bytes -= block->size;
-    mem_free(block);
+    free_block(arena->pool, block);
 }
 
 static struct arena_block *add_block(struct arena *arena, size_t need)
@@ -70,6 +112,9 @@ static struct arena_block *add_block(struct arena *arena, size_t need)
     drop_unused_block(arena);
     size_t room = arena->bytes_max - arena->bytes;
     size_t size = arena->blocks ? arena->blocks->size * 2 : ARENA_BLOCK_BYTES_MIN;
+    struct arena_block *block = take_block(arena->pool, need, room);
+    if (block)
+        size = block->size;
     if (size > ARENA_BLOCK_BYTES_MAX)
         size = ARENA_BLOCK_BYTES_MAX;
     if (size > room)
@@ -78,7 +123,8 @@ static struct arena_block *add_block(struct arena *arena, size_t need)
         size = need;
     if (size > room)
         return NULL;
-    struct arena_block *block = mem_alloc(sizeof *block + size);
+    if (!block)
+        block = mem_alloc(sizeof *block + size);
     if (!block)
         return NULL;
     *block = (struct arena_block){.older = arena->blocks, .size = size};

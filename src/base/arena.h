@@ -11,14 +11,24 @@
 struct arena_block;
 struct arena_cleanup;
 
+/* Blocks of arenas that are gone, for those that come: arenas that live as long as a request come and go by
+ * thousands a second, and malloc finds their blocks the hard way. Thread: that of its arenas. */
+struct arena_pool {
+    struct arena_block *blocks;
+    size_t count;
+};
+void arena_pool_release(struct arena_pool *pool); /* after the last of its arenas */
+
 struct arena {
     struct arena_block *blocks;     /* newest first */
     struct arena_cleanup *cleanups; /* newest first */
     size_t bytes;                   /* taken from the allocator so far */
     size_t bytes_max;               /* budget; a request beyond it returns NULL */
+    struct arena_pool *pool;        /* NULL: none */
 };
 
 void arena_init(struct arena *arena, size_t bytes_max);
+void arena_init_pooled(struct arena *arena, size_t bytes_max, struct arena_pool *pool); /* NULL is fine */
 void arena_release(
     struct arena *arena); /* runs cleanups, frees every block; the struct may be initialised again */
 /* Release, then ready for use with the same budget: a first block of the usual size is kept for it. */

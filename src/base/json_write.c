@@ -12,6 +12,8 @@ static size_t plain_len(const char *text, size_t len)
         if (mask)
             return i + json_mask_index(mask);
     }
+    if (i && json_special_mask(json_load_word(text + len - JSON_WORD_BYTES)) == 0)
+        return len;
     while (i < len && !json_is_special(text[i]))
         i++;
     return i;

@@ -56,7 +56,8 @@ static struct chat_reader *reader_new(struct arena *arena, const struct chat_rea
     chat_sse_init(&r->sse, CHAT_SSE_EVENT_BYTES_MAX);
     buf_init(&r->body, CHAT_REPLY_BYTES_MAX);
     buf_init(&r->input, CHAT_REPLY_BYTES_MAX);
-    arena_init(&r->scratch, params->is_stream ? EVENT_ARENA_BYTES_MAX : WHOLE_ARENA_BYTES_MAX);
+    arena_init_pooled(&r->scratch, params->is_stream ? EVENT_ARENA_BYTES_MAX : WHOLE_ARENA_BYTES_MAX,
+                      arena->pool);
     return arena_on_release(arena, reader_release, r) == 0 ? r : NULL;
 }
 

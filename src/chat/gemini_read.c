@@ -58,7 +58,7 @@ static struct chat_reader *gemini_reader_new(struct arena *arena, const struct c
         .arena = arena, .params = *params, .candidates = candidates, .candidate_count = count};
     chat_sse_init(&r->sse, CHAT_SSE_EVENT_BYTES_MAX);
     buf_init(&r->body, CHAT_REPLY_BYTES_MAX);
-    arena_init(&r->scratch, SCRATCH_BYTES_MAX);
+    arena_init_pooled(&r->scratch, SCRATCH_BYTES_MAX, arena->pool);
     if (arena_on_release(arena, reader_release, r) != 0) {
         reader_release(r);
         return NULL;

@@ -74,7 +74,8 @@ struct chat_reader *openai_reader_new(struct arena *arena, const struct chat_rea
         .arena = arena, .params = *params, .choices = choices, .choice_count = count, .unfinished = count};
     chat_sse_init(&r->sse, CHAT_SSE_EVENT_BYTES_MAX);
     buf_init(&r->body, CHAT_REPLY_BYTES_MAX);
-    arena_init(&r->scratch, params->is_stream ? CHUNK_ARENA_BYTES_MAX : WHOLE_ARENA_BYTES_MAX);
+    arena_init_pooled(&r->scratch, params->is_stream ? CHUNK_ARENA_BYTES_MAX : WHOLE_ARENA_BYTES_MAX,
+                      arena->pool);
     return arena_on_release(arena, reader_release, r) == 0 ? r : NULL;
 }
 

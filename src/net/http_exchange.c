@@ -84,7 +84,7 @@ struct http_exchange *http_exchange_create(struct http_conn *conn, struct http_r
         return NULL;
     exchange->server = conn->server;
     exchange->server->stats.exchanges++;
-    arena_init(&exchange->arena, HTTP_REQUEST_ARENA_BYTES_MAX);
+    arena_init_pooled(&exchange->arena, HTTP_REQUEST_ARENA_BYTES_MAX, &exchange->server->pool);
     http_link_init(&exchange->gone_link);
     exchange->headers_end = &exchange->headers;
     exchange->is_head = parser->is_head;

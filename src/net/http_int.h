@@ -93,6 +93,7 @@ struct http_server {
     struct tls_context *tls; /* NULL: plain */
     char *plain_buffer;      /* TLS: what a record of the read buffer meant */
     struct buf spare_out;
+    struct arena_pool pool; /* of exchanges' arenas */
     struct http_reader *spare_parsers[HTTP_SPARE_PARSERS];
     size_t spare_parser_count;
 

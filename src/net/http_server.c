@@ -81,6 +81,7 @@ static void free_server(struct http_server *server)
         mem_free(server->spare_parsers[i]);
     }
     buf_release(&server->spare_out);
+    arena_pool_release(&server->pool);
     tls_context_free(server->tls);
     mem_free(server->plain_buffer);
     mem_free(server->reserve);

@@ -598,7 +598,7 @@ static void remote_note(const struct provider_call *base, struct provider_call_n
 
 /* ---- Beginning */
 
-static struct remote_call *call_new(struct remote *remote, struct net_loop *loop)
+static struct remote_call *call_new(struct remote *remote, struct net_loop *loop, const struct arena *request)
 {
     struct remote_call *call = mem_calloc(1, sizeof *call);
     if (!call)
@@ -607,7 +607,7 @@ static struct remote_call *call_new(struct remote *remote, struct net_loop *loop
     call->remote = remote;
     call->loop = loop;
     call->was_sent = true;
-    arena_init(&call->arena, PROVIDER_ARENA_BYTES_MAX);
+    arena_init_pooled(&call->arena, PROVIDER_ARENA_BYTES_MAX, request->pool);
     buf_init(&call->pending, PROVIDER_PENDING_BYTES_MAX);
     buf_init(&call->body, PROVIDER_FAULT_BYTES_MAX);
     return call;
@@ -685,7 +685,7 @@ static enum ph_status remote_start(struct provider *provider, struct net_loop *l
 {
     struct remote *remote = (struct remote *)provider;
     *out = NULL;
-    struct remote_call *call = call_new(remote, loop);
+    struct remote_call *call = call_new(remote, loop, request->arena);
     if (!call)
         return no_memory(fault);
     uint64_t sticky = account_params(remote->account)->key_count > 1 ? remote_sticky(request) : 0;
@@ -717,7 +717,7 @@ static enum ph_status remote_embed(struct provider *provider, struct net_loop *l
         fault->cause = CHAT_CAUSE_UNABLE;
         return PH_ERR_UNSUPPORTED;
     }
-    struct remote_call *call = call_new(remote, loop);
+    struct remote_call *call = call_new(remote, loop, request->arena);
     if (!call)
         return no_memory(fault);
     enum ph_status status = account_enter(remote->lane, 0, &call->pass, fault);
