@@ -187,7 +187,7 @@ static void answers_belong_to_a_key_unless_shared(void **state)
         cache.shared = shared;
         struct gateway_fixture fixture, *f = &fixture;
         fixture_open(f, true, cache);
-        char headers[3][160];
+        char headers[3][KEY_TEXT_MAX + 40];
         for (int i = 0; i < 3; i++)
             snprintf(headers[i], sizeof headers[i], "authorization: Bearer %s\r\n", f->key_texts[i]);
         struct question mine = {.model = "second", .headers = headers[0]};
