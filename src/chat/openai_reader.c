@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/id.h"
+#include "chat/openai_frame_int.h"
 #include "chat/openai_int.h"
 
 #define CHUNK_ARENA_BYTES_MAX ((size_t)8 * CHAT_SSE_EVENT_BYTES_MAX)
@@ -42,6 +43,11 @@ struct chat_reader {
     struct chat_sse sse;
     struct buf body;      /* whole replies */
     struct arena scratch; /* one chunk's document */
+    struct openai_frame frame;
+    size_t frame_choice;
+    size_t emitted;        /* events of the chunk in work, and of them ... */
+    struct chat_text text; /* ... the last text that came without log-probabilities; NULL: none; and whose */
+    size_t text_choice;
     struct choice_state *choices;
     size_t choice_count, unfinished;
     bool done;   /* [DONE] came */
@@ -56,6 +62,7 @@ static void reader_release(void *ud)
 {
     struct chat_reader *r = ud;
     chat_sse_release(&r->sse);
+    openai_frame_release(&r->frame);
     buf_release(&r->body);
     for (size_t i = 0; i < r->choice_count; i++)
         for (size_t c = 0; c < r->choices[i].call_count; c++)
@@ -73,6 +80,7 @@ struct chat_reader *openai_reader_new(struct arena *arena, const struct chat_rea
     *r = (struct chat_reader){
         .arena = arena, .params = *params, .choices = choices, .choice_count = count, .unfinished = count};
     chat_sse_init(&r->sse, CHAT_SSE_EVENT_BYTES_MAX);
+    openai_frame_init(&r->frame);
     buf_init(&r->body, CHAT_REPLY_BYTES_MAX);
     arena_init_pooled(&r->scratch, params->is_stream ? CHUNK_ARENA_BYTES_MAX : WHOLE_ARENA_BYTES_MAX,
                       arena->pool);
@@ -83,6 +91,7 @@ struct chat_reader *openai_reader_new(struct arena *arena, const struct chat_rea
 
 static void emit(struct chat_reader *r, struct chat_event event)
 {
+    r->emitted++;
     r->params.event(r->params.ud, &event);
 }
 
@@ -328,6 +337,10 @@ static void read_content(struct chat_reader *r, size_t choice, const struct json
                                                : (struct chat_text){"", 0};
     if (event.text.len || event.logprob_count)
         emit(r, event);
+    if (event.text.len && !event.logprob_count) {
+        r->text = event.text;
+        r->text_choice = choice;
+    }
     emit_text(r, CHAT_EVENT_TEXT, choice, json_get(delta, "refusal"));
 }
 
@@ -449,6 +462,8 @@ static void fail_document(struct chat_reader *r, const char *text)
 static void read_document(struct chat_reader *r, const char *text, size_t len)
 {
     struct json *document;
+    r->emitted = 0;
+    r->text = (struct chat_text){0};
     enum ph_status status = json_parse(&r->scratch, text, len, &document, NULL);
     if (status == PH_ERR_NOMEM)
         fail_memory(r);
@@ -458,7 +473,22 @@ static void read_document(struct chat_reader *r, const char *text, size_t len)
         fail(r, "the provider's reply is not an object");
     else
         read_chunk(r, document);
+    if (r->params.is_stream && r->status == PH_OK && r->emitted == 1 && r->text.text) {
+        openai_frame_learn(&r->frame, text, len, r->text);
+        r->frame_choice = r->text_choice;
+    }
     arena_clear(&r->scratch);
+}
+
+/* A chunk like the last one but for its text. */
+static bool read_known(struct chat_reader *r, const char *text, size_t len)
+{
+    struct chat_text content;
+    if (!openai_frame_match(&r->frame, text, len, &content) || r->choices[r->frame_choice].finished)
+        return false;
+    if (content.len)
+        emit(r, (struct chat_event){.kind = CHAT_EVENT_TEXT, .choice = r->frame_choice, .text = content});
+    return true;
 }
 
 static bool on_sse(void *ud, const char *name, const char *data, size_t len)
@@ -473,7 +503,7 @@ static bool on_sse(void *ud, const char *name, const char *data, size_t len)
     if (strcmp(name, "error") == 0) {
         upstream_fault_of_body(r->arena, 200, data, len, r->fault);
         r->status = PH_ERR_FORMAT;
-    } else {
+    } else if (!read_known(r, data, len)) {
         read_document(r, data, len);
     }
     return r->status == PH_OK;
