@@ -166,15 +166,19 @@ static void end_with_error(struct chat_exchange *chat, const struct chat_event *
     end_with_fault(chat, &fault);
 }
 
+/* The client does not wait for what is put away. */
 static void end_well(struct chat_exchange *chat)
 {
-    if (!chat->begun)
-        set_reply_headers(chat);
-    over(chat, OUTCOME_OK, false);
-    if (chat->begun)
+    if (chat->begun) {
+        over(chat, OUTCOME_OK, false);
         http_stream_end(chat->exchange);
-    else
-        gateway_reply(chat->gateway, chat->exchange, 200, JSON_TYPE, &chat->out);
+        return;
+    }
+    set_reply_headers(chat);
+    metrics_status(chat->gateway->metrics, 200);
+    http_reply_send(chat->exchange, 200, JSON_TYPE, chat->out.data, chat->out.len);
+    over(chat, OUTCOME_OK, false);
+    http_reply_done(chat->exchange);
 }
 
 /* Nobody reads any more. */

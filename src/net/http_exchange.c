@@ -384,8 +384,8 @@ static bool begin(struct http_exchange *exchange, const struct reply_head *shape
     return true;
 }
 
-void http_reply(struct http_exchange *exchange, int status, const char *content_type, const void *body,
-                size_t len)
+static void put_reply(struct http_exchange *exchange, int status, const char *content_type, const void *body,
+                      size_t len)
 {
     assert(!exchange->is_streaming && status >= 200 && status <= 999);
     bool has_body = status_has_body(status);
@@ -393,6 +393,25 @@ void http_reply(struct http_exchange *exchange, int status, const char *content_
         .status = status, .content_type = content_type, .has_length = has_body, .length = len};
     if (begin(exchange, &head) && has_body && !exchange->is_head)
         http_conn_put(exchange->conn, body, len);
+}
+
+void http_reply(struct http_exchange *exchange, int status, const char *content_type, const void *body,
+                size_t len)
+{
+    put_reply(exchange, status, content_type, body, len);
+    finish(exchange, false);
+}
+
+void http_reply_send(struct http_exchange *exchange, int status, const char *content_type, const void *body,
+                     size_t len)
+{
+    put_reply(exchange, status, content_type, body, len);
+    if (exchange->conn)
+        http_conn_flush(exchange->conn);
+}
+
+void http_reply_done(struct http_exchange *exchange)
+{
     finish(exchange, false);
 }
 

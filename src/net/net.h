@@ -147,6 +147,11 @@ void http_set_header(struct http_exchange *exchange, const char *name, const cha
 void http_reply(struct http_exchange *exchange, int status, const char *content_type, const void *body,
                 size_t len);
 
+/* The same in two steps, for a handler that has something to put away: sent at once, then ended. */
+void http_reply_send(struct http_exchange *exchange, int status, const char *content_type, const void *body,
+                     size_t len);
+void http_reply_done(struct http_exchange *exchange);
+
 /* A streamed reply (chunked; to an HTTP/1.0 client: until close). http_stream_write copies; it answers false
  * when the write queue holds more than its limit: then stop, and go on when on_drain is called. What was
  * written leaves before the loop sleeps; a handler that goes on in spite of false is cut off in the end. */

@@ -85,6 +85,16 @@ static void handle_hello(struct test_server *server, struct http_exchange *excha
     http_reply(exchange, 200, "text/plain", "hello", 5);
 }
 
+/* Done only when the client has the reply. */
+static void handle_two_steps(struct test_server *server, struct http_exchange *exchange)
+{
+    uint64_t until = test_now_ms() + TEST_DEADLINE_MS;
+    http_reply_send(exchange, 200, "text/plain", "first", 5);
+    while (!server->client_has_it && test_now_ms() < until)
+        test_pause();
+    http_reply_done(exchange);
+}
+
 static void handle_echo(struct test_server *server, struct http_exchange *exchange)
 {
     (void)server;
@@ -214,11 +224,20 @@ static const struct {
     const char *path;
     void (*handle)(struct test_server *server, struct http_exchange *exchange);
 } routes[] = {
-    {"/hello", handle_hello},         {"/echo", handle_echo},   {"/length", handle_length},
-    {"/stream", handle_stream},       {"/abort", handle_abort}, {"/later", handle_later},
-    {"/hold", handle_hold},           {"/flood", handle_flood}, {"/held-stream", handle_held_stream},
-    {"/rude", handle_rude},           {"/big", handle_big},     {"/soon", handle_soon},
+    {"/hello", handle_hello},
+    {"/echo", handle_echo},
+    {"/length", handle_length},
+    {"/stream", handle_stream},
+    {"/abort", handle_abort},
+    {"/later", handle_later},
+    {"/hold", handle_hold},
+    {"/flood", handle_flood},
+    {"/held-stream", handle_held_stream},
+    {"/rude", handle_rude},
+    {"/big", handle_big},
+    {"/soon", handle_soon},
     {"/big-abort", handle_big_abort},
+    {"/two-steps", handle_two_steps},
 };
 
 static void handle(void *ud, struct http_exchange *exchange)

@@ -36,6 +36,7 @@ struct test_server {
     void (*command)(struct test_server *server);
     uint16_t port;
     struct held *held;
+    atomic_bool client_has_it; /* /two-steps waits for it */
     atomic_size_t held_count, gone_count, drain_count, stall_count, handled_count;
     atomic_bool has_stopped;
     struct http_stats stats;

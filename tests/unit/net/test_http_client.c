@@ -50,6 +50,31 @@ static void gets_a_reply(void **state)
     test_reply_release(&reply);
 }
 
+static void say_so(struct test_reply *reply, char event)
+{
+    struct fixture *f = reply->ud;
+    f->server.client_has_it = f->server.client_has_it || event == 'B';
+}
+
+/* The reply is there before its handler is done, and the connection carries the next one. */
+static void a_reply_sent_early_is_not_held_up(void **state)
+{
+    struct fixture *f = *state;
+    for (int i = 0; i < 2; i++) {
+        struct test_reply reply;
+        test_reply_init(&reply, &f->client);
+        reply.on_event = say_so;
+        reply.ud = f;
+        uint64_t began = test_now_ms();
+        test_call(&reply, f->server.port, i ? "/hello" : "/two-steps", NULL);
+        assert_int_equal(reply.how, HTTP_CALL_WHOLE);
+        assert_string_equal(reply.body, i ? "hello" : "first");
+        assert_true(test_now_ms() - began < TEST_DEADLINE_MS); /* else the handler gave up */
+        test_reply_release(&reply);
+    }
+    assert_int_equal(stats_of(f).connects_total, 1);
+}
+
 static void sends_method_headers_and_body(void **state)
 {
     struct fixture *f = *state;
@@ -418,6 +443,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(gets_a_reply, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_reply_sent_early_is_not_held_up, setup, teardown),
         cmocka_unit_test_setup_teardown(sends_method_headers_and_body, setup, teardown),
         cmocka_unit_test_setup_teardown(methods_follow_each_other, setup, teardown),
         cmocka_unit_test_setup_teardown(big_bodies_travel_both_ways, setup, teardown),
