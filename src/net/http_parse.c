@@ -89,11 +89,6 @@ const unsigned char http_char_classes[256] = {
 };
 /* clang-format on */
 
-static char to_lower(char c)
-{
-    return (char)(c | ((unsigned char)(c - 'A') < 26) << 5);
-}
-
 static size_t run_len(const char *bytes, size_t len, unsigned char_class)
 {
     size_t n = 0;
@@ -394,11 +389,10 @@ static void complain(struct framing *framing, int status, const char *reason)
     }
 }
 
-/* Compares without case; `lower` is lower case. */
-static bool is_word(const char *text, size_t len, const char *lower)
+bool http_word_is(const char *text, size_t len, const char *lower)
 {
     for (size_t i = 0; i < len; i++) {
-        if (lower[i] == 0 || to_lower(text[i]) != lower[i])
+        if (lower[i] == 0 || http_lower(text[i]) != lower[i])
             return false;
     }
     return lower[len] == 0;
@@ -433,7 +427,7 @@ static void note_coding(struct framing *framing, const char *value)
 {
     if (framing->coding_count++ > 0)
         complain(framing, 400, "there is more than one Transfer-Encoding");
-    if (!is_word(value, strlen(value), "chunked"))
+    if (!http_word_is(value, strlen(value), "chunked"))
         complain(framing, 501, "the only Transfer-Encoding known here is chunked");
 }
 
@@ -444,15 +438,15 @@ static void note_connection(struct framing *framing, const char *value)
         size_t whole = strcspn(value, ","), len = whole;
         while (len && (value[len - 1] == ' ' || value[len - 1] == '\t'))
             len--;
-        framing->says_close |= is_word(value, len, "close");
-        framing->says_keep_alive |= is_word(value, len, "keep-alive");
+        framing->says_close |= http_word_is(value, len, "close");
+        framing->says_keep_alive |= http_word_is(value, len, "keep-alive");
         value += whole;
     }
 }
 
 static void note_expect(struct framing *framing, const char *value)
 {
-    if (is_word(value, strlen(value), "100-continue"))
+    if (http_word_is(value, strlen(value), "100-continue"))
         framing->says_continue = true;
     else
         complain(framing, 417, "the only expectation known here is 100-continue");

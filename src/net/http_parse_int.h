@@ -86,4 +86,18 @@ static inline bool http_char_is(unsigned char c, unsigned char_class)
     return http_char_classes[c] & char_class;
 }
 
+static inline char http_lower(char c)
+{
+    return (char)(c | ((unsigned char)(c - 'A') < 26) << 5);
+}
+
+static inline int http_hex_value(char c) /* -1: it is no digit */
+{
+    c = http_lower(c);
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Compares without case; `lower` is lower case. */
+bool http_word_is(const char *text, size_t len, const char *lower);
+
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/http_parse_int.h"
 #include "net/http_url_int.h"
 
 static const char *from_environment(const char *const *names)
@@ -27,11 +28,6 @@ static bool is_this_machine(const char *host)
     return memcmp(&address->v6.sin6_addr, &loopback, sizeof loopback) == 0;
 }
 
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
 /* "example.com" and ".example.com": the name itself and all below it. */
 static bool is_name_within(const char *host, struct http_piece domain)
 {
@@ -43,7 +39,7 @@ static bool is_name_within(const char *host, struct http_piece domain)
     if (!domain.len || len < domain.len || (len > domain.len && host[len - domain.len - 1] != '.'))
         return false;
     for (size_t i = 0; i < domain.len; i++)
-        if (lower(domain.at[i]) != lower(host[len - domain.len + i]))
+        if (http_lower(domain.at[i]) != http_lower(host[len - domain.len + i]))
             return false;
     return true;
 }

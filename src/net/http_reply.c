@@ -88,17 +88,6 @@ static struct span trimmed(char *at, char *end)
     return (struct span){at, end};
 }
 
-/* Compares without case; `lower` is lower case. */
-static bool is_word(const char *text, size_t len, const char *lower)
-{
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (!lower[i] || (c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c) != lower[i])
-            return false;
-    }
-    return !lower[len];
-}
-
 /* Lower case, checked; false: this is no name. Blanks before the colon are no part of it (RFC 9112, 5.1). */
 static bool tidy_name(struct span *name)
 {
@@ -107,8 +96,7 @@ static bool tidy_name(struct span *name)
     for (char *c = name->at; c < name->end; c++) {
         if (!http_char_is((unsigned char)*c, HTTP_CHAR_TOKEN))
             return false;
-        if (*c >= 'A' && *c <= 'Z')
-            *c = (char)(*c + ('a' - 'A'));
+        *c = http_lower(*c);
     }
     return name->end > name->at;
 }
@@ -188,8 +176,8 @@ static void note_connection(struct framing *framing, const char *value)
     while (*value) {
         value += strspn(value, " \t,");
         size_t len = strcspn(value, " \t,");
-        framing->closes |= is_word(value, len, "close");
-        framing->keeps |= is_word(value, len, "keep-alive");
+        framing->closes |= http_word_is(value, len, "close");
+        framing->keeps |= http_word_is(value, len, "keep-alive");
         value += len;
     }
 }
@@ -200,8 +188,8 @@ static void note_field(struct http_reply *reply, struct framing *framing, const 
         if (!note_length(framing, value))
             refuse(reply, "the reply's content-length is no number, or there are two");
     } else if (strcmp(name, "transfer-encoding") == 0) {
-        bool is_chunked = is_word(value, strlen(value), "chunked");
-        if (framing->has_coding || (!is_chunked && !is_word(value, strlen(value), "identity")))
+        bool is_chunked = http_word_is(value, strlen(value), "chunked");
+        if (framing->has_coding || (!is_chunked && !http_word_is(value, strlen(value), "identity")))
             refuse(reply, "the reply has a transfer-encoding that was not asked for");
         framing->has_coding = true;
         framing->is_chunked = is_chunked;
@@ -328,23 +316,15 @@ static size_t take_head(struct http_reply *reply, const char *bytes, size_t len)
 
 /* ---- The body ---- */
 
-static int hex(char c)
-{
-    return is_digit(c)            ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 static size_t take_chunk_size(struct http_reply *reply, const char *bytes, size_t len)
 {
     size_t n = 0;
-    for (; n < len && hex(bytes[n]) >= 0; n++) {
+    for (; n < len && http_hex_value(bytes[n]) >= 0; n++) {
         if (reply->digits++ == CHUNK_SIZE_DIGITS_MAX) {
             refuse(reply, "a chunk of the reply has no believable size");
             return n;
         }
-        reply->missing = reply->missing * 16 + (uint64_t)hex(bytes[n]);
+        reply->missing = reply->missing * 16 + (uint64_t)http_hex_value(bytes[n]);
     }
     if (n == len)
         return n;

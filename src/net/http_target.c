@@ -8,13 +8,6 @@
 
 #include <string.h>
 
-static int hex_digit(char c)
-{
-    static const char digits[] = "0123456789abcdef";
-    const char *found = c ? strchr(digits, c >= 'A' && c <= 'F' ? c + ('a' - 'A') : c) : NULL;
-    return found ? (int)(found - digits) : -1;
-}
-
 static const char *decode_path(char *path)
 {
     const char *from = path;
@@ -24,8 +17,8 @@ static const char *decode_path(char *path)
             *to++ = *from++;
             continue;
         }
-        int high = hex_digit(from[1]);
-        int low = high < 0 ? -1 : hex_digit(from[2]);
+        int high = http_hex_value(from[1]);
+        int low = high < 0 ? -1 : http_hex_value(from[2]);
         if (low < 0)
             return "the path has a percent sign that two hexadecimal digits do not follow";
         if (high == 0 && low == 0)
@@ -41,7 +34,7 @@ static const char *decode_path(char *path)
 static size_t literal_len(const char *text, size_t len)
 {
     size_t i = 1;
-    while (i < len && (hex_digit(text[i]) >= 0 || text[i] == ':' || text[i] == '.'))
+    while (i < len && (http_hex_value(text[i]) >= 0 || text[i] == ':' || text[i] == '.'))
         i++;
     return i > 1 && i < len && text[i] == ']' ? i + 1 : 0;
 }

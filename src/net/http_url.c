@@ -9,8 +9,7 @@ static bool take(const char **at, const char *prefix)
 {
     size_t i = 0;
     for (; prefix[i]; i++) {
-        char c = (*at)[i];
-        if ((c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c) != prefix[i])
+        if (http_lower((*at)[i]) != prefix[i])
             return false;
     }
     *at += i;
@@ -87,22 +86,16 @@ const char *http_url_parse(struct http_url *out, const char *text)
     return parse_authority(out, at, path);
 }
 
-static int hex(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 void http_url_put_credentials(struct buf *out, struct http_piece user)
 {
     struct buf plain;
     buf_init(&plain, user.len);
     for (size_t i = 0; i < user.len; i++) {
-        bool is_encoded =
-            user.at[i] == '%' && i + 2 < user.len && hex(user.at[i + 1]) >= 0 && hex(user.at[i + 2]) >= 0;
-        buf_putc(&plain, is_encoded ? (char)(hex(user.at[i + 1]) * 16 + hex(user.at[i + 2])) : user.at[i]);
+        bool is_encoded = user.at[i] == '%' && i + 2 < user.len && http_hex_value(user.at[i + 1]) >= 0 &&
+                          http_hex_value(user.at[i + 2]) >= 0;
+        buf_putc(&plain, is_encoded
+                             ? (char)(http_hex_value(user.at[i + 1]) * 16 + http_hex_value(user.at[i + 2]))
+                             : user.at[i]);
         i += is_encoded ? 2 : 0;
     }
     buf_puts(out, "Basic ");
