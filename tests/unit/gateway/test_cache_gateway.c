@@ -189,7 +189,8 @@ static void answers_belong_to_a_key_unless_shared(void **state)
         fixture_open(f, true, cache);
         char headers[3][KEY_TEXT_MAX + 40];
         for (int i = 0; i < 3; i++)
-            snprintf(headers[i], sizeof headers[i], "authorization: Bearer %s\r\n", f->key_texts[i]);
+            snprintf(headers[i], sizeof headers[i], "authorization: Bearer %.*s\r\n", KEY_TEXT_MAX - 1,
+                     f->key_texts[i]);
         struct question mine = {.model = "second", .headers = headers[0]};
         struct question yours = mine, limited = mine, nobodys = mine;
         yours.headers = headers[1];
