@@ -210,7 +210,7 @@ static void reset(struct http_call *call, const struct http_call_params *params,
     call->phase_due_ms = now_ms + call->connect_ms;
     call->total_due_ms = params->total_timeout_ms ? now_ms + params->total_timeout_ms : UINT64_MAX;
     call->is_paused = call->is_draining = call->was_replaced = call->head_is_told = false;
-    call->is_over = call->has_left = false;
+    call->is_over = call->has_left = call->is_late = false;
     call->message[0] = 0;
 }
 

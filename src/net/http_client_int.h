@@ -134,6 +134,7 @@ struct http_call {
     /* Where it stands. */
     enum http_call_phase phase;
     uint64_t phase_due_ms, total_due_ms;
+    bool is_late; /* it was due when the deadlines were looked through last */
     bool is_paused;
     bool is_draining;  /* hung up */
     bool was_replaced; /* its first connection was dead */
