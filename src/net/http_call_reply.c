@@ -11,6 +11,7 @@
 static void expect(struct http_call *call, enum http_call_phase phase, uint32_t limit_ms)
 {
     call->phase = phase;
+    call->is_late = false; /* something has happened since */
     if (call->is_draining)
         return;
     call->phase_due_ms = uv_now(call->client->uv) + limit_ms;
