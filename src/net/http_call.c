@@ -349,6 +349,13 @@ uint64_t http_call_due_ms(const struct http_call *call)
     return call->phase_due_ms < call->total_due_ms ? call->phase_due_ms : call->total_due_ms;
 }
 
+bool http_call_may_be_late(struct http_call *call, uint64_t now_ms)
+{
+    bool was_late = call->is_late;
+    call->is_late = true;
+    return !was_late && !call->is_draining && call->total_due_ms > now_ms;
+}
+
 void http_call_expire(struct http_call *call, uint64_t now_ms)
 {
     static const struct {

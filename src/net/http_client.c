@@ -11,8 +11,9 @@
  *
  * Time. The limits of calls need no timer each: a call knows when it is due, a piece that arrives moves that
  * by a store, and one timer looks through all calls when the earliest of them may be due, at most once in
- * HTTP_CALL_TICK_MS. Thousands of calls are looked through in microseconds. A call that is due is given up at
- * the second look: where the loop itself was late, what it waits for may have come and not been read. */
+ * HTTP_CALL_TICK_MS. Thousands of calls are looked through in microseconds. A call that has heard nothing is
+ * given up at the second look: where the loop itself was late, what it waits for may have come and not been
+ * read. */
 #include <assert.h>
 #include <string.h>
 
@@ -57,13 +58,11 @@ static void on_deadline(uv_timer_t *timer)
     for (struct http_link *link = client->calls.next; link != &client->calls; link = link->next) {
         struct http_call *call = HTTP_CONTAINER(link, struct http_call, link);
         uint64_t due_ms = http_call_due_ms(call);
-        bool was_late = call->is_late;
-        call->is_late = due_ms <= now_ms;
-        if (was_late && call->is_late) {
+        if (due_ms <= now_ms && !http_call_may_be_late(call, now_ms)) {
             http_call_expire(call, now_ms);
             continue;
         }
-        if (call->is_late)
+        if (due_ms <= now_ms)
             due_ms = now_ms + HTTP_CALL_TICK_MS;
         if (due_ms < next_ms)
             next_ms = due_ms;

@@ -134,7 +134,7 @@ struct http_call {
     /* Where it stands. */
     enum http_call_phase phase;
     uint64_t phase_due_ms, total_due_ms;
-    bool is_late; /* it was due when the deadlines were looked through last */
+    bool is_late; /* it was due, and has heard nothing since */
     bool is_paused;
     bool is_draining;  /* hung up */
     bool was_replaced; /* its first connection was dead */
@@ -166,6 +166,8 @@ void http_call_finish(struct http_call *call, enum http_call_end how, const char
 void http_call_leave(struct http_call *call);            /* its connection and the client's lists */
 void http_call_give_back(struct http_call *call);        /* to the spares */
 uint64_t http_call_due_ms(const struct http_call *call); /* UINT64_MAX: none */
+/* It is due, for silence, and that for the first time: it has until the next look. */
+bool http_call_may_be_late(struct http_call *call, uint64_t now_ms);
 void http_call_expire(struct http_call *call, uint64_t now_ms);
 
 /* ---- http_call_reply.c ---- */
