@@ -50,8 +50,8 @@ static struct http_call *take_spare(struct http_client *client)
 void http_call_give_back(struct http_call *call)
 {
     struct http_client *client = call->client;
-    http_place_leave(call->place);
-    call->place = NULL;
+    http_origin_leave(call->origin);
+    call->origin = NULL;
     if (client->spare_count >= SPARE_CALLS_MAX || client->is_closing) {
         http_call_destroy(call);
         return;
@@ -130,9 +130,9 @@ static void put_request_line(struct buf *out, const struct http_call *call, cons
 {
     buf_puts(out, method);
     buf_putc(out, ' ');
-    if (call->place->has_proxy && !url->is_tls) {
+    if (call->origin->has_proxy && !url->is_tls) {
         buf_puts(out, "http://");
-        buf_puts(out, call->place->authority);
+        buf_puts(out, call->origin->authority);
     }
     if (!url->path.len || *url->path.at != '/')
         buf_putc(out, '/');
@@ -170,15 +170,15 @@ static enum ph_status make_request(struct http_call *call, const struct http_cal
                                    const struct http_url *url, struct ph_err *err)
 {
     struct buf *out = &call->request;
-    const struct http_place *place = call->place;
+    const struct http_origin *origin = call->origin;
     buf_clear(out);
     put_request_line(out, call, params->method, url);
-    put_default(out, params, "host", place->authority);
+    put_default(out, params, "host", origin->authority);
     put_default(out, params, "user-agent", call->client->user_agent);
     put_default(out, params, "accept", "*/*");
     put_credentials(out, params, url);
-    if (place->has_proxy && !place->is_tls)
-        put_default(out, params, "proxy-authorization", place->gate_credentials);
+    if (origin->has_proxy && !origin->is_tls)
+        put_default(out, params, "proxy-authorization", origin->proxy_credentials);
     enum ph_status status = put_headers(out, params, err);
     put_length(out, params);
     buf_puts(out, "\r\n");
@@ -224,7 +224,7 @@ static enum ph_status prepare(struct http_call *call, const struct http_call_par
         return ph_fail(err, PH_ERR_ARG, "%s", why);
     if (!method_len || params->method[method_len])
         return ph_fail(err, PH_ERR_ARG, "the method of a request must be a word such as GET");
-    enum ph_status status = http_place_enter(&call->place, call->client, &url, err);
+    enum ph_status status = http_origin_enter(&call->origin, call->client, &url, err);
     return status == PH_OK ? make_request(call, params, &url, err) : status;
 }
 
@@ -349,7 +349,7 @@ uint64_t http_call_due_ms(const struct http_call *call)
     return call->phase_due_ms < call->total_due_ms ? call->phase_due_ms : call->total_due_ms;
 }
 
-bool http_call_may_be_late(struct http_call *call, uint64_t now_ms)
+bool http_call_take_grace(struct http_call *call, uint64_t now_ms)
 {
     bool was_late = call->is_late;
     call->is_late = true;

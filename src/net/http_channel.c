@@ -1,5 +1,5 @@
 /* One connection of the HTTP client's, from the dial to the close: by a proxy's tunnel where there is one,
- * under TLS where the place wants it, for one call after another.
+ * under TLS where the origin wants it, for one call after another.
  *
  * A channel is opened for a call and carries one at a time. It always reads, so that an idle one hears of its
  * end, except while its call is paused: then TCP holds the other end back. What it reads goes into a buffer
@@ -43,12 +43,12 @@ static void on_closed(uv_handle_t *handle)
     destroy(handle->data);
 }
 
-static void drop_gate(struct http_channel *channel)
+static void drop_tunnel(struct http_channel *channel)
 {
-    if (channel->gate)
-        http_reply_release(channel->gate);
-    mem_free(channel->gate);
-    channel->gate = NULL;
+    if (channel->tunnel)
+        http_reply_release(channel->tunnel);
+    mem_free(channel->tunnel);
+    channel->tunnel = NULL;
 }
 
 void http_channel_close(struct http_channel *channel)
@@ -63,9 +63,9 @@ void http_channel_close(struct http_channel *channel)
     http_client_forget_idle(channel);
     net_dial_cancel(channel->dial);
     channel->dial = NULL;
-    drop_gate(channel);
-    http_place_leave(channel->place);
-    channel->place = NULL;
+    drop_tunnel(channel);
+    http_origin_leave(channel->origin);
+    channel->origin = NULL;
     channel->call = NULL;
     if (channel->tcp)
         uv_close((uv_handle_t *)channel->tcp, on_closed);
@@ -216,7 +216,7 @@ static void shake(struct http_channel *channel)
     channel->phase = HTTP_CHANNEL_SHAKING;
     if (!client->plain_buffer)
         client->plain_buffer = mem_alloc(HTTP_CALL_READ_BYTES + TLS_RECORD_BYTES_MAX);
-    channel->tls = tls_conn_create(client->tls, channel->place->host);
+    channel->tls = tls_conn_create(client->tls, channel->origin->host);
     if (!channel->tls || !client->plain_buffer) {
         fail(channel, HTTP_CALL_FAILED, "no memory for TLS");
         return;
@@ -227,7 +227,7 @@ static void shake(struct http_channel *channel)
 
 static void begin(struct http_channel *channel)
 {
-    if (channel->place->is_tls)
+    if (channel->origin->is_tls)
         shake(channel);
     else
         become_open(channel);
@@ -238,13 +238,13 @@ static void ask_proxy(struct http_channel *channel)
     struct buf text;
     buf_init(&text, SIZE_MAX);
     channel->phase = HTTP_CHANNEL_TUNNELLING;
-    channel->gate = mem_alloc(sizeof *channel->gate);
-    http_place_put_connect(&text, channel->place);
-    if (channel->gate) {
-        http_reply_init(channel->gate);
-        http_reply_clear(channel->gate, true, 0);
+    channel->tunnel = mem_alloc(sizeof *channel->tunnel);
+    http_origin_put_connect(&text, channel->origin);
+    if (channel->tunnel) {
+        http_reply_init(channel->tunnel);
+        http_reply_clear(channel->tunnel, true, 0);
     }
-    if (!channel->gate || buf_status(&text) != PH_OK)
+    if (!channel->tunnel || buf_status(&text) != PH_OK)
         fail(channel, HTTP_CALL_FAILED, "no memory for a proxy");
     else
         write_text(channel, &text);
@@ -265,7 +265,7 @@ static void on_dialled(void *ud, enum net_dial_end how, uv_tcp_t *tcp, const cha
         channel->tcp = tcp;
         tcp->data = channel;
         http_channel_read(channel, true);
-        if (channel->place->has_proxy && channel->place->is_tls)
+        if (channel->origin->has_proxy && channel->origin->is_tls)
             ask_proxy(channel);
         else
             begin(channel);
@@ -278,15 +278,15 @@ bool http_channel_open(struct http_client *client, struct http_call *call)
     struct http_channel *channel = mem_calloc(1, sizeof *channel);
     if (!channel)
         return false;
-    channel->dial = net_dial_start(client->loop, client->names, call->place->gate_host,
-                                   call->place->gate_port, on_dialled, channel);
+    channel->dial = net_dial_start(client->loop, client->names, call->origin->hop_host,
+                                   call->origin->hop_port, on_dialled, channel);
     if (!channel->dial) {
         mem_free(channel);
         return false;
     }
     channel->client = client;
-    channel->place = call->place;
-    channel->place->users++;
+    channel->origin = call->origin;
+    channel->origin->users++;
     channel->call = call;
     buf_init(&channel->out, SIZE_MAX);
     http_link_init(&channel->link);
@@ -317,20 +317,20 @@ void http_channel_read(struct http_channel *channel, bool is_wanted)
         uv_read_stop(stream_of(channel));
 }
 
-static void on_gate_bytes(struct http_channel *channel, char *bytes, size_t len)
+static void on_tunnel_bytes(struct http_channel *channel, char *bytes, size_t len)
 {
     char why[HTTP_CALL_MESSAGE_BYTES];
-    struct http_reply *gate = channel->gate;
+    struct http_reply *tunnel = channel->tunnel;
     size_t body_len = 0;
-    http_reply_feed(gate, bytes, len, &body_len);
-    if (gate->state == HTTP_REPLY_GOES_ON)
+    http_reply_feed(tunnel, bytes, len, &body_len);
+    if (tunnel->state == HTTP_REPLY_GOES_ON)
         return;
-    bool is_open = gate->state == HTTP_REPLY_WHOLE && gate->status / 100 == 2;
-    if (gate->state == HTTP_REPLY_WHOLE)
-        snprintf(why, sizeof why, "the proxy answered with status %d", gate->status);
+    bool is_open = tunnel->state == HTTP_REPLY_WHOLE && tunnel->status / 100 == 2;
+    if (tunnel->state == HTTP_REPLY_WHOLE)
+        snprintf(why, sizeof why, "the proxy answered with status %d", tunnel->status);
     else
-        snprintf(why, sizeof why, "the proxy: %s", gate->why);
-    drop_gate(channel);
+        snprintf(why, sizeof why, "the proxy: %s", tunnel->why);
+    drop_tunnel(channel);
     if (is_open)
         begin(channel);
     else
@@ -341,7 +341,7 @@ static void on_gate_bytes(struct http_channel *channel, char *bytes, size_t len)
 static void on_bytes(struct http_channel *channel, char *bytes, size_t len)
 {
     if (channel->phase == HTTP_CHANNEL_TUNNELLING)
-        on_gate_bytes(channel, bytes, len);
+        on_tunnel_bytes(channel, bytes, len);
     else if (channel->call)
         http_call_take(channel->call, bytes, len);
     else

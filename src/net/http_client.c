@@ -6,7 +6,7 @@
  *      of the loop (an idle handle, as in the server) delivers it before the loop sleeps. What comes from a
  *      socket is told at once, in the callback that read it.
  *   2. A call has its channel to itself, from the request to the end of the reply. A reply that ended as it
- *      should leaves its channel to the place, for the next call; any other end closes it. HTTP/1.1 without
+ *      should leaves its channel to the origin, for the next call; any other end closes it. HTTP/1.1 without
  *      pipelining: what goes wrong on a connection concerns one call.
  *
  * Time. The limits of calls need no timer each: a call knows when it is due, a piece that arrives moves that
@@ -58,7 +58,7 @@ static void on_deadline(uv_timer_t *timer)
     for (struct http_link *link = client->calls.next; link != &client->calls; link = link->next) {
         struct http_call *call = HTTP_CONTAINER(link, struct http_call, link);
         uint64_t due_ms = http_call_due_ms(call);
-        if (due_ms <= now_ms && !http_call_may_be_late(call, now_ms)) {
+        if (due_ms <= now_ms && !http_call_take_grace(call, now_ms)) {
             http_call_expire(call, now_ms);
             continue;
         }
@@ -97,7 +97,7 @@ void http_client_keep(struct http_channel *channel)
     channel->was_used = true;
     channel->idle_since_ms = uv_now(client->uv);
     http_channel_read(channel, true);
-    http_link_append(channel->place->idle.next, &channel->link); /* that is, at the front */
+    http_link_append(channel->origin->idle.next, &channel->link); /* that is, at the front */
     http_link_append(&client->idle, &channel->age);
     if (++client->idle_count > client->idle_max)
         http_channel_close(oldest_idle(client));
@@ -113,10 +113,10 @@ void http_client_forget_idle(struct http_channel *channel)
 }
 
 /* The one used last, unless it is so old that something on the way may have forgotten it. */
-static struct http_channel *take_idle(struct http_client *client, struct http_place *place)
+static struct http_channel *take_idle(struct http_client *client, struct http_origin *origin)
 {
-    while (!http_link_is_alone(&place->idle)) {
-        struct http_channel *channel = HTTP_CONTAINER(place->idle.next, struct http_channel, link);
+    while (!http_link_is_alone(&origin->idle)) {
+        struct http_channel *channel = HTTP_CONTAINER(origin->idle.next, struct http_channel, link);
         if (uv_now(client->uv) - channel->idle_since_ms < HTTP_CALL_IDLE_AGE_MS) {
             http_client_forget_idle(channel);
             return channel;
@@ -137,7 +137,7 @@ static bool has_room(struct http_client *client)
 void http_client_connect(struct http_call *call, bool is_fresh)
 {
     struct http_client *client = call->client;
-    struct http_channel *idle = is_fresh ? NULL : take_idle(client, call->place);
+    struct http_channel *idle = is_fresh ? NULL : take_idle(client, call->origin);
     if (idle) {
         idle->call = call;
         call->channel = idle;
@@ -153,7 +153,7 @@ void http_client_serve_waiting(struct http_client *client)
 {
     while (!http_link_is_alone(&client->waiting)) {
         struct http_call *call = HTTP_CONTAINER(client->waiting.next, struct http_call, waiting);
-        if (http_link_is_alone(&call->place->idle) && !has_room(client))
+        if (http_link_is_alone(&call->origin->idle) && !has_room(client))
             return;
         http_link_remove(&call->waiting);
         http_client_connect(call, false);
@@ -192,7 +192,7 @@ static void init(struct http_client *client, const struct http_client_params *pa
     http_link_init(&client->waiting);
     http_link_init(&client->news);
     http_link_init(&client->spares);
-    http_link_init(&client->places);
+    http_link_init(&client->origins);
     http_link_init(&client->idle);
 }
 

@@ -1,6 +1,6 @@
 /* net, private: the HTTP client's structs, shared by http_client.c (the client: who gets which connection,
- * time), http_place.c (where requests go), http_channel.c (connections), http_call.c (what a caller asks for)
- * and http_call_reply.c (what comes back). Everything here belongs to the loop's thread. */
+ * time), http_origin.c (where requests go), http_channel.c (connections), http_call.c (what a caller asks
+ * for) and http_call_reply.c (what comes back). Everything here belongs to the loop's thread. */
 #ifndef PHAROS_NET_HTTP_CLIENT_INT_H
 #define PHAROS_NET_HTTP_CLIENT_INT_H
 
@@ -33,8 +33,8 @@ struct http_client {
     struct http_header *fields; /* for the head that is being told */
     size_t field_room;
 
-    struct http_link places; /* the one asked last first */
-    struct http_link idle;   /* channels, the one unused for longest first */
+    struct http_link origins; /* the one asked last first */
+    struct http_link idle;    /* channels, the one unused for longest first */
     size_t idle_count, idle_max;
     size_t channel_count, channels_max;
     char *read_buffer;  /* HTTP_READ_BYTES: one for all channels */
@@ -44,28 +44,29 @@ struct http_client {
     struct http_client_stats stats;
 };
 
-/* ---- http_place.c: where requests go ---- */
+/* ---- http_origin.c: where requests go ---- */
 
-/* Scheme, host and port, and the way there. */
-struct http_place {
-    struct http_link link; /* client->places */
+/* Scheme, host and port (RFC 9110, 4.3.1), and the way there: its next hop is a proxy, or itself. */
+struct http_origin {
+    struct http_link link; /* client->origins */
     struct http_link idle; /* channels, the one used last first */
     size_t users;          /* calls and channels */
     bool is_tls;
     uint16_t port;
-    uint16_t gate_port;
+    uint16_t hop_port;
     char *host;
-    char *authority;        /* as in a Host header */
-    char *gate_host;        /* where to connect: a proxy, or the place itself */
-    char *gate_credentials; /* the proxy's; NULL: none */
+    char *authority;         /* as in a Host header */
+    char *hop_host;          /* where to connect */
+    char *proxy_credentials; /* NULL: none */
     bool has_proxy;
 };
 
 /* Counts as a user until it is left. PH_ERR_ARG: the environment names a proxy of an unknown kind. */
-PH_MUST_USE enum ph_status http_place_enter(struct http_place **out, struct http_client *client,
-                                            const struct http_url *url, struct ph_err *err);
-void http_place_leave(struct http_place *place);                              /* NULL is fine */
-void http_place_put_connect(struct buf *out, const struct http_place *place); /* a proxy's CONNECT request */
+PH_MUST_USE enum ph_status http_origin_enter(struct http_origin **out, struct http_client *client,
+                                             const struct http_url *url, struct ph_err *err);
+void http_origin_leave(struct http_origin *origin); /* NULL is fine */
+void http_origin_put_connect(struct buf *out,
+                             const struct http_origin *origin); /* a proxy's CONNECT request */
 
 /* ---- http_channel.c: one connection, used by one call after another ---- */
 
@@ -78,18 +79,18 @@ enum http_channel_phase {
 };
 
 struct http_channel {
-    struct http_link link; /* place->idle, or alone */
+    struct http_link link; /* origin->idle, or alone */
     struct http_link age;  /* client->idle, or alone */
     struct http_client *client;
-    struct http_place *place;
+    struct http_origin *origin;
     struct http_call *call; /* NULL: idle */
     enum http_channel_phase phase;
-    struct net_dial *dial;   /* DIALLING */
-    uv_tcp_t *tcp;           /* from then on */
-    struct tls_conn *tls;    /* NULL: plain */
-    struct http_reply *gate; /* TUNNELLING: the proxy's answer */
-    struct buf out;          /* bytes that libuv is writing, where they are ours */
-    size_t sealed;           /* TLS: bytes of the call's request that went into records */
+    struct net_dial *dial;     /* DIALLING */
+    uv_tcp_t *tcp;             /* from then on */
+    struct tls_conn *tls;      /* NULL: plain */
+    struct http_reply *tunnel; /* TUNNELLING: the proxy's answer */
+    struct buf out;            /* bytes that libuv is writing, where they are ours */
+    size_t sealed;             /* TLS: bytes of the call's request that went into records */
     uint64_t idle_since_ms;
     bool is_reading, is_writing, is_shut;
     bool was_used; /* carried a whole reply: it may be found dead */
@@ -119,7 +120,7 @@ struct http_call {
     struct http_link news;    /* client->news, or alone */
     struct http_link waiting; /* client->waiting, or alone */
     struct http_client *client;
-    struct http_place *place;
+    struct http_origin *origin;
     struct http_channel *channel; /* NULL: none yet, or gone */
     struct http_call_sink sink;
 
@@ -152,7 +153,7 @@ struct http_call {
 void http_client_tell(struct http_call *call);                  /* there is news for its sink */
 void http_client_deliver(struct http_client *client);           /* all news; only from the loop */
 void http_client_arm(struct http_client *client, uint64_t due); /* a deadline to look at, then */
-/* A channel for a call: an idle one unless `is_fresh`, a new one, or a place in the queue. */
+/* A channel for a call: an idle one unless `is_fresh`, a new one, or a turn in the queue. */
 void http_client_connect(struct http_call *call, bool is_fresh);
 void http_client_keep(struct http_channel *channel);        /* it is idle now */
 void http_client_forget_idle(struct http_channel *channel); /* it is not any more; also when it was not */
@@ -167,7 +168,7 @@ void http_call_leave(struct http_call *call);            /* its connection and t
 void http_call_give_back(struct http_call *call);        /* to the spares */
 uint64_t http_call_due_ms(const struct http_call *call); /* UINT64_MAX: none */
 /* It is due, for silence, and that for the first time: it has until the next look. */
-bool http_call_may_be_late(struct http_call *call, uint64_t now_ms);
+bool http_call_take_grace(struct http_call *call, uint64_t now_ms);
 void http_call_expire(struct http_call *call, uint64_t now_ms);
 
 /* ---- http_call_reply.c ---- */

@@ -26,7 +26,7 @@ const char *http_url_parse(struct http_url *out, const char *text);
 /* "Basic ..." (RFC 7617) from a URL's user. */
 void http_url_put_credentials(struct buf *out, struct http_piece user);
 
-/* The proxy that the environment names for such a place: http_proxy, https_proxy, HTTPS_PROXY, all_proxy,
+/* The proxy that the environment names for such an origin: http_proxy, https_proxy, HTTPS_PROXY, all_proxy,
  * ALL_PROXY, but for what no_proxy lists and for this machine. NULL: none. (HTTP_PROXY in capitals is not
  * asked: a CGI server sets it from a header of its client's.) */
 const char *http_proxy_find(bool is_tls, const char *host);

@@ -166,7 +166,7 @@ void http_stream_abort(struct http_exchange *exchange);
 
 /* ---- HTTP client ----
  *
- * Connections belong to the client and are kept for the next call to the same place (the largest lever there
+ * Connections belong to the client and are kept for the next call to the same origin (the largest lever there
  * is: 2x and more). HTTP/1.1 over http:// and https://; certificates are always checked; redirects are not
  * followed; proxies as the environment says (HTTPS_PROXY, NO_PROXY), never for loopback. */
 struct http_client;
