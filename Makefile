@@ -22,8 +22,8 @@ VARIANT := $(strip $(if $(filter-out gcc,$(notdir $(CC))),$(notdir $(CC))) $(if 
 OUT     := build$(if $(VARIANT),/$(subst $() ,-,$(VARIANT)))
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 
-PACKAGES := libuv yaml-0.1 libutf8proc openssl hiredis $(if $(WITH_MPI),ompi-c)
-PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PACKAGES := libuv yaml-0.1 libutf8proc openssl hiredis sqlite3 libzstd $(if $(WITH_MPI),ompi-c)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) libpq 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -33,7 +33,7 @@ CPPFLAGS := -Isrc -D_POSIX_C_SOURCE=200809L
 CFLAGS   ?= -O2 -g
 CSTD     := -std=c17
 LDFLAGS  += -pie -Wl,-z,relro,-z,now
-LIBS     := $(PKG_LIBS) -lm -lpthread
+LIBS     := $(PKG_LIBS) -lstemmer -lm -lpthread
 COMPILE  := $(CC) $(CSTD) $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP
 
 # make V=1 shows the commands themselves.
@@ -84,7 +84,7 @@ $(LIBRARY): $(filter-out $(MAIN_OBJECT),$(OBJECTS))
 
 # The compiler line is a prerequisite: other flags rebuild everything, a touched header only what includes it.
 $(OUT)/flags: FORCE
-	@pkg-config --exists $(PACKAGES) || { echo 'make: libraries are missing: run scripts/deps (needs root)$(if $(WITH_MPI), and apt-get install libopenmpi-dev openmpi-bin)' >&2; exit 1; }
+	@pkg-config --exists $(PACKAGES) libpq || { echo 'make: libraries are missing: run scripts/deps (needs root)$(if $(WITH_MPI), and apt-get install libopenmpi-dev openmpi-bin)' >&2; exit 1; }
 	@mkdir -p $(OUT) && echo '$(COMPILE) $(KERNEL_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(KERNEL_FLAGS)' > $@
 FORCE:
 
