@@ -185,4 +185,29 @@
 #define DRILL_REPLY_BYTES_MAX (2u << 20)
 #define DRILL_IDLE_S 30 /* a drill that nobody goes on with ends */
 
+/* Memory */
+#define STORE_USER_BYTES_MAX 512 /* names: without their zero */
+#define STORE_KEY_BYTES_MAX 512
+#define STORE_ID_BYTES_MAX 256
+#define STORE_DOMAIN_BYTES_MAX 256
+#define STORE_ROLE_BYTES_MAX 64
+#define STORE_NAME_BYTES_MAX 512
+#define STORE_SPACE_BYTES_MAX 256
+#define STORE_METADATA_BYTES_MAX (256u << 10)
+#define STORE_NOTE_BYTES_MAX (64u << 10)
+#define STORE_MESSAGE_BYTES_MAX (64u << 20) /* one message: content and all that goes with it */
+#define STORE_RESPONSE_BYTES_MAX (64u << 20)
+#define STORE_VECTOR_BYTES_MAX (256u << 10)
+#define STORE_APPEND_MAX 65536             /* messages, or vectors, in one write */
+#define STORE_QUEUE_MAX 8192               /* writes that wait, */
+#define STORE_QUEUE_BYTES_MAX (256u << 20) /* and their bytes */
+#define STORE_BATCH_MAX 512                /* writes in one transaction, */
+#define STORE_BATCH_MESSAGES_MAX 4096      /* messages in it, */
+#define STORE_BATCH_MS 50                  /* and how long it may be filled */
+#define STORE_READERS_DEFAULT 4
+#define STORE_READERS_MAX 64
+#define STORE_LOCK_WAIT_MS 30000          /* for another process that writes to the same store */
+#define STORE_PAGE_MAX 1000               /* rows of a list at once */
+#define STORE_LINE_BYTES_MAX (256u << 20) /* a conversation as a line of text */
+
 #endif

@@ -52,6 +52,7 @@ const char *ph_status_name(enum ph_status code)
         [PH_ERR_CANCELLED] = "cancelled",
         [PH_ERR_TIMEOUT] = "timed out",
         [PH_ERR_INTERNAL] = "internal error",
+        [PH_ERR_CONFLICT] = "conflict",
     };
     return (unsigned)code < PH_STATUS_COUNT ? names[code] : "unknown status";
 }

@@ -23,6 +23,7 @@ enum ph_status {
     PH_ERR_CANCELLED,   /* its owner asked it to stop */
     PH_ERR_TIMEOUT,     /* a deadline passed */
     PH_ERR_INTERNAL,    /* a fault of ours that could be contained */
+    PH_ERR_CONFLICT,    /* somebody else was first: look again */
     PH_STATUS_COUNT
 };
 
