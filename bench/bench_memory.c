@@ -1,0 +1,204 @@
+/* How much of the evidence a context has.
+ *
+ *   build/bench_memory [--spt F.gguf] [--limit N] CASES.jsonl...
+ *
+ * For every file and kind of question, each strategy's evidence recall at 1,024 tokens, the share of questions with
+ * all of their evidence at 1,024 and at 4,096, and for reply links whether the first, and one of the first ten,
+ * is right. p50 and p95 of the time that building takes, in CPU time. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "memory/context.h"
+#include "memory/spt.h"
+
+#define KINDS_MAX 16
+#define TIMES_MAX 200000
+#define ARENA_BYTES_MAX (256u << 20)
+
+struct score {
+    double recall, all, all_4096, first, ten;
+    size_t count;
+};
+
+struct bench {
+    const struct spt *spt;
+    size_t limit, cases;
+    char kinds[KINDS_MAX][32];
+    size_t kind_count;
+    struct score scores[KINDS_MAX][CONTEXT_STRATEGY_COUNT];
+    float *times[CONTEXT_STRATEGY_COUNT];
+    size_t time_count[CONTEXT_STRATEGY_COUNT];
+};
+
+static double cpu_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void check(enum ph_status status, const struct ph_err *err)
+{
+    if (!status)
+        return;
+    fprintf(stderr, "bench_memory: %s\n", err->message);
+    exit(1);
+}
+
+static size_t kind_of(struct bench *bench, const char *kind)
+{
+    for (size_t i = 0; i < bench->kind_count; i++)
+        if (!strcmp(bench->kinds[i], kind))
+            return i;
+    if (bench->kind_count == KINDS_MAX)
+        return KINDS_MAX - 1;
+    snprintf(bench->kinds[bench->kind_count], sizeof bench->kinds[0], "%s", kind);
+    return bench->kind_count++;
+}
+
+static bool is_evidence(const struct spt_question *q, int64_t message)
+{
+    for (size_t i = 0; i < q->evidence_count; i++)
+        if ((int64_t)q->evidence[i] + 1 == message)
+            return true;
+    return false;
+}
+
+static double recall(const struct memory_index *index, const struct spt_question *q,
+                     struct context_request *request, uint32_t budget, struct arena *arena)
+{
+    struct context_result result;
+    struct ph_err err;
+    request->budget_tokens = budget;
+    check(context_build(index, request, arena, &result, &err), &err);
+    size_t found = 0;
+    for (size_t i = 0; i < result.count; i++)
+        found += is_evidence(q, result.items[i].message);
+    arena_clear(arena);
+    return (double)found / (double)q->evidence_count;
+}
+
+static void measure(struct bench *bench, const struct memory_index *index, const struct spt_question *q,
+                    enum context_strategy strategy, struct arena *arena)
+{
+    struct context_request request = {.conversation = 1,
+                                      .query = q->query,
+                                      .query_len = q->query_len,
+                                      .query_name = q->name,
+                                      .strategy = strategy,
+                                      .before = (int64_t)q->before + 1,
+                                      .after = q->after};
+    struct score *score = &bench->scores[kind_of(bench, q->kind)][strategy];
+    double start = cpu_s();
+    double at_1024 = recall(index, q, &request, 1024, arena);
+    if (bench->time_count[strategy] < TIMES_MAX)
+        bench->times[strategy][bench->time_count[strategy]++] = (float)((cpu_s() - start) * 1e3);
+    score->recall += at_1024;
+    score->all += at_1024 > 0.999;
+    score->all_4096 += recall(index, q, &request, 4096, arena) > 0.999;
+    struct context_ranked *ranked;
+    size_t count;
+    struct ph_err err;
+    check(context_rank(index, &request, arena, &ranked, &count, &err), &err);
+    for (size_t i = 0; i < count && i < 10; i++)
+        if (is_evidence(q, ranked[i].message)) {
+            score->first += i == 0;
+            score->ten += 1;
+            break;
+        }
+    arena_clear(arena);
+    score->count++;
+}
+
+static enum ph_status measure_case(void *ud, const struct spt_case *one)
+{
+    struct bench *bench = ud;
+    if (bench->limit && bench->cases++ >= bench->limit)
+        return PH_OK;
+    struct memory_index *index;
+    struct ph_err err;
+    check(spt_case_index(one, &(struct index_params){.spt = bench->spt}, &index, &err), &err);
+    struct arena arena;
+    arena_init(&arena, ARENA_BYTES_MAX);
+    for (size_t i = 0; i < one->question_count; i++)
+        for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
+            if (one->questions[i].evidence_count && (s != CONTEXT_SPT || bench->spt))
+                measure(bench, index, &one->questions[i], (enum context_strategy)s, &arena);
+    arena_release(&arena);
+    memory_index_free(index);
+    return PH_OK;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void print_row(const char *kind, enum context_strategy strategy, const struct score *score)
+{
+    double n = (double)score->count;
+    printf("%-10s %-15s %6zu  %.3f   %.3f    %.3f     %.3f  %.3f\n", kind, context_strategy_name(strategy),
+           score->count, score->recall / n, score->all / n, score->all_4096 / n, score->first / n,
+           score->ten / n);
+}
+
+static void report(struct bench *bench, const char *path)
+{
+    printf("%s\nkind       strategy        asked  recall  all1024  all4096   @1     @10\n", path);
+    for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++) {
+        struct score total = {0};
+        for (size_t k = 0; k < bench->kind_count; k++) {
+            const struct score *one = &bench->scores[k][s];
+            if (!one->count)
+                continue;
+            if (bench->kind_count > 1)
+                print_row(bench->kinds[k], (enum context_strategy)s, one);
+            total.recall += one->recall;
+            total.all += one->all;
+            total.all_4096 += one->all_4096;
+            total.first += one->first;
+            total.ten += one->ten;
+            total.count += one->count;
+        }
+        if (total.count)
+            print_row("all", (enum context_strategy)s, &total);
+        size_t n = bench->time_count[s];
+        if (!n)
+            continue;
+        qsort(bench->times[s], n, sizeof(float), by_time);
+        printf("           building, CPU ms: p50 %.3f, p95 %.3f\n", (double)bench->times[s][n / 2],
+               (double)bench->times[s][n * 95 / 100]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct spt *spt = NULL;
+    struct ph_err err;
+    size_t limit = 0;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--spt") && i + 1 < argc) {
+            check(spt_open(&spt, argv[++i], &err), &err);
+            continue;
+        }
+        if (!strcmp(argv[i], "--limit") && i + 1 < argc) {
+            limit = (size_t)strtoul(argv[++i], NULL, 10);
+            continue;
+        }
+        struct bench *bench = calloc(1, sizeof *bench);
+        bench->spt = spt;
+        bench->limit = limit;
+        for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
+            bench->times[s] = calloc(TIMES_MAX, sizeof(float));
+        check(spt_cases_read(argv[i], measure_case, bench, &err), &err);
+        report(bench, argv[i]);
+        for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
+            free(bench->times[s]);
+        free(bench);
+    }
+    spt_close(spt);
+    return 0;
+}

@@ -1,0 +1,297 @@
+/* A first look at every turn of the scope: BM25 (Robertson and Zaragoza 2009) of turns, of their windows,
+ * sessions and conversations, nearness of vectors, and a second look with the words of the best hits
+ * (pseudo-relevance feedback, Rocchio 1971). Postings are walked once a term; the rest is linear in the
+ * scope's turns. */
+#include <math.h>
+#include <string.h>
+
+#include "memory/features_int.h"
+#include "memory/spt_int.h"
+
+#define BM25_K1 1.2f
+#define BM25_B 0.6f
+#define SESSION_B 0.75f
+
+enum ph_status context_scope_find(const struct memory_index *index, const struct context_request *request,
+                                  struct arena *arena, struct context_scope *scope)
+{
+    *scope = (struct context_scope){.index = index, .conversation = INDEX_NONE, .length_mean = 1};
+    uint32_t at = 0, count = index->turn_count;
+    if (request->conversation) {
+        scope->conversation = hash_table_find(&index->known_as, (uint64_t)request->conversation + 1);
+        count = 0;
+        if (scope->conversation != INDEX_NONE) {
+            at = index->conversations[scope->conversation].first;
+            count = index->conversations[scope->conversation].turns;
+        }
+    }
+    uint32_t *turns = arena_alloc(arena, (count + 1u) * sizeof *turns);
+    if (!turns)
+        return PH_ERR_NOMEM;
+    bool *seen = arena_calloc(arena, index->speaker_count + 1u, sizeof *seen);
+    if (!seen)
+        return PH_ERR_NOMEM;
+    uint64_t length = 0;
+    scope->turns = turns;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct index_turn_row *row = &index->turns[at];
+        bool chained = scope->conversation != INDEX_NONE;
+        if (request->before && row->message >= request->before)
+            break;
+        if (request->after && row->message <= request->after) {
+            scope->first = i + 1;
+        } else {
+            turns[scope->count++] = at;
+            length += row->length;
+            if (!seen[row->speaker] && scope->speakers < 5)
+                scope->speakers++;
+            seen[row->speaker] = true;
+        }
+        at = chained ? row->after : at + 1;
+    }
+    if (scope->count && length)
+        scope->length_mean = (float)length / (float)scope->count;
+    return PH_OK;
+}
+
+uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn)
+{
+    const struct index_turn_row *row = &scope->index->turns[turn];
+    uint32_t place = turn;
+    if (scope->conversation != INDEX_NONE) {
+        if (row->conversation != scope->conversation)
+            return INDEX_NONE;
+        place = row->place;
+    }
+    if (place < scope->first || place - scope->first >= scope->count || (row->flags & TURN_FORGOTTEN))
+        return INDEX_NONE;
+    return place - scope->first;
+}
+
+/* Groups of turns as texts: sessions, conversations. */
+struct groups {
+    float *counts;  /* [groups]: how often the term at hand is in each */
+    float *lengths; /* [groups] */
+    float *scores;  /* [groups] */
+    uint32_t count;
+    float length_mean;
+    bool by_session;
+};
+
+static uint32_t group_of(const struct groups *groups, const struct index_turn_row *row)
+{
+    return groups->by_session ? row->session : row->conversation;
+}
+
+static bool groups_open(struct groups *groups, const struct context_scope *scope, bool by_session,
+                        struct arena *arena)
+{
+    groups->by_session = by_session;
+    groups->count = by_session ? scope->index->session_count : scope->index->conversation_count;
+    groups->counts = arena_calloc(arena, groups->count + 1u, sizeof(float));
+    groups->lengths = arena_calloc(arena, groups->count + 1u, sizeof(float));
+    groups->scores = arena_calloc(arena, groups->count + 1u, sizeof(float));
+    if (!groups->counts || !groups->lengths || !groups->scores)
+        return false;
+    uint32_t with = 0;
+    for (uint32_t i = 0; i < scope->count; i++) {
+        const struct index_turn_row *row = &scope->index->turns[scope->turns[i]];
+        float *length = &groups->lengths[group_of(groups, row)];
+        with += *length == 0;
+        *length += (float)row->length + 0.01f;
+    }
+    groups->length_mean = with ? scope->length_mean * (float)scope->count / (float)with + 0.01f : 1;
+    groups->count = with;
+    return true;
+}
+
+static void groups_add_term(struct groups *groups, const struct context_scope *scope,
+                            const struct query_term *query_term)
+{
+    const struct index_term *term = &scope->index->terms[query_term->term];
+    uint32_t with = 0;
+    for (uint32_t i = 0; i < term->count; i++) {
+        uint32_t turn = term->postings[i].turn;
+        if (context_scope_slot(scope, turn) == INDEX_NONE)
+            continue;
+        float *count = &groups->counts[group_of(groups, &scope->index->turns[turn])];
+        with += *count == 0;
+        *count += (float)term->postings[i].count;
+    }
+    float rarity = logf(1 + ((float)groups->count - (float)with + 0.5f) / ((float)with + 0.5f));
+    for (uint32_t i = 0; i < term->count; i++) {
+        uint32_t turn = term->postings[i].turn;
+        if (context_scope_slot(scope, turn) == INDEX_NONE)
+            continue;
+        uint32_t group = group_of(groups, &scope->index->turns[turn]);
+        float count = groups->counts[group];
+        if (count == 0)
+            continue;
+        groups->counts[group] = 0;
+        float norm = BM25_K1 * (1 - SESSION_B + SESSION_B * groups->lengths[group] / groups->length_mean);
+        groups->scores[group] += rarity * count * (BM25_K1 + 1) / (count + norm);
+    }
+}
+
+static void add_term(float *scores, const struct context_scope *scope, uint32_t known, float rarity)
+{
+    const struct index_term *term = &scope->index->terms[known];
+    for (uint32_t i = 0; i < term->count; i++) {
+        uint32_t slot = context_scope_slot(scope, term->postings[i].turn);
+        if (slot == INDEX_NONE)
+            continue;
+        float length = (float)scope->index->turns[term->postings[i].turn].length;
+        float count = (float)term->postings[i].count;
+        float norm = BM25_K1 * (1 - BM25_B + BM25_B * length / scope->length_mean);
+        scores[slot] += rarity * count * (BM25_K1 + 1) / (count + norm);
+    }
+}
+
+/* The slot of a neighbour; INDEX_NONE: none, or outside. */
+static uint32_t slot_or_none(const struct context_scope *scope, uint32_t turn)
+{
+    return turn == INDEX_NONE ? INDEX_NONE : context_scope_slot(scope, turn);
+}
+
+static void spread_over_window(const struct context_scope *scope, const float *words, float *window)
+{
+    static const float share[] = {1, 0.6f, 0.35f, 0.2f};
+    for (uint32_t i = 0; i < scope->count; i++) {
+        if (words[i] == 0)
+            continue;
+        window[i] += words[i];
+        uint32_t before = scope->turns[i], after = before;
+        for (size_t step = 1; step < sizeof share / sizeof *share; step++) {
+            before = before == INDEX_NONE ? before : scope->index->turns[before].before;
+            after = after == INDEX_NONE ? after : scope->index->turns[after].after;
+            uint32_t left = slot_or_none(scope, before), right = slot_or_none(scope, after);
+            if (left != INDEX_NONE)
+                window[left] += share[step] * words[i];
+            if (right != INDEX_NONE)
+                window[right] += share[step] * words[i];
+        }
+    }
+}
+
+struct hit {
+    float score;
+    uint32_t slot;
+};
+
+/* The best turns by their windows, best first. */
+static size_t best_turns(const struct context_scope *scope, const float *scores, struct hit *hits, size_t max)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < scope->count; i++) {
+        if (scores[i] <= 0 || (count == max && scores[i] <= hits[max - 1].score))
+            continue;
+        size_t at = count < max ? count++ : max - 1;
+        while (at && hits[at - 1].score < scores[i]) {
+            hits[at] = hits[at - 1];
+            at--;
+        }
+        hits[at] = (struct hit){.score = scores[i], .slot = i};
+    }
+    return count;
+}
+
+struct expansion {
+    uint32_t term;
+    float weight;
+};
+
+static void expand_with(struct expansion *terms, size_t *count, const struct context_scope *scope,
+                        const struct context_query *query, const struct hit *hit)
+{
+    const struct index_turn_row *row = &scope->index->turns[scope->turns[hit->slot]];
+    for (uint32_t i = 0; i < row->word_count && i < 80; i++) {
+        uint32_t known = scope->index->occurrences[row->words + i];
+        const struct index_term *term = &scope->index->terms[known];
+        bool skip = term->flags & TEXT_STOP;
+        for (size_t k = 0; k < query->count && !skip; k++)
+            skip = query->terms[k].term == known;
+        if (skip)
+            continue;
+        float rarity = logf(1 + (float)scope->index->turn_count / ((float)term->count + 0.5f));
+        float name = term->names * 2 > term->uses ? 1.5f : 1;
+        float weight = term->count > 1 ? hit->score * rarity * name : 0;
+        size_t at = 0;
+        while (at < *count && terms[at].term != known)
+            at++;
+        if (at == 512)
+            continue;
+        if (at == *count)
+            terms[(*count)++] = (struct expansion){.term = known};
+        terms[at].weight += weight;
+    }
+}
+
+static bool look_again(const struct context_scope *scope, const struct context_query *query,
+                       const float *window, float *feedback, struct arena *arena)
+{
+    struct hit hits[FEEDBACK_TURNS];
+    size_t found = best_turns(scope, window, hits, FEEDBACK_TURNS);
+    struct expansion *terms = arena_alloc(arena, 512 * sizeof *terms);
+    if (!terms)
+        return false;
+    size_t count = 0;
+    for (size_t i = 0; i < found; i++)
+        expand_with(terms, &count, scope, query, &hits[i]);
+    float first = 0;
+    for (size_t k = 0; k < FEEDBACK_TERMS; k++) {
+        size_t best = 0;
+        for (size_t i = 1; i < count; i++)
+            if (terms[i].weight > terms[best].weight)
+                best = i;
+        if (!count || terms[best].weight <= 0)
+            break;
+        first = k ? first : terms[best].weight;
+        add_term(feedback, scope, terms[best].term, terms[best].weight / first);
+        terms[best].weight = 0;
+    }
+    return true;
+}
+
+static void look_at_meaning(const struct context_scope *scope, const struct context_query *query, float *out)
+{
+    if (!scope->index->vectors || !query->has_direction)
+        return;
+    for (uint32_t i = 0; i < scope->count; i++) {
+        float cosine =
+            spt_cosine(query->direction, scope->index->vectors + (size_t)scope->turns[i] * SPT_WIDTH);
+        out[i] = cosine > 0 ? cosine : 0;
+    }
+}
+
+enum ph_status context_search(const struct context_scope *scope, struct context_query *query,
+                              struct arena *arena, struct context_search *search)
+{
+    size_t n = scope->count + 1u;
+    float *all = arena_calloc(arena, 6 * n, sizeof *all);
+    struct groups sessions, conversations;
+    if (!all || !groups_open(&sessions, scope, true, arena) ||
+        !groups_open(&conversations, scope, false, arena))
+        return PH_ERR_NOMEM;
+    *search = (struct context_search){.words = all,
+                                      .window = all + n,
+                                      .session = all + 2 * n,
+                                      .conversation = all + 3 * n,
+                                      .meaning = all + 4 * n,
+                                      .feedback = all + 5 * n};
+    for (size_t i = 0; i < query->count; i++) {
+        const struct query_term *term = &query->terms[i];
+        if (term->rarity <= 0)
+            continue;
+        add_term(search->words, scope, term->term, term->rarity);
+        groups_add_term(&sessions, scope, term);
+        groups_add_term(&conversations, scope, term);
+    }
+    for (uint32_t i = 0; i < scope->count; i++) {
+        const struct index_turn_row *row = &scope->index->turns[scope->turns[i]];
+        search->session[i] = sessions.scores[row->session];
+        search->conversation[i] = conversations.scores[row->conversation];
+    }
+    spread_over_window(scope, search->words, search->window);
+    look_at_meaning(scope, query, search->meaning);
+    return look_again(scope, query, search->window, search->feedback, arena) ? PH_OK : PH_ERR_NOMEM;
+}

@@ -1,0 +1,128 @@
+/* memory, private: what is known about a candidate, as numbers that mean the same for every query. */
+#ifndef PHAROS_MEMORY_FEATURES_INT_H
+#define PHAROS_MEMORY_FEATURES_INT_H
+
+#include "base/arena.h"
+#include "memory/index_int.h"
+
+#define QUERY_TERMS_MAX 64
+#define QUERY_GRAMS_MAX 192
+#define CANDIDATES_MAX 256
+#define FEEDBACK_TURNS 6
+#define FEEDBACK_TERMS 12
+
+/* All between 0 and 1, most of them as shares of the greatest among the candidates. */
+enum feature {
+    F_WORDS,    /* BM25 of the turn */
+    F_BEFORE_1, /* of the turn before it ... */
+    F_AFTER_1,
+    F_BEFORE_2,
+    F_AFTER_2,
+    F_WINDOW,          /* of it and three on either side, less the farther */
+    F_SESSION,         /* of its session as one text */
+    F_CONVERSATION,    /* of its conversation as one text */
+    F_GRAMS,           /* BM25 of groups of 3 and 4 letters */
+    F_GRAMS_AROUND,    /* the better of its two neighbours */
+    F_COVERAGE,        /* share of the query's words, by their rarity, that it has */
+    F_COVERAGE_AROUND, /* the same with its two neighbours */
+    F_PAIRS,           /* words of the query that are next to each other in it too */
+    F_RAREST,          /* has the rarest word that can be found at all */
+    F_RANK_WORDS,      /* ranks: 1 for the first, falling with their logarithm */
+    F_RANK_WINDOW,
+    F_RANK_SESSION,
+    F_RANK_GRAMS,
+    F_RANK_MEANING,
+    F_MEANING, /* cosine of its vector with the query's */
+    F_MEANING_AROUND,
+    F_SOFT, /* each word of the query against the nearest of its words */
+    F_SOFT_AROUND,
+    F_FEEDBACK, /* BM25 of words that the best turns have besides the query's */
+    F_RANK_FEEDBACK,
+    F_SPEAKER,       /* its speaker is whom the query names */
+    F_OTHER_SPEAKER, /* the query names somebody else only */
+    F_MENTIONS,      /* names who is named in the query */
+    F_SPEAKER_WORDS, /* said by the one named, times BM25 */
+    F_ASKS,          /* has a question mark */
+    F_ANSWERS,       /* the turn before it has one, of somebody else */
+    F_ANSWERS_WORDS, /* that, times the BM25 of the turn before */
+    F_LENGTH,
+    F_SHORT,
+    F_WHEN_TIME,              /* the query asks when, the turn has a word of time */
+    F_MANY_NUMBER,            /* the query asks how many, the turn has a number */
+    F_DATE,                   /* written on a date that the query names */
+    F_GROUP_AGE,              /* in talk of many: how new it is */
+    F_GROUP_LAST,             /* the very last */
+    F_GROUP_ADDRESSED,        /* its speaker is the one whom the query addresses */
+    F_GROUP_ADDRESSES,        /* it addresses the one who speaks now */
+    F_GROUP_SAME,             /* the same speaker */
+    F_GROUP_RECENT_ADDRESSED, /* the addressed one's newest turn */
+    F_GROUP_ADDRESSES_LAST,   /* the newest turn that addresses the one who speaks */
+    F_GROUP_SAME_LAST,        /* the speaker's own newest turn */
+    F_GROUP_ASKS,             /* a question of somebody who waits */
+    FEATURE_COUNT
+};
+
+struct query_term {
+    uint32_t term; /* INDEX_NONE: in no turn */
+    uint16_t flags;
+    float count;  /* in the query */
+    float rarity; /* idf in the scope; 0: a stop word or nowhere */
+    int32_t vector;
+};
+
+struct context_query {
+    struct query_term terms[QUERY_TERMS_MAX];
+    size_t count;
+    uint16_t flags;                  /* of all words */
+    uint32_t grams[QUERY_GRAMS_MAX]; /* known to the index, each once */
+    size_t gram_count;
+    int8_t direction[SPT_WIDTH];
+    bool has_direction;
+    uint32_t asker;     /* a speaker, or INDEX_NONE */
+    uint32_t addressed; /* by its first word */
+    bool *is_named;     /* [speakers] */
+    size_t named_count;
+    int month, year, day; /* named in it; 0: not */
+};
+
+/* The turns looked at, numbered from 0 in their order: a slot is a turn's place there. */
+struct context_scope {
+    const struct memory_index *index;
+    uint32_t conversation; /* INDEX_NONE: all */
+    const uint32_t *turns; /* [count] */
+    uint32_t count;
+    uint32_t first;    /* of turns, or of places in the conversation */
+    uint32_t speakers; /* that say something in it, at most 5 counted */
+    float length_mean;
+};
+
+/* What a whole scope gives for a query, [count] each. */
+struct context_search {
+    float *words, *window, *session, *conversation, *meaning, *feedback;
+};
+
+struct context_candidates {
+    uint32_t slots[CANDIDATES_MAX]; /* ascending */
+    size_t count;
+    float (*features)[FEATURE_COUNT]; /* [count] */
+};
+
+/* PH_ERR_NOMEM only, all three; memory from the arena. */
+PH_MUST_USE enum ph_status context_scope_find(const struct memory_index *index,
+                                              const struct context_request *request, struct arena *arena,
+                                              struct context_scope *scope);
+/* The slot of a turn; INDEX_NONE: not in the scope. */
+uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn);
+PH_MUST_USE enum ph_status context_query_read(const struct context_scope *scope,
+                                              const struct context_request *request, struct arena *arena,
+                                              struct context_query *query);
+PH_MUST_USE enum ph_status context_search(const struct context_scope *scope, struct context_query *query,
+                                          struct arena *arena, struct context_search *search);
+/* The best of the scope by a first look, and all that is known about them. */
+PH_MUST_USE enum ph_status context_candidates_find(const struct context_scope *scope,
+                                                   const struct context_query *query,
+                                                   const struct context_search *search, struct arena *arena,
+                                                   struct context_candidates *candidates);
+const char *feature_name(enum feature feature);
+
+#endif
