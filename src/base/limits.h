@@ -88,6 +88,7 @@
 #define RUNNER_ROWS_MAX 65536 /* rows in one step */
 #define RUNNER_SEQUENCES_MAX 65536
 #define RUNNER_LORAS_MAX 64
+#define ENCODER_CONTEXT_DEFAULT_MAX 8192 /* the longest text of an embedding model, unless told otherwise */
 
 /* Templates */
 #define TEMPLATE_BYTES_MAX (1u << 20)
@@ -113,7 +114,10 @@
 #define ENGINE_QUEUE_DEFAULT 256
 #define ENGINE_PREFILL_CHUNK_DEFAULT 512
 #define ENGINE_PREFILL_CHUNK_MAX 4096
-#define ENGINE_KV_MEMORY_SHARE 3 /* the KV cache: at most one part in so many of what weights leave */
+#define EMBEDDER_ROWS_DEFAULT 512  /* tokens in one run: whoever comes meanwhile waits that long */
+#define EMBEDDER_TEXTS_MAX 512     /* in one run */
+#define EMBEDDER_QUEUE_DEFAULT 256 /* jobs waiting */
+#define ENGINE_KV_MEMORY_SHARE 3   /* the KV cache: at most one part in so many of what weights leave */
 
 /* Chat requests */
 #define CHAT_MESSAGES_MAX 16384

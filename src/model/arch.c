@@ -102,6 +102,11 @@ static const struct arch archs[] = {
      .traits = TRAIT_PRE_NORM | TRAIT_FFN_NORM_POST | TRAIT_SINKS,
      .window_period = 2,
      .gating = GATING_SOFTMAX_CHOSEN},
+    {.name = "bert",
+     .norm = NORM_LAYER,
+     .activation = ACT_GELU,
+     .traits = TRAIT_ENCODER | TRAIT_POSITIONS | TRAIT_PLAIN_FFN},
+    {.name = "nomic-bert", .rope = ROPE_NEOX, .norm = NORM_LAYER, .traits = TRAIT_ENCODER},
 };
 
 const struct arch *arch_find(const char *name, size_t len)
@@ -487,6 +492,38 @@ static void derive_rotary(struct keys *k, struct model *model)
     }
 }
 
+/* What is particular to encoders. A file that does not say how tokens become one vector means the mean. */
+static enum ph_status read_encoder(struct keys *k, struct model *model)
+{
+    static const char *const names[] = {"none", "mean", "cls", "last", "rank"};
+    struct hparams *hp = &model->hp;
+    bool causal = false;
+    uint64_t types = 0;
+    size_t pooling = POOLING_MEAN;
+    if (model->arch->traits & TRAIT_POSITIONS)
+        hp->rope_dims = 0;
+    if (hp->n_expert > 0)
+        return ph_fail(k->err, PH_ERR_UNSUPPORTED, "%s: %s models with experts are not known",
+                       gguf_path(k->gguf), k->prefix);
+    if (gguf_get_bool(k->gguf, key_name(k, "attention.causal"), &causal) && causal)
+        return ph_fail(k->err, PH_ERR_UNSUPPORTED, "%s: %s is true, an encoder looks in both directions",
+                       gguf_path(k->gguf), k->key);
+    enum ph_status status = get_size(k, "pooling_type", POOLING_NONE, POOLING_RANK, &pooling);
+    if (status != PH_OK)
+        return status;
+    if (pooling == POOLING_RANK)
+        return ph_fail(k->err, PH_ERR_UNSUPPORTED,
+                       "%s: its pooling is \"%s\": it ranks pairs of texts and makes no embeddings",
+                       gguf_path(k->gguf), names[pooling]);
+    hp->pooling = pooling == POOLING_NONE ? POOLING_MEAN : (enum pooling)pooling;
+    model->info.pooling = names[hp->pooling];
+    const struct gguf_tensor *table = gguf_tensor_find(k->gguf, "token_types.weight");
+    if (!gguf_get_uint(k->gguf, "tokenizer.ggml.token_type_count", &types) && table)
+        types = table->dims[1];
+    hp->n_types = types < MODEL_DIM_MAX ? (size_t)types : MODEL_DIM_MAX;
+    return PH_OK;
+}
+
 enum ph_status arch_read(struct model *model, struct ph_err *err)
 {
     struct hparams *hp = &model->hp;
@@ -510,6 +547,8 @@ enum ph_status arch_read(struct model *model, struct ph_err *err)
         (status = read_rope(&keys, arch, hp)) != PH_OK || (status = derive_windows(&keys, model)) != PH_OK)
         return status;
     derive_scales(arch, hp, n_head, arch->wide_scale_layers != 0 && arch->wide_scale_layers == hp->n_layer);
+    if (model_is_encoder(model) && (status = read_encoder(&keys, model)) != PH_OK)
+        return status;
     derive_rotary(&keys, model);
     return PH_OK;
 }

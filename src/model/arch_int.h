@@ -52,8 +52,13 @@ enum trait {
     FACT_GATE_SPLIT = 1 << 23, /* dense: gate and up are two tensors */
     FACT_GATE_FUSED = 1 << 24, /* dense: ffn_up holds gate, then up */
     FACT_MOE = 1 << 25,
-    FACT_PLAIN = 1 << 26, /* dense, without a gate */
-    FACT_SHARED = 1 << 27 /* a shared expert beside the chosen ones */
+    FACT_PLAIN = 1 << 26,  /* dense, without a gate */
+    FACT_SHARED = 1 << 27, /* a shared expert beside the chosen ones */
+
+    /* of a whole model */
+    TRAIT_ENCODER = 1 << 28,   /* reads texts in both directions and makes vectors (encoder.c) */
+    TRAIT_POSITIONS = 1 << 29, /* positions have learned embeddings */
+    FACT_DECODER = 1 << 30     /* not an encoder: it has an output norm, and logits */
 };
 
 /* Groups of keys that an architecture reads; a key of another group means nothing to it, whatever it holds.
@@ -82,6 +87,14 @@ struct arch {
     enum gating gating;
 };
 
+enum pooling { /* numbers of the GGUF key pooling_type */
+               POOLING_NONE,
+               POOLING_MEAN,
+               POOLING_CLS,
+               POOLING_LAST,
+               POOLING_RANK
+};
+
 enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_YARN, ROPE_SCALING_LONGROPE };
 
 struct rope_params {
@@ -96,7 +109,9 @@ enum { ROPE_FULL, ROPE_WINDOWED, ROPE_COUNT };
 struct hparams {
     size_t n_vocab, n_layer, n_embd, n_context;
     size_t head_dim_k, head_dim_v, rope_dims;
-    size_t window; /* 0: none */
+    size_t window;        /* 0: none */
+    size_t n_types;       /* token types (BERT's segments) */
+    enum pooling pooling; /* of an encoder */
     size_t n_expert, n_expert_used, n_ff_expert, n_ff_shared, n_expert_shared, n_layer_dense;
     enum gating gating;
     bool expert_renormalise;
@@ -138,12 +153,14 @@ enum vector_slot {
     V_O_B,
     V_SINKS,
     V_POST_ATTN,
+    V_POST_ATTN_B,
     V_FFN_NORM,
     V_FFN_NORM_B,
     V_GATE_B,
     V_UP_B,
     V_DOWN_B,
     V_POST_FFN,
+    V_POST_FFN_B,
     V_ROUTER_B,
     V_CHOICE_B,
     V_GATE_EXPERTS_B,
@@ -163,11 +180,13 @@ struct model_layer {
     const float *vector[V_COUNT];  /* NULL: absent */
 };
 
-enum global_weight { G_EMBED, G_OUTPUT, G_WEIGHT_COUNT };
+enum global_weight { G_EMBED, G_OUTPUT, G_POSITIONS, G_TYPES, G_WEIGHT_COUNT };
 enum global_vector {
     G_OUTPUT_NORM,
     G_OUTPUT_NORM_B,
     G_OUTPUT_B,
+    G_EMBED_NORM,
+    G_EMBED_NORM_B,
     G_ROPE_FREQS,
     G_ROPE_LONG,
     G_ROPE_SHORT,

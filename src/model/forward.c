@@ -461,7 +461,7 @@ void forward_glu(const struct kernels *k, const struct glu *glu, float *gate, fl
     }
 }
 
-static void activate_plain(const struct kernels *k, enum activation activation, float *x, size_t len)
+void forward_activate(const struct kernels *k, enum activation activation, float *x, size_t len)
 {
     switch (activation) {
     case ACT_SILU:
@@ -491,7 +491,7 @@ static void ffn_activate_row(const struct runner *r, const struct ffn *ffn, size
     float *gate = r->ws.gate + row * width;
     if (ffn->form == FACT_PLAIN) {
         add_bias(r->kernels, gate, ffn->glu.up_bias, width);
-        activate_plain(r->kernels, ffn->glu.activation, gate, width);
+        forward_activate(r->kernels, ffn->glu.activation, gate, width);
     } else if (ffn->form == FACT_GATE_FUSED) {
         float *both = r->ws.up + row * 2 * width;
         memcpy(gate, both, width * sizeof *gate);

@@ -59,6 +59,19 @@ void rope_init(struct rope *rope, const struct rope_params *params, size_t dims,
                double *freq);
 void rope_table(const struct rope *rope, size_t position, float *cos_sin); /* [pairs][2] */
 
+/* ---- A workspace is planned twice with the same code: for its size, then in memory of that size */
+struct plan {
+    uint8_t *base; /* 64-byte aligned; NULL: only the size is wanted */
+    size_t bytes;
+};
+
+static inline void *plan_take(struct plan *plan, size_t count, size_t size)
+{
+    void *memory = plan->base ? plan->base + plan->bytes : NULL;
+    plan->bytes += (count * size + 63) & ~(size_t)63;
+    return memory;
+}
+
 /* ---- The runner (runner.c) */
 struct lora_use {
     const struct lora *lora;
@@ -157,6 +170,9 @@ struct glu {
 
 /* gate = act(gate + bias) * (up + bias), [len] each. */
 void forward_glu(const struct kernels *k, const struct glu *glu, float *gate, float *up, size_t len);
+
+/* x = act(x), [len]. */
+void forward_activate(const struct kernels *k, enum activation activation, float *x, size_t len);
 
 /* out [n][n_embd] (+)= the experts' sum for the normed rows xn (forward_moe.c). Collective. */
 void forward_experts(struct lane *lane, struct runner *r, size_t layer, size_t n);

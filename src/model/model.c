@@ -32,7 +32,9 @@ enum dim {
     DIM_FF_EXPERT_TWICE,
     DIM_FF_SHARED,
     DIM_VOCAB,
-    DIM_ROPE_PAIRS
+    DIM_ROPE_PAIRS,
+    DIM_CONTEXT,
+    DIM_TYPES
 };
 
 struct rule {
@@ -87,6 +89,8 @@ static const struct rule rules[] = {
     MATRIX("attn_output.weight", W_O, 0, DIM_O, DIM_EMBD),
     OPTIONAL("attn_output.bias", V_O_B, 0, DIM_EMBD),
     VECTOR("post_attention_norm.weight", V_POST_ATTN, TRAIT_POST_NORMS, DIM_EMBD),
+    VECTOR("attn_output_norm.weight", V_POST_ATTN, TRAIT_ENCODER, DIM_EMBD),
+    VECTOR("attn_output_norm.bias", V_POST_ATTN_B, TRAIT_ENCODER, DIM_EMBD),
     VECTOR("ffn_norm.weight", V_FFN_NORM, TRAIT_FFN_NORM, DIM_EMBD),
     VECTOR("ffn_norm.bias", V_FFN_NORM_B, TRAIT_FFN_NORM | TRAIT_NORM_BIAS, DIM_EMBD),
     VECTOR("post_attention_norm.weight", V_FFN_NORM, TRAIT_FFN_NORM_POST, DIM_EMBD),
@@ -116,14 +120,20 @@ static const struct rule rules[] = {
     MATRIX("ffn_up_shexp.weight", W_UP_SHARED, FACT_SHARED, DIM_EMBD, DIM_FF_SHARED),
     MATRIX("ffn_down_shexp.weight", W_DOWN_SHARED, FACT_SHARED, DIM_FF_SHARED, DIM_EMBD),
     VECTOR("post_ffw_norm.weight", V_POST_FFN, TRAIT_POST_NORMS, DIM_EMBD),
+    VECTOR("layer_output_norm.weight", V_POST_FFN, TRAIT_ENCODER, DIM_EMBD),
+    VECTOR("layer_output_norm.bias", V_POST_FFN_B, TRAIT_ENCODER, DIM_EMBD),
 };
 
 static const struct rule global_rules[] = {
     {"token_embd.weight", true, false, G_EMBED, 0, {DIM_EMBD, DIM_VOCAB}},
-    {"output.weight", true, true, G_OUTPUT, 0, {DIM_EMBD, DIM_VOCAB}},
-    {"output.bias", false, true, G_OUTPUT_B, 0, {DIM_VOCAB}},
-    {"output_norm.weight", false, false, G_OUTPUT_NORM, 0, {DIM_EMBD}},
+    {"output.weight", true, true, G_OUTPUT, FACT_DECODER, {DIM_EMBD, DIM_VOCAB}},
+    {"output.bias", false, true, G_OUTPUT_B, FACT_DECODER, {DIM_VOCAB}},
+    {"output_norm.weight", false, false, G_OUTPUT_NORM, FACT_DECODER, {DIM_EMBD}},
     {"output_norm.bias", false, false, G_OUTPUT_NORM_B, TRAIT_NORM_BIAS, {DIM_EMBD}},
+    {"token_embd_norm.weight", false, false, G_EMBED_NORM, TRAIT_ENCODER, {DIM_EMBD}},
+    {"token_embd_norm.bias", false, false, G_EMBED_NORM_B, TRAIT_ENCODER, {DIM_EMBD}},
+    {"position_embd.weight", true, false, G_POSITIONS, TRAIT_POSITIONS, {DIM_EMBD, DIM_CONTEXT}},
+    {"token_types.weight", true, true, G_TYPES, TRAIT_ENCODER, {DIM_EMBD, DIM_TYPES}},
     {"rope_freqs.weight", false, true, G_ROPE_FREQS, 0, {DIM_ROPE_PAIRS}},
     {"rope_factors_long.weight", false, true, G_ROPE_LONG, 0, {DIM_ROPE_PAIRS}},
     {"rope_factors_short.weight", false, true, G_ROPE_SHORT, 0, {DIM_ROPE_PAIRS}},
@@ -184,6 +194,10 @@ static size_t dim_value(const struct binder *b, enum dim dim)
         return m->hp.n_vocab;
     case DIM_ROPE_PAIRS:
         return m->hp.rope_dims / 2;
+    case DIM_CONTEXT:
+        return m->hp.n_context;
+    case DIM_TYPES:
+        return m->hp.n_types;
     }
     return 0;
 }
@@ -240,6 +254,17 @@ static enum ph_status bind_one(struct binder *b, const struct rule *rule, const 
     return PH_OK;
 }
 
+/* ---- Which rules apply */
+static bool has_traits(unsigned traits, unsigned when)
+{
+    return (traits & when) == when;
+}
+
+static unsigned global_traits(const struct model *model)
+{
+    return model->arch->traits | (model_is_encoder(model) ? 0 : FACT_DECODER);
+}
+
 /* ---- Facts of a layer, seen from the tensors that are there */
 static bool layer_has(const struct model *model, size_t index, const char *suffix)
 {
@@ -273,7 +298,7 @@ static enum ph_status bind_layer(struct binder *b, size_t index)
     b->layer = layer;
     for (size_t i = 0; i < RULE_COUNT; i++) {
         const struct rule *rule = &rules[i];
-        if ((rule->when & layer->traits) != rule->when)
+        if (!has_traits(layer->traits, rule->when))
             continue;
         char name[NAME_BYTES_MAX];
         snprintf(name, sizeof name, "blk.%zu.%s", index, rule->suffix);
@@ -302,13 +327,13 @@ static bool is_known(const struct model *model, const char *name)
     size_t layer, len = strlen(name);
     const char *suffix = NULL;
     for (size_t i = 0; i < sizeof global_rules / sizeof *global_rules; i++)
-        if (strcmp(global_rules[i].suffix, name) == 0)
+        if (has_traits(global_traits(model), global_rules[i].when) &&
+            strcmp(global_rules[i].suffix, name) == 0)
             return true;
     if (len > NAME_BYTES_MAX || !layer_name_split(name, &layer, &suffix) || layer >= model->hp.n_layer)
         return false;
     for (size_t i = 0; i < RULE_COUNT; i++)
-        if ((rules[i].when & model->layers[layer].traits) == rules[i].when &&
-            strcmp(rules[i].suffix, suffix) == 0)
+        if (has_traits(model->layers[layer].traits, rules[i].when) && strcmp(rules[i].suffix, suffix) == 0)
             return true;
     return false;
 }
@@ -333,7 +358,7 @@ static enum ph_status bind_tensors(struct model *model, struct ph_err *err)
     struct binder b = {.model = model, .err = err};
     for (size_t i = 0; i < sizeof global_rules / sizeof *global_rules; i++) {
         const struct rule *rule = &global_rules[i];
-        if ((rule->when & model->arch->traits) != rule->when)
+        if (!has_traits(global_traits(model), rule->when))
             continue;
         enum ph_status status =
             bind_one(&b, rule, rule->suffix, rule->matrix ? &model->weight[rule->slot] : NULL,
@@ -341,7 +366,7 @@ static enum ph_status bind_tensors(struct model *model, struct ph_err *err)
         if (status != PH_OK)
             return status;
     }
-    if (!model->weight[G_OUTPUT].data) /* tied */
+    if (!model->weight[G_OUTPUT].data && !model_is_encoder(model)) /* tied */
         model->weight[G_OUTPUT] = model->weight[G_EMBED];
     for (size_t i = 0; i < model->hp.n_layer; i++) {
         enum ph_status status = bind_layer(&b, i);
@@ -527,6 +552,23 @@ void model_free(struct model *model)
     gguf_free(model->gguf);
     arena_release(&model->arena);
     mem_free(model);
+}
+
+bool model_is_encoder(const struct model *model)
+{
+    return model->arch && (model->arch->traits & TRAIT_ENCODER);
+}
+
+bool model_file_is_encoder(const char *path)
+{
+    struct gguf *gguf;
+    struct gguf_string name;
+    if (gguf_open(&gguf, path, NULL) != PH_OK)
+        return false;
+    bool named = gguf_get_string(gguf, "general.architecture", &name);
+    const struct arch *arch = named ? arch_find(name.text, name.len) : NULL;
+    gguf_free(gguf);
+    return arch && (arch->traits & TRAIT_ENCODER);
 }
 
 const struct model_info *model_info(const struct model *model)

@@ -280,6 +280,7 @@ struct model;
 struct model_info {
     const char *architecture, *name; /* name: general.name or file stem */
     const char *chat_template;       /* NULL: none in the file */
+    const char *pooling;             /* of an encoder: "mean", "cls", "last"; else NULL */
     size_t chat_template_len;
     size_t n_vocab, n_layer, n_embd, n_head, n_head_kv, n_context_train;
     uint64_t n_params;
@@ -298,6 +299,10 @@ PH_MUST_USE enum ph_status model_open(struct model **out, const char *path, bool
 PH_MUST_USE enum ph_status model_open_gguf(struct model **out, struct gguf *gguf, bool vocab_only,
                                            struct ph_err *err);
 void model_free(struct model *model);
+/* It makes vectors of texts (struct encoder) and writes none (struct runner). */
+bool model_is_encoder(const struct model *model);
+/* The same of a file, of which only the description is read; false also when it cannot be read. */
+bool model_file_is_encoder(const char *path);
 const struct model_info *model_info(const struct model *model);
 const struct vocab *model_vocab(const struct model *model);
 const struct gguf *model_gguf(const struct model *model);
@@ -365,6 +370,38 @@ struct runner_row {
  * step (T1). Token ids are checked: PH_ERR_ARG. */
 PH_MUST_USE enum ph_status runner_step(struct runner *runner, const struct runner_row *rows, size_t count,
                                        enum phase phase, struct ph_err *err);
+
+/* ---- Encoders: texts to vectors ---- */
+/* An encoder owns the workspace and the worker pool for one model that is one. Everything is allocated in
+ * encoder_create. Thread: its creator's only. */
+struct encoder;
+
+struct encoder_params {
+    unsigned threads;    /* 0: one a CPU */
+    const char *kernels; /* NULL: best; see kernels_select */
+    size_t context_len;  /* longest text, tokens; 0: what the model was trained with. Never more than that
+                          * where positions have learned embeddings */
+    size_t rows_max;     /* most tokens in one run; 0: default. At least context_len */
+};
+
+struct encoder_text {
+    const int32_t *tokens; /* [len], those at both ends included */
+    size_t len;            /* 1 .. encoder_context_len */
+    float *out;            /* [n_embd] */
+};
+
+PH_MUST_USE enum ph_status encoder_create(struct encoder **out, const struct model *model,
+                                          const struct encoder_params *params, struct ph_err *err);
+void encoder_free(struct encoder *encoder);
+size_t encoder_context_len(const struct encoder *encoder);
+size_t encoder_rows_max(const struct encoder *encoder);
+/* Makes a vector of each text, as the model pools its tokens; not normalised. A text's vector does not depend
+ * on the others in the run (T1). PH_ERR_ARG: a token id that is none, an empty text; PH_ERR_LIMIT: a text
+ * beyond the context, or more tokens than rows_max. */
+PH_MUST_USE enum ph_status encoder_run(struct encoder *encoder, const struct encoder_text *texts,
+                                       size_t count, struct ph_err *err);
+/* x / |x|, in place; a vector of zeros stays. */
+void encoder_normalise(float *x, size_t len);
 
 /* ---- A text in windows, as perplexity reads it ---- Each window is read from an empty cache behind a BOS,
  * so that all of its tokens are predicted, from BOS and what precedes them in the window. */

@@ -12,18 +12,6 @@
 #define ROWS_DEFAULT 512
 
 /* ---- Workspace */
-struct plan {
-    uint8_t *base; /* NULL: only the size is wanted */
-    size_t bytes;
-};
-
-static void *plan_take(struct plan *plan, size_t count, size_t size)
-{
-    void *memory = plan->base ? plan->base + plan->bytes : NULL;
-    plan->bytes += (count * size + 63) & ~(size_t)63;
-    return memory;
-}
-
 static size_t larger(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -204,6 +192,10 @@ enum ph_status runner_create(struct runner **out, const struct model *model,
     *out = NULL;
     if (!model->arch)
         return ph_fail(err, PH_ERR_ARG, "%s was opened for its vocabulary only", model->info.name);
+    if (model_is_encoder(model))
+        return ph_fail(err, PH_ERR_UNSUPPORTED,
+                       "%s is an embedding model (%s): it makes vectors of texts and writes none",
+                       model->info.name, model->info.architecture);
     struct runner *r = mem_calloc(1, sizeof *r);
     if (!r)
         return ph_fail(err, PH_ERR_NOMEM, "%s: no memory for a runner", model->info.name);

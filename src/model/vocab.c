@@ -564,6 +564,8 @@ static void set_defaults(struct vocab *vocab, const struct vocab_model *model)
 static void load_settings(struct loader *l)
 {
     struct vocab *vocab = l->vocab;
+    if (vocab->info.kind == VOCAB_WPM) /* [CLS] is what a text begins with */
+        load_id(l, KEY("cls_token_id"), &vocab->info.bos);
     load_id(l, KEY("bos_token_id"), &vocab->info.bos);
     load_id(l, KEY("eos_token_id"), &vocab->info.eos);
     load_id(l, KEY("unknown_token_id"), &vocab->info.unk);

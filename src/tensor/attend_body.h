@@ -33,7 +33,7 @@ static size_t tile_round(size_t n)
 /* The keys of the page beginning at position `start` that query vector i may see. */
 static struct span tile_span(const struct tile *t, size_t i, size_t start)
 {
-    size_t end = t->attn->end + i / t->group;
+    size_t end = t->attn->both_ways ? t->attn->end : t->attn->end + i / t->group;
     size_t first = t->window && end > t->window ? end - t->window : 0;
     struct span s = {first > start ? first - start : 0, end > start ? end - start : 0};
     if (s.to > t->attn->page_len)
@@ -176,7 +176,7 @@ static void vector_attend_rows(const struct attn *a, size_t window, const float 
                                size_t rows, size_t group, float *out, size_t out_stride, void *scratch)
 {
     struct tile t = tile_make(a, window, rows, group, scratch);
-    size_t vectors = rows * group, last = a->end + rows - 1; /* end of the last row */
+    size_t vectors = rows * group, last = a->both_ways ? a->end : a->end + rows - 1; /* of the last row */
     size_t first = window && a->end > window ? a->end - window : 0;
     tile_begin(&t, rows);
     for (size_t page = first / a->page_len; page * a->page_len < last; page++) {

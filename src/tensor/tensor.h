@@ -276,6 +276,7 @@ struct attn {
     float scale;        /* multiplies q.k */
     float softcap;      /* 0 = none; applied after scale */
     const float *sinks; /* NULL, or one extra logit for each query head of the group (attention sinks) */
+    bool both_ways;     /* tensor_attend_rows: every row sees the keys before `end`, later ones included */
 };
 
 /* q [group][head_dim_k] -> out [group][head_dim_v]; scratch >= tensor_attend_scratch_bytes. */
@@ -285,8 +286,9 @@ size_t tensor_attend_scratch_bytes(size_t group, size_t page_len, size_t head_di
 
 /* The same for `rows` consecutive query positions at once, for prefill: row i is at q + i * q_stride, sees
  * the keys before attn->end + i (attn->first is ignored; window > 0: the last `window` of them only) and
- * goes to out + i * out_stride. A row's result does not depend on the other rows of the call; it may differ
- * from tensor_attend's in rounding. */
+ * goes to out + i * out_stride. With both_ways every row sees all keys before attn->end (window must be 0). A
+ * row's result does not depend on the other rows of the call; it may differ from tensor_attend's in
+ * rounding. */
 void tensor_attend_rows(const struct kernels *k, const struct attn *attn, size_t window, const float *q,
                         size_t q_stride, size_t rows, size_t group, float *out, size_t out_stride,
                         void *scratch);

@@ -11,6 +11,24 @@
 
 #define ROWS 5
 
+static void encode(const struct model *model)
+{
+    struct encoder *encoder;
+    size_t n_vocab = model_info(model)->n_vocab, width = model_info(model)->n_embd;
+    const struct encoder_params params = {.threads = 1, .context_len = ROWS, .rows_max = 2 * ROWS};
+    if (n_vocab == 0 || width > 1 << 16 || encoder_create(&encoder, model, &params, NULL) != PH_OK)
+        return;
+    float *out = malloc(2 * width * sizeof *out);
+    int32_t tokens[ROWS];
+    for (size_t i = 0; i < ROWS; i++)
+        tokens[i] = (int32_t)(i % n_vocab);
+    const struct encoder_text texts[2] = {{tokens, ROWS, out}, {tokens, 1, out + width}};
+    if (!out || encoder_run(encoder, texts, 2, NULL) != PH_OK)
+        abort();
+    free(out);
+    encoder_free(encoder);
+}
+
 static void run(const struct model *model)
 {
     struct runner *runner;
@@ -45,7 +63,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (model_open(&model, path, false, NULL) == PH_OK) {
-        run(model);
+        if (model_is_encoder(model))
+            encode(model);
+        else
+            run(model);
         if (lora_open(&lora, model, path, NULL) == PH_OK)
             lora_free(lora);
         model_free(model);

@@ -25,14 +25,21 @@ struct shape {
     enum tensor_type type;
     size_t page_len, group, dim_k, dim_v, rows, end, window;
     float softcap;
-    bool sinks;
+    bool sinks, both_ways;
 };
 
 static const struct shape shapes[] = {
-    {TENSOR_F32, 32, 1, 64, 64, 1, 1, 0, 0, false},     {TENSOR_F32, 32, 2, 64, 64, 37, 1, 0, 0, false},
-    {TENSOR_F16, 32, 4, 96, 96, 32, 100, 0, 0, false},  {TENSOR_F16, 32, 3, 24, 40, 33, 60, 16, 0, true},
-    {TENSOR_Q8_0, 32, 8, 32, 64, 20, 150, 64, 0, true}, {TENSOR_F32, 40, 1, 7, 5, 9, 90, 1, 3, false},
-    {TENSOR_F16, 12, 5, 80, 8, 17, 30, 0, 20, false},   {TENSOR_F32, 32, 7, 16, 16, 5, 31, 40, 0, false},
+    {TENSOR_F32, 32, 1, 64, 64, 1, 1, 0, 0, false, false},
+    {TENSOR_F32, 32, 2, 64, 64, 37, 1, 0, 0, false, false},
+    {TENSOR_F16, 32, 4, 96, 96, 32, 100, 0, 0, false, false},
+    {TENSOR_F16, 32, 3, 24, 40, 33, 60, 16, 0, true, false},
+    {TENSOR_Q8_0, 32, 8, 32, 64, 20, 150, 64, 0, true, false},
+    {TENSOR_F32, 40, 1, 7, 5, 9, 90, 1, 3, false, false},
+    {TENSOR_F16, 12, 5, 80, 8, 17, 30, 0, 20, false, false},
+    {TENSOR_F32, 32, 7, 16, 16, 5, 31, 40, 0, false, false},
+    {TENSOR_F32, 32, 1, 32, 32, 37, 37, 0, 0, false, true},
+    {TENSOR_F32, 32, 2, 64, 64, 3, 3, 0, 0, false, true},
+    {TENSOR_F32, 40, 3, 7, 5, 20, 81, 0, 3, false, true},
 };
 
 static void fill(struct fixture *f, const struct kernels *k, const struct shape *s, uint64_t *rng)
@@ -56,7 +63,7 @@ static void fill(struct fixture *f, const struct kernels *k, const struct shape 
 
 static struct attn describe(const struct fixture *f, const struct shape *s, size_t row)
 {
-    size_t end = s->end + row;
+    size_t end = s->both_ways ? s->end : s->end + row;
     return (struct attn){.type = s->type,
                          .page_len = s->page_len,
                          .head_dim_k = s->dim_k,
@@ -67,7 +74,8 @@ static struct attn describe(const struct fixture *f, const struct shape *s, size
                          .end = end,
                          .scale = 0.3f,
                          .softcap = s->softcap,
-                         .sinks = s->sinks ? f->sinks : NULL};
+                         .sinks = s->sinks ? f->sinks : NULL,
+                         .both_ways = s->both_ways};
 }
 
 static void run_rows(const struct kernels *k, const struct fixture *f, const struct shape *s, size_t first,

@@ -222,17 +222,17 @@ static void attention_matches_the_definition(void **state)
             fill_cache(c, k, cases[i].type, cases[i].dim_k, cases[i].dim_v, &rng);
             random_fill(&rng, q, GROUP_MAX * DIM_MAX, 1.0f);
             random_fill(&rng, sinks, GROUP_MAX, 1.0f);
-            struct attn a = {cases[i].type,
-                             PAGE_LEN,
-                             cases[i].dim_k,
-                             cases[i].dim_v,
-                             c->k_pages,
-                             c->v_pages,
-                             cases[i].first,
-                             cases[i].end,
-                             0.3f,
-                             cases[i].softcap,
-                             cases[i].sinks ? sinks : NULL};
+            struct attn a = {.type = cases[i].type,
+                             .page_len = PAGE_LEN,
+                             .head_dim_k = cases[i].dim_k,
+                             .head_dim_v = cases[i].dim_v,
+                             .k_pages = c->k_pages,
+                             .v_pages = c->v_pages,
+                             .first = cases[i].first,
+                             .end = cases[i].end,
+                             .scale = 0.3f,
+                             .softcap = cases[i].softcap,
+                             .sinks = cases[i].sinks ? sinks : NULL};
             void *scratch = mem_alloc(
                 tensor_attend_scratch_bytes(cases[i].group, PAGE_LEN, cases[i].dim_k, cases[i].dim_v));
             tensor_attend(k, &a, q, cases[i].group, out, scratch);
