@@ -11,6 +11,7 @@ static const struct cli_command commands[] = {
     {"template", "a conversation to the exact prompt a model sees", cmd_template},
     {"logits", "logits after a prompt of token ids, to a file", cmd_logits},
     {"perplexity", "how well a model predicts a text", cmd_perplexity},
+    {"embed", "lines of text to vectors, with an embedding model", cmd_embed},
     {"quantize", "a model file in smaller number formats", cmd_quantize},
     {"keys", "who may call the station: create, ls, revoke, rotate", cmd_keys},
     {"train", "learn tokenizers and models from your own data", cmd_train},
