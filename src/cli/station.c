@@ -39,7 +39,8 @@ struct station {
     size_t loading;        /* index of the model being loaded */
     size_t usable;         /* models that can be asked, or may be */
     size_t providers_left; /* to be stopped */
-    struct engine *engine; /* the helper thread's result */
+    struct engine *engine; /* the helper thread's result, one of these */
+    struct embedder *embedder;
     enum ph_status load_status;
     struct ph_err load_err;
     uint64_t load_start_ns, load_bytes;
@@ -90,6 +91,15 @@ static void on_signal(void *ud, int signal_number)
 
 static void load_next(struct station *station);
 
+static void load_embedder(struct station *station, const struct station_model *model)
+{
+    const struct embedder_params params = {.model_path = model->path,
+                                           .threads = (unsigned)model->threads,
+                                           .context_len = (size_t)model->context,
+                                           .queue_max = (size_t)model->queue};
+    station->load_status = embedder_open(&station->embedder, &params, &station->load_err);
+}
+
 static void load_work(void *ud) /* helper thread */
 {
     static const enum tensor_type kv_types[] = {TENSOR_F16, TENSOR_F32, TENSOR_Q8_0};
@@ -97,6 +107,10 @@ static void load_work(void *ud) /* helper thread */
     const struct station_model *model =
         (const struct station_model *)station->config->models.items + station->loading;
     struct engine_params params;
+    if (provider_is_embedder(station->catalog.models[station->loading].provider)) {
+        load_embedder(station, model);
+        return;
+    }
     engine_params_default(&params);
     params.model_path = model->path;
     params.threads = (unsigned)model->threads;
@@ -114,7 +128,9 @@ static void load_done(void *ud)
     struct provider *provider = station->catalog.models[station->loading].provider;
     const char *id = provider_model_id(provider);
     provider_room_unclaim(station->catalog.room, station->load_bytes);
-    if (station->load_status == PH_OK)
+    if (station->load_status == PH_OK && provider_is_embedder(provider))
+        provider_embedder_attach(provider, station->embedder);
+    else if (station->load_status == PH_OK)
         station->load_status = provider_local_attach(provider, station->engine, &station->load_err);
     if (station->load_status == PH_OK) {
         double ms = (double)(clock_monotonic_ns(station->clock) - station->load_start_ns) * 1e-6;

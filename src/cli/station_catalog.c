@@ -215,7 +215,7 @@ static unsigned usual_abilities(const struct maker *m, const struct station_mode
     const struct station_provider *providers = m->config->providers.items;
     enum api api = API_OPENAI;
     if (model->path)
-        return ABILITIES_LOCAL;
+        return model_file_is_encoder(model->path) ? GATEWAY_EMBEDDINGS : ABILITIES_LOCAL;
     if (model->command)
         return ABILITIES_OPENAI | GATEWAY_PREFIX;
     for (size_t i = 0; i < m->config->providers.count; i++)
@@ -290,6 +290,8 @@ static enum ph_status make_supervised(struct maker *m, const struct station_mode
 
 static enum ph_status make_provider(struct maker *m, const struct station_model *from, struct provider **out)
 {
+    if (from->path && model_file_is_encoder(from->path))
+        return provider_embedder_create(out, from->id, m->err);
     if (from->path)
         return provider_local_create(out, from->id, m->clock, m->err);
     if (from->command)
@@ -307,6 +309,8 @@ static enum ph_status make_model(struct maker *m, const struct station_model *fr
     out->tier = (enum ledger_tier)from->tier;
     out->price = price_of(&from->price);
     out->abilities = bits;
+    if (status == PH_OK && provider_is_embedder(out->provider))
+        out->abilities |= GATEWAY_VECTORS_ONLY;
     out->max_output = (size_t)from->max_output;
     out->concurrency = (size_t)from->concurrency;
     out->queue_max = (size_t)from->queue;

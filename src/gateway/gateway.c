@@ -74,16 +74,25 @@ bool gateway_body(struct http_exchange *exchange, struct json **out, struct chat
     return false;
 }
 
+size_t gateway_default(const struct gateway *gateway, unsigned needs)
+{
+    size_t i = 0;
+    bool vectors = (needs & GATEWAY_EMBEDDINGS) != 0;
+    while (i < gateway->model_count && vectors != !!(gateway->models[i].abilities & GATEWAY_VECTORS_ONLY))
+        i++;
+    return i < gateway->model_count ? i : 0;
+}
+
 bool gateway_find(const struct gateway *gateway, const char *model, size_t *index, struct chat_fault *fault)
 {
-    *index = 0;
+    *index = gateway_default(gateway, 0);
     bool any = !model || !*model;
-    for (size_t i = 0; i < gateway->model_count; i++)
-        if (any || strcmp(provider_model_id(gateway->models[i].provider), model) == 0) {
+    for (size_t i = 0; i < gateway->model_count && !any; i++)
+        if (strcmp(provider_model_id(gateway->models[i].provider), model) == 0) {
             *index = i;
             return true;
         }
-    if (!any && strcmp(model, "default") == 0 && gateway->model_count)
+    if (gateway->model_count && (any || strcmp(model, "default") == 0))
         return true;
     chat_fault_set(fault, 404, "model_not_found", "model",
                    "there is no model \"%.100s\" here; GET /v1/models lists those there are",
@@ -328,7 +337,9 @@ static enum ph_status create_cache(struct gateway *gateway, const struct gateway
         .bytes_max = params->cache.bytes_max,
         .ttl_ns = (uint64_t)params->cache.ttl_s * 1000000000,
         .shared = params->cache.shared,
-        .default_model = gateway->model_count ? provider_model_id(gateway->models[0].provider) : NULL,
+        .default_model = gateway->model_count
+                             ? provider_model_id(gateway->models[gateway_default(gateway, 0)].provider)
+                             : NULL,
         .clock = params->clock};
     enum ph_status status = cache_create(&gateway->cache, &cache);
     if (status != PH_OK || !redis->host)

@@ -28,7 +28,8 @@ enum gateway_ability { /* bits */
                        GATEWAY_JSON = 16,       /* response_format */
                        GATEWAY_CHOICES = 32,    /* n > 1 */
                        GATEWAY_COMPLETION = 64, /* bare prompts */
-                       GATEWAY_EMBEDDINGS = 128
+                       GATEWAY_EMBEDDINGS = 128,
+                       GATEWAY_VECTORS_ONLY = 256 /* no ability but a lack: it writes no text */
 };
 
 struct gateway_model {
@@ -102,7 +103,7 @@ struct gateway_params {
     uint16_t port; /* 0: any free one */
     struct http_limits limits;
     const char *tls_certificate, *tls_key; /* NULL: plain */
-    const struct gateway_model *models;    /* the first is the default model; copied */
+    const struct gateway_model *models;    /* the first that writes text is the default; copied */
     size_t model_count;
     const struct gateway_route *routes; /* not owned: outlive the gateway; may take a model's name */
     size_t route_count;

@@ -398,7 +398,8 @@ static const char *reply_model(const struct chat_exchange *chat)
 {
     const char *name = chat->request.model;
     bool is_default = !name || !*name || strcmp(name, "default") == 0;
-    return is_default ? provider_model_id(chat->gateway->models[0].provider) : name;
+    size_t index = gateway_default(chat->gateway, 0);
+    return is_default ? provider_model_id(chat->gateway->models[index].provider) : name;
 }
 
 static void make_id(struct chat_exchange *chat)

@@ -116,7 +116,10 @@ const struct chat_edge *gateway_edge(const struct http_request *request);
 
 /* The request's body as JSON. false: the fault says why. */
 bool gateway_body(struct http_exchange *exchange, struct json **out, struct chat_fault *fault);
-/* A model by id; NULL, "" and "default" are the first. false: model_not_found. */
+/* Who answers a request that names no model: the first that writes text; for embeddings the first that does
+ * nothing else, if there is one. */
+size_t gateway_default(const struct gateway *gateway, unsigned needs);
+/* A model by id; NULL, "" and "default" are the default for text. false: model_not_found. */
 bool gateway_find(const struct gateway *gateway, const char *model, size_t *index, struct chat_fault *fault);
 const struct gateway_account *gateway_account(const struct gateway *gateway, size_t model); /* NULL: none */
 

@@ -199,7 +199,7 @@ static struct errand *errand_new(struct gateway *gateway, struct http_exchange *
         ok = false;
     }
     ok = ok && gateway_find(gateway, json_text(json_get(body, "model"), NULL), &index, &fault);
-    if (ok && !provider_engine(gateway->models[index].provider)) {
+    if (ok && !provider_model(gateway->models[index].provider)) {
         chat_fault_set(&fault, 503, "model_loading", "model", "%s is not loaded",
                        provider_model_id(gateway->models[index].provider));
         fault.retry_after_s = 2;
@@ -215,7 +215,7 @@ static struct errand *errand_new(struct gateway *gateway, struct http_exchange *
     }
     struct provider *provider = gateway->models[index].provider;
     *errand = (struct errand){.gateway = gateway, .exchange = exchange, .provider = provider, .body = body};
-    errand->vocab = model_vocab(engine_model(provider_engine(provider)));
+    errand->vocab = model_vocab(provider_model(provider));
     errand->work = work;
     buf_init(&errand->out, CHAT_REPLY_BYTES_MAX);
     if (arena_on_release(http_exchange_arena(exchange), release_out, &errand->out) != 0)

@@ -160,13 +160,17 @@ static void look_at(struct chooser *c, struct route_candidate *candidate)
     const struct gateway_model *model = &c->gateway->models[candidate->model];
     size_t context = provider_context_len(model->provider);
     unsigned missing = c->needs & ~model->abilities;
+    bool vectors = (c->needs & GATEWAY_EMBEDDINGS) != 0; /* each input has the context for itself */
     if (!key_models_have(&c->allowed, provider_model_id(model->provider)))
         skip(candidate, CHAT_CAUSE_KEY, "the caller's key does not allow it");
     else if (!c->out->route)
         return;
     else if (missing)
         skip(candidate, CHAT_CAUSE_UNABLE, missing_ability(missing));
-    else if (context && c->prompt_tokens > context + context / 4) /* surely too long; the rest is tried */
+    else if (!vectors && (model->abilities & GATEWAY_VECTORS_ONLY))
+        skip(candidate, CHAT_CAUSE_UNABLE, "it makes embeddings and writes no text");
+    else if (!vectors && context &&
+             c->prompt_tokens > context + context / 4) /* surely too long; the rest is tried */
         skip(candidate, CHAT_CAUSE_CONTEXT, "the prompt is longer than its context");
     else
         look_at_state(c, candidate);
@@ -392,8 +396,11 @@ static bool find(struct chooser *c, struct chat_fault *fault)
         return true;
     }
     size_t index;
+    bool unnamed = !name || !*name || strcmp(name, "default") == 0;
     if (!gateway_find(gateway, name, &index, fault))
         return false;
+    if (unnamed)
+        index = gateway_default(gateway, c->needs);
     out->list[out->count++] = (struct route_candidate){.model = index};
     out->name = provider_model_id(gateway->models[index].provider);
     return true;

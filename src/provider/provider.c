@@ -16,6 +16,20 @@ void provider_set_problem(struct provider *provider, const char *reason)
     provider->ready = false;
 }
 
+enum ph_status provider_check_loaded(const struct provider *provider, struct chat_fault *fault)
+{
+    if (provider->ready)
+        return PH_OK;
+    if (provider->problem) {
+        chat_fault_set(fault, 503, "model_unavailable", "model", "%s could not be loaded: %s",
+                       provider->model_id, provider->problem);
+        return PH_ERR_UNSUPPORTED;
+    }
+    chat_fault_set(fault, 503, "model_loading", "model", "%s is still loading", provider->model_id);
+    fault->retry_after_s = 2;
+    return PH_ERR_BUSY;
+}
+
 void provider_free(struct provider *provider)
 {
     if (!provider)
@@ -45,6 +59,21 @@ const char *provider_name(const struct provider *provider)
 struct engine *provider_engine(const struct provider *provider)
 {
     return provider->ops->engine ? provider->ops->engine(provider) : NULL;
+}
+
+const struct model *provider_model(const struct provider *provider)
+{
+    return provider->ops->model ? provider->ops->model(provider) : NULL;
+}
+
+bool provider_is_embedder(const struct provider *provider)
+{
+    return provider->ops->embedder != NULL;
+}
+
+struct embedder *provider_embedder(const struct provider *provider)
+{
+    return provider->ops->embedder ? provider->ops->embedder(provider) : NULL;
 }
 
 bool provider_ready(const struct provider *provider)

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "chat/chat.h"
+#include "engine/embedder.h"
 #include "engine/engine.h"
 #include "net/net.h"
 
@@ -36,6 +37,11 @@ PH_MUST_USE enum ph_status provider_local_create(struct provider **out, const ch
  * chat requests are refused with the reason. Loop's thread. */
 PH_MUST_USE enum ph_status provider_local_attach(struct provider *provider, struct engine *engine,
                                                  struct ph_err *err);
+/* An embedding model in this process: it answers provider_embed and nothing else. */
+PH_MUST_USE enum ph_status provider_embedder_create(struct provider **out, const char *model_id,
+                                                    struct ph_err *err);
+/* Takes the embedder. Loop's thread. */
+void provider_embedder_attach(struct provider *provider, struct embedder *embedder);
 /* The model will not come: requests are refused with this reason (copied). Loop's thread. */
 void provider_local_fail(struct provider *provider, const char *reason);
 void provider_free(struct provider *provider); /* NULL is fine; no call may be running */
@@ -149,6 +155,12 @@ const char *provider_model_id(const struct provider *provider);
 const char *provider_kind(const struct provider *provider);      /* "local", "remote", "supervised" */
 const char *provider_name(const struct provider *provider);      /* the account's; "local", "supervised" */
 struct engine *provider_engine(const struct provider *provider); /* NULL: not local, or not attached */
+/* The model, for its vocabulary; NULL: not in this process, or not attached. */
+const struct model *provider_model(const struct provider *provider);
+bool provider_is_embedder(const struct provider *provider); /* made by provider_embedder_create */
+/* What computes its vectors, for others in this process too; lives as long as the provider. NULL: no
+ * embedding model of this process, or not attached. */
+struct embedder *provider_embedder(const struct provider *provider);
 bool provider_ready(const struct provider *provider);
 const char *provider_problem(const struct provider *provider); /* why it will never be ready; NULL: none */
 /* Longest prompt and reply together, in tokens; 0 while unknown. */

@@ -25,6 +25,8 @@ struct provider_ops {
     enum ph_status (*embed)(struct provider *provider, struct net_loop *loop,
                             const struct chat_embed_request *request, const struct provider_embed_sink *sink,
                             struct provider_call **out, struct chat_fault *fault);
+    const struct model *(*model)(const struct provider *provider);
+    struct embedder *(*embedder)(const struct provider *provider); /* NULL: it is no embedding model */
     void (*engine_stats)(const struct provider *provider, struct provider_engine_stats *out);
     void (*stop)(struct provider *provider, void (*stopped)(void *ud), void *ud);
 };
@@ -45,6 +47,8 @@ struct provider_call {
 /* Sets up what is common; 0, or -1 when out of memory. */
 int provider_init(struct provider *provider, const struct provider_ops *ops, const char *model_id);
 void provider_set_problem(struct provider *provider, const char *reason);
+/* For models in this process: refuses while there is none. */
+PH_MUST_USE enum ph_status provider_check_loaded(const struct provider *provider, struct chat_fault *fault);
 
 /* ---- Counting tokens where no tokenizer is at hand (provider_tokens.c)
  *

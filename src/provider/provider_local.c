@@ -648,20 +648,6 @@ static enum ph_status check_supported(const struct chat_request *request, struct
     return prompt_check(request, fault);
 }
 
-static enum ph_status check_ready(const struct local *local, struct chat_fault *fault)
-{
-    if (local->base.ready)
-        return PH_OK;
-    if (local->base.problem) {
-        chat_fault_set(fault, 503, "model_unavailable", "model", "%s could not be loaded: %s",
-                       local->base.model_id, local->base.problem);
-        return PH_ERR_UNSUPPORTED;
-    }
-    chat_fault_set(fault, 503, "model_loading", "model", "%s is still loading", local->base.model_id);
-    fault->retry_after_s = 2;
-    return PH_ERR_BUSY;
-}
-
 static enum ph_status start_job(struct local_call *call, struct prompt_job *job, struct chat_fault *fault)
 {
     if (job->input_bytes <= CHAT_INLINE_BYTES_MAX) {
@@ -696,7 +682,7 @@ static enum ph_status local_start(struct provider *provider, struct net_loop *lo
 {
     struct local *local = (struct local *)provider;
     *out = NULL;
-    enum ph_status status = check_ready(local, fault);
+    enum ph_status status = provider_check_loaded(provider, fault);
     if (status == PH_OK)
         status = check_supported(request, fault);
     if (status != PH_OK)
@@ -815,7 +801,7 @@ static enum ph_status local_prompt(struct provider *provider, const struct chat_
                                    struct buf *out, struct chat_fault *fault)
 {
     struct local *local = (struct local *)provider;
-    enum ph_status status = check_ready(local, fault);
+    enum ph_status status = provider_check_loaded(provider, fault);
     if (status == PH_OK)
         status = prompt_check(request, fault);
     if (status != PH_OK)
@@ -835,6 +821,12 @@ static enum ph_status local_prompt(struct provider *provider, const struct chat_
 static struct engine *local_engine(const struct provider *provider)
 {
     return ((const struct local *)provider)->engine;
+}
+
+static const struct model *local_model(const struct provider *provider)
+{
+    const struct local *local = (const struct local *)provider;
+    return local->engine ? engine_model(local->engine) : NULL;
 }
 
 static void local_free(struct provider *provider)
@@ -857,6 +849,7 @@ enum ph_status provider_local_create(struct provider **out, const char *model_id
         .hang_up = local_hang_up,
         .prompt = local_prompt,
         .engine = local_engine,
+        .model = local_model,
         .state = local_state,
         .count = local_count,
         .cached = local_cached,

@@ -309,6 +309,29 @@ static void weights_are_shares_and_conversations_stay(void **state)
     fixture_close(&f);
 }
 
+/* An embedding model writes no text, is nobody's default for it, and is the default for vectors. */
+static void vectors_and_text_go_to_their_own(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, GATEWAY_FALLBACK);
+    f.models[SMALL].abilities = GATEWAY_EMBEDDINGS | GATEWAY_VECTORS_ONLY;
+    f.models[SUB].abilities = GATEWAY_EMBEDDINGS;
+    EXPECT(&f, "tall", "sub", "premium");
+    f.request.model = NULL;
+    assert_true(choose(&f));
+    assert_string_equal(f.choice.name, "tall");
+    assert_true(
+        route_choose(&f.gateway, &f.arena, &f.request, GATEWAY_EMBEDDINGS, &f.caller, &f.choice, &f.fault));
+    assert_string_equal(f.choice.name, "small");
+    f.request.model = "r";
+    f.fakes[SMALL]->base.context_len = 1; /* of each input, not of all together */
+    assert_true(
+        route_choose(&f.gateway, &f.arena, &f.request, GATEWAY_EMBEDDINGS, &f.caller, &f.choice, &f.fault));
+    assert_int_equal(f.choice.usable, 2);
+    fixture_close(&f);
+}
+
 static void who_cannot_is_skipped_with_a_reason(void **state)
 {
     (void)state;
@@ -377,6 +400,7 @@ int main(void)
         cmocka_unit_test(the_order_is_that_of_full_knowledge),
         cmocka_unit_test(many_candidates_are_sorted),
         cmocka_unit_test(weights_are_shares_and_conversations_stay),
+        cmocka_unit_test(vectors_and_text_go_to_their_own),
         cmocka_unit_test(who_cannot_is_skipped_with_a_reason),
         cmocka_unit_test(a_key_sees_its_models_only),
     };
