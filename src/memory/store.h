@@ -15,9 +15,9 @@
  *
  * Writing is asynchronous: store_submit copies what it is given into a bounded queue (PH_ERR_BUSY when it is
  * full), one thread writes many of them in one transaction, and `done` is called on that thread when it is on
- * the disk, in the order of submission. What `done` is told of as PH_OK survives kill -9 and power cuts.
- * store_write waits for that. Writes are idempotent, so that one whose outcome is unknown may be repeated.
- * Several processes may use one store at the same time.
+ * the disk, in the order of submission (but for a user's deletion, which takes longer). What `done` is told
+ * of as PH_OK survives kill -9 and power cuts. store_write waits for that. Writes are idempotent, so that
+ * one whose outcome is unknown may be repeated. Several processes may use one store at the same time.
  *
  * Reading is blocking and sees everything that was acknowledged before the call. Results lie in the caller's
  * arena. Texts are terminated; those with a length beside them may hold 0 bytes.

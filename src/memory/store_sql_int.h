@@ -35,6 +35,8 @@
     X(CONVERSATION_FIND_ANY,                                                                                 \
       "SELECT " STORE_CONVERSATION_COLUMNS STORE_CONVERSATION_FROM "WHERE c.key = ?1 LIMIT 2")               \
     X(CONVERSATION_STATE, "SELECT number, next_seq FROM conversations WHERE key = ?1 AND owner = ?2")        \
+    X(CONVERSATION_NEAR,                                                                                     \
+      "SELECT number, next_seq FROM conversations WHERE number >= ?1 ORDER BY number LIMIT 1")               \
     X(CONVERSATION_INSERT,                                                                                   \
       "INSERT INTO conversations (number, owner, key, domain, metadata, created_ms, updated_ms, next_seq, "  \
       "messages, last_message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0)")                                \
@@ -80,7 +82,6 @@
     X(DICTIONARIES_RETIRE, "UPDATE dictionaries SET retired = 1 WHERE number IN "                            \
                            "(SELECT dictionary FROM donors WHERE owner = ?1) RETURNING number")              \
     X(DONOR_INSERT, "INSERT INTO donors (dictionary, owner) SELECT ?1, number FROM users WHERE number = ?2") \
-    X(DONORS_MISSING, "SELECT count(*) FROM donors WHERE dictionary = ?1")                                   \
     X(DONORS_DELETE, "DELETE FROM donors WHERE dictionary = ?1")                                             \
     /* ---- Responses and feedback */                                                                        \
     X(RESPONSE_PUT,                                                                                          \

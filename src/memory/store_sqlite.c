@@ -13,6 +13,7 @@
 #define WRITER_CACHE_KIB 65536
 #define LOG_PAGES 8192 /* the log is folded into the file when it has so many */
 #define LOG_KEPT_BYTES (64 << 20)
+#define PURGE_WAIT_MS 100
 
 struct sqlite_db {
     struct store_db base;
@@ -306,11 +307,15 @@ static enum ph_status sqlite_open(const struct store_params *params, const char 
 static enum ph_status sqlite_purge(struct store_db *base, struct ph_err *err)
 {
     struct sqlite_db *db = db_of(base);
+    (void)sqlite3_busy_timeout(db->handle, PURGE_WAIT_MS); /* it is tried again */
     enum ph_status status = sqlite_exec(base, "VACUUM", err);
-    if (status != PH_OK)
-        return status;
-    int code = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    return code == SQLITE_OK ? PH_OK : fail(db, code, err);
+    int code = status == PH_OK
+                   ? sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL)
+                   : SQLITE_OK;
+    if (code != SQLITE_OK)
+        status = fail(db, code, err);
+    (void)sqlite3_busy_timeout(db->handle, STORE_LOCK_WAIT_MS);
+    return status;
 }
 
 static enum ph_status tell_rows(struct sqlite_db *db, const char *sql,
