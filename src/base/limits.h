@@ -211,6 +211,7 @@
 #define STORE_READERS_DEFAULT 4
 #define STORE_READERS_MAX 64
 #define STORE_LOCK_WAIT_MS 30000          /* for another process that writes to the same store */
+#define STORE_SERVER_WAIT_MS 20000        /* for a database server that has gone away */
 #define STORE_PURGE_WAIT_MS 10000         /* a deletion waits so long for others to let go of the files */
 #define STORE_PAGE_BYTES (8u << 20)       /* of rows read at once, */
 #define STORE_PAGE_MAX 1000               /* rows of a list at once */

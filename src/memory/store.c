@@ -132,7 +132,7 @@ static enum ph_status keep_params(struct store *store, const struct store_params
 {
     store->params = *params;
     store->clock = params->clock;
-    store->driver = &store_driver_sqlite;
+    store->driver = params->postgres ? &store_driver_postgres : &store_driver_sqlite;
     store->readers_max = params->readers ? params->readers : STORE_READERS_DEFAULT;
     if (store->readers_max > STORE_READERS_MAX)
         store->readers_max = STORE_READERS_MAX;
@@ -140,9 +140,6 @@ static enum ph_status keep_params(struct store *store, const struct store_params
     store->params.postgres = params->postgres ? mem_strdup(params->postgres) : NULL;
     if (!store->params.dir || (params->postgres && !store->params.postgres))
         return ph_fail(err, PH_ERR_NOMEM, "no memory for a store");
-    if (params->postgres)
-        return ph_fail(err, PH_ERR_UNSUPPORTED,
-                       "this build has no PostgreSQL store; leave it out for SQLite");
     return PH_OK;
 }
 

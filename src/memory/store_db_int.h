@@ -15,8 +15,10 @@
  *
  * A failed bind is told by the next step. Statuses: PH_ERR_IO the disk or the server (full, gone, refused);
  * PH_ERR_BUSY another process holds the lock for longer than STORE_LOCK_WAIT_MS; PH_ERR_FORMAT the database
- * is damaged; PH_ERR_CONFLICT a constraint; PH_ERR_NOMEM. Errors say what failed in the database's words, and
- * nothing that was bound. Thread: one at a time. */
+ * is damaged; PH_ERR_CONFLICT a constraint; PH_ERR_NOMEM; PH_ERR_CANCELLED the server was lost, or others
+ * were in the way: nothing of the transaction is kept, and it may be tried again; PH_ERR_TIMEOUT no server
+ * could be reached for a while. Errors say what failed in the database's words, and nothing that was bound.
+ * Thread: one at a time. */
 #ifndef PHAROS_MEMORY_STORE_DB_INT_H
 #define PHAROS_MEMORY_STORE_DB_INT_H
 
@@ -47,7 +49,8 @@ struct store_driver {
 
     /* A connection that was lost is made anew here; one lost since fails every call until the rollback. */
     enum ph_status (*begin)(struct store_db *db, enum store_db_mode mode, struct ph_err *err);
-    /* PH_OK: durable. Else the transaction is over, and whether it was kept is not known. */
+    /* PH_OK: durable. PH_ERR_CANCELLED: it is not kept. Else the transaction is over, and whether it was kept
+     * is not known. */
     enum ph_status (*commit)(struct store_db *db, struct ph_err *err);
     void (*rollback)(struct store_db *db); /* none open: fine */
 
@@ -73,5 +76,6 @@ struct store_driver {
 };
 
 extern const struct store_driver store_driver_sqlite;
+extern const struct store_driver store_driver_postgres;
 
 #endif

@@ -5,9 +5,11 @@
  * many as come in that time, and a lone write waits for one sync only.
  *
  * W1. A job's `done` is called once, after the commit of the transaction that holds it, or after its failure.
- * W2. When a transaction fails, each of its jobs is tried again in one of its own: what one of them can't
- *     have (or the disk refuses) is not the others' fault. What then fails is told so; it is written
- *     nowhere, or, where a commit's outcome is not known, it is there in whole.
+ * W2. When a transaction fails because the server was lost, and it is known that nothing of it was kept, the
+ *     group is tried again as it is. When it fails otherwise, each of its jobs is tried again in one of its
+ *     own: what one of them can't have (or the disk refuses) is not the others' fault. What then fails is
+ *     told so; it is written nowhere, or, where a commit's outcome is not known, it is there in whole and was
+ *     not tried again.
  * W3. Nothing is remembered between transactions of what the database holds: others may write to it.
  *
  * Between two groups, and when there is nothing to do, it does chores (store_train.c). */
@@ -18,6 +20,7 @@
 
 #define SCRATCH_BYTES ((size_t)512 << 20)
 #define NS_PER_MS UINT64_C(1000000)
+#define TRIES_MAX 8 /* of a group that loses its server each time */
 
 /* ---- Groups */
 
@@ -88,6 +91,14 @@ static enum ph_status apply_all(struct store_writer *writer, struct store_job *f
     return status;
 }
 
+static void tell_failure(struct store_job *job, enum ph_status status, const struct ph_err *err)
+{
+    job->status = status == PH_ERR_CANCELLED ? PH_ERR_IO : status; /* nobody asked for it */
+    job->err = *err;
+    job->err.code = job->status;
+    job->result = (struct store_result){.user = 0};
+}
+
 static void apply_alone(struct store_writer *writer, struct store_job *job)
 {
     struct store_job *next = job->next;
@@ -95,11 +106,8 @@ static void apply_alone(struct store_writer *writer, struct store_job *job)
     job->next = NULL;
     enum ph_status status = apply_all(writer, job, &err);
     job->next = next;
-    if (status == PH_OK)
-        return;
-    job->status = status;
-    job->err = err;
-    job->result = (struct store_result){.user = 0};
+    if (status != PH_OK)
+        tell_failure(job, status, &err);
 }
 
 /* The deletion of a user is done when the last trace has gone. */
@@ -119,15 +127,15 @@ static bool is_put_off(struct store_writer *writer, struct store_job *job)
 static void run_group(struct store_writer *writer, struct group *group)
 {
     struct ph_err err = {.code = PH_OK};
-    enum ph_status status = apply_all(writer, group->first, &err);
+    enum ph_status status = PH_ERR_CANCELLED;
+    for (int i = 0; status == PH_ERR_CANCELLED && i < TRIES_MAX; i++)
+        status = apply_all(writer, group->first, &err);
+    bool alone = group->count > 1 && status != PH_ERR_TIMEOUT; /* no server: there is none for any of them */
     for (struct store_job *job = group->first; status != PH_OK && job; job = job->next) {
-        if (group->count > 1)
+        if (alone)
             apply_alone(writer, job);
-        else {
-            job->status = status;
-            job->err = err;
-            job->result = (struct store_result){.user = 0};
-        }
+        else
+            tell_failure(job, status, &err);
     }
     if (status == PH_OK)
         atomic_store(&writer->store->dictionary, writer->state.dictionary);

@@ -1,6 +1,9 @@
 #include "store_support.h"
 
+#include <sys/wait.h>
+
 #include "base/file.h"
+#include "memory/store_db_int.h"
 
 static int64_t fixed_ms(void *ud)
 {
@@ -27,6 +30,84 @@ static void remove_sqlite(const char *dir, const char *url)
 }
 
 const struct store_backend store_backend_sqlite = {"sqlite", make_sqlite, remove_sqlite};
+
+/* ---- PostgreSQL: a server that lives as long as this process holds the other end of its input */
+
+static struct {
+    pid_t process;
+    int input;
+    char url[256];
+} server;
+
+static void read_line(int from, char *out, size_t len)
+{
+    size_t used = 0;
+    while (used + 1 < len && read(from, out + used, 1) == 1 && out[used] != '\n')
+        used++;
+    out[used] = 0;
+}
+
+bool store_test_start_postgres(void)
+{
+    int in[2], out[2];
+    if (pipe(in) != 0 || pipe(out) != 0 || (server.process = fork()) < 0)
+        return false;
+    if (server.process == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        close(in[1]);
+        execlp("python3", "python3", "tests/e2e/postgres.py", (char *)NULL);
+        _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    server.input = in[1];
+    read_line(out[0], server.url, sizeof server.url);
+    close(out[0]);
+    if (strncmp(server.url, "postgresql:", 11) == 0)
+        return true;
+    printf("%s\n", server.url[0] ? server.url : "SKIP: a store in PostgreSQL: there is no python3");
+    store_test_stop_postgres();
+    return false;
+}
+
+void store_test_stop_postgres(void)
+{
+    close(server.input);
+    waitpid(server.process, NULL, 0);
+}
+
+static void drop_schema(void)
+{
+    struct store_params params = {.postgres = server.url};
+    struct store_db *db = NULL;
+    struct ph_err err = {.code = PH_OK};
+    enum ph_status status = store_driver_postgres.open(&params, NULL, 0, &db, &err);
+    if (status == PH_OK)
+        status = store_driver_postgres.exec(db, "DROP SCHEMA IF EXISTS pharos CASCADE", &err);
+    if (status != PH_OK)
+        print_message("%s\n", err.message);
+    store_driver_postgres.close(db);
+    assert_int_equal(status, PH_OK);
+}
+
+static bool make_postgres(char dir[64], char url[256])
+{
+    snprintf(dir, 64, "/nowhere");
+    snprintf(url, 256, "%s", server.url);
+    drop_schema();
+    return true;
+}
+
+static void remove_postgres(const char *dir, const char *url)
+{
+    (void)dir;
+    (void)url;
+}
+
+const struct store_backend store_backend_postgres = {"postgres", make_postgres, remove_postgres};
+
+/* ---- Any of them */
 
 void store_test_open(struct store_test *test)
 {

@@ -24,6 +24,9 @@ struct store_test {
 };
 
 extern const struct store_backend store_backend_sqlite;
+extern const struct store_backend store_backend_postgres; /* between these two: */
+bool store_test_start_postgres(void);                     /* false: said why not */
+void store_test_stop_postgres(void);
 
 /* cmocka's setup and teardown; the backend comes as the test's initial state. */
 int store_test_setup(void **state);

@@ -626,6 +626,12 @@ static void test_two_stores_at_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {SUITE(store_backend_sqlite)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest sqlite[] = {SUITE(store_backend_sqlite)};
+    const struct CMUnitTest postgres[] = {SUITE(store_backend_postgres)};
+    int failed = cmocka_run_group_tests(sqlite, NULL, NULL);
+    if (store_test_start_postgres()) {
+        failed += cmocka_run_group_tests(postgres, NULL, NULL);
+        store_test_stop_postgres();
+    }
+    return failed;
 }
