@@ -788,8 +788,8 @@ static void write_raw_metadata(struct writer *w, const struct json *metadata)
     size_t count = 0;
     buf_putc(w->out, '{');
     JSON_EACH (member, metadata) {
-        if (strcmp(member->key, "conversation_id") == 0)
-            continue; /* ours */
+        if (chat_metadata_is_ours(member->key))
+            continue;
         write_member(w, member, &count);
         json_write(w->out, member);
     }

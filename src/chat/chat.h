@@ -123,6 +123,12 @@ struct chat_request {
     bool continue_final_message;      /* the last assistant message is a beginning to go on from */
     const struct json *template_vars; /* chat_template_kwargs */
     const char *user, *conversation;  /* NULL: not said */
+    /* RESPONSES: what a station that remembers is asked for. */
+    const char *previous_response; /* previous_response_id; NULL: none */
+    bool must_exist;               /* `conversation` names one that is there already */
+    bool unkept;                   /* store: false */
+    bool is_kept;                  /* by the gateway: the reply says that it is stored */
+    size_t instruction_count;      /* so many messages at the beginning are this request's alone */
     /* Headers of Anthropic clients (anthropic-version, anthropic-beta), set by who has them: `raw` is to be
      * read by these rules, so they go with it to a provider of that dialect. NULL: none. */
     const char *api_version, *api_betas;
@@ -228,6 +234,8 @@ struct chat_event {
     } error;
 };
 
+#define CHAT_ITEM_ID_MAX 96
+
 /* How many sequences answer this request: n for each prompt. */
 size_t chat_choice_count(const struct chat_request *request);
 
@@ -286,6 +294,23 @@ struct chat_edge {
     int (*fault_status)(const struct chat_fault *fault);
 };
 extern const struct chat_edge chat_edge_openai, chat_edge_anthropic, chat_edge_responses;
+
+/* ---- Items: messages as OpenAI's Responses and Conversations have them (responses_items.c) ---- */
+
+/* An array of items as messages: what an assistant did in one turn is one message. `list` is what the items
+ * are called in faults; five letters, as "input" has. */
+PH_MUST_USE enum ph_status chat_items_decode(struct arena *arena, const struct json *items, const char *list,
+                                             const struct chat_message **out, size_t *count,
+                                             struct chat_fault *fault);
+/* Appends a message's items, commas between them; answers how many. `id` is the message's, "msg_..."; an
+ * assistant's items have it with a number behind it, as its reply had: "msg_..._0", "fc_..._1". */
+size_t chat_items_write(const struct chat_message *message, const char *id, bool is_cut, struct buf *out);
+/* The parts of its content as a JSON array, read back by chat_items_decode as an item's `content`. */
+void chat_parts_write(const struct chat_message *message, struct buf *out);
+/* The message's id from an item's: "fc_abc_1" -> "msg_abc", index 1. false: not an id of ours. */
+bool chat_item_id_read(const char *item, char message[CHAT_ITEM_ID_MAX], size_t *index);
+/* RESPONSES: the response object as it will be said at the end; after the last FINISH and USAGE. */
+void chat_responses_write(struct chat_encoder *encoder, struct buf *out);
 
 /* POST /v1/messages/count_tokens: the edge's decode, but max_tokens may be missing; and the reply. */
 PH_MUST_USE enum ph_status chat_anthropic_count_decode(struct arena *arena, const struct json *body,

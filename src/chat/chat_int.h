@@ -8,6 +8,9 @@
 enum ph_status openai_decode(struct arena *arena, enum chat_kind kind, const struct json *body,
                              struct chat_request *out, struct chat_fault *fault);
 
+/* A member of the metadata that speaks to this station, and to nobody behind it (chat_codec.c). */
+bool chat_metadata_is_ours(const char *member);
+
 /* ---- chat_upstream.c: what a provider's refusal means, whatever its dialect */
 
 /* In the provider's spelling; NULL: not said. */

@@ -263,8 +263,10 @@ static void write_metadata(struct writer *w)
         return;
     struct json *metadata = json_share(w->arena, came);
     json_remove(w->body, "metadata");
-    if (metadata && json_is(metadata, JSON_OBJECT))
-        json_remove(metadata, "conversation_id");
+    JSON_EACH (member, came) {
+        if (metadata && json_is(metadata, JSON_OBJECT) && chat_metadata_is_ours(member->key))
+            json_remove(metadata, member->key);
+    }
     if (stored && json_count(metadata))
         put(w, "metadata", metadata);
 }

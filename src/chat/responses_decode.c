@@ -322,10 +322,11 @@ static enum ph_status take_item(struct items *s, const struct json *item)
         if (json_text_is(type, kinds[i].type))
             return kinds[i].take(s, item);
     if (json_text_is(type, "item_reference"))
-        return decode_unable(s->d, ITEM_PATH(s, "%s", ".type"),
-                             "input[%zu] refers to the item \"%.60s\", but items are not kept here: send the "
-                             "item itself (the client's option store: false does)",
-                             s->index, json_text(json_get(item, "id"), ""));
+        return decode_unable(
+            s->d, ITEM_PATH(s, "%s", ".type"),
+            "input[%zu] refers to the item \"%.60s\"; send the item itself (the client's option "
+            "store: false does), or name what came before with previous_response_id",
+            s->index, json_text(json_get(item, "id"), ""));
     return decode_unable(s->d, ITEM_PATH(s, "%s", ".type"),
                          "input[%zu] is of type \"%.40s\", which only OpenAI's own tools make", s->index,
                          json_text(type, "?"));
@@ -402,6 +403,7 @@ static enum ph_status decode_input(struct decoder *d)
     if (json_is(instructions, JSON_STRING) && instructions->u.str.len) {
         begin_message(&s, CHAT_SYSTEM);
         add_part(&s, CHAT_PART_TEXT, NULL)->text = text_of(instructions);
+        d->out->instruction_count = 1;
     }
     status = take_input(&s, input);
     for (size_t i = 0; i < s.message_count && status == PH_OK; i++)
@@ -410,6 +412,23 @@ static enum ph_status decode_input(struct decoder *d)
         return DECODE_REFUSE(d, "input", "input holds nothing to answer");
     d->out->messages = s.messages;
     d->out->message_count = s.message_count;
+    return status;
+}
+
+enum ph_status responses_decode_items(struct arena *arena, const struct json *items, struct chat_request *out,
+                                      struct chat_fault *fault)
+{
+    struct decoder d = {arena, NULL, out, fault};
+    struct items s = {.d = &d};
+    enum ph_status status = check_input(&d, items);
+    if (status == PH_OK)
+        status = items_init(&s, items);
+    if (status == PH_OK)
+        status = take_input(&s, items);
+    for (size_t i = 0; i < s.message_count && status == PH_OK; i++)
+        status = join_text(&s, &s.messages[i]);
+    out->messages = s.messages;
+    out->message_count = s.message_count;
     return status;
 }
 
@@ -499,17 +518,25 @@ static enum ph_status decode_conversation(struct decoder *d)
     if (!json_is(id, JSON_STRING))
         return DECODE_REFUSE(d, "conversation", "conversation must be an id or an object with an id");
     d->out->conversation = id->u.str.text;
+    d->out->must_exist = true;
     return PH_OK;
 }
 
-/* What would need replies, prompts or work that are kept here after the answer. */
+/* Whether earlier replies are kept is the gateway's to say; prompts and work for later are not. */
 static enum ph_status decode_kept(struct decoder *d)
 {
     const struct json *previous = json_get(d->body, "previous_response_id");
-    if (!json_is_absent(previous))
-        return decode_unable(d, "previous_response_id",
-                             "previous_response_id: responses are not kept here; send the whole "
-                             "conversation in input, or name it with conversation");
+    const struct json *store = json_get(d->body, "store");
+    if (!json_is_absent(previous) && !json_is(previous, JSON_STRING))
+        return DECODE_REFUSE(d, "previous_response_id", "previous_response_id must be a string, not %s",
+                             decode_type_name(previous));
+    if (!json_is_absent(previous) && !json_is_absent(json_get(d->body, "conversation")))
+        return DECODE_REFUSE(d, "previous_response_id",
+                             "previous_response_id and conversation cannot be given together");
+    if (!json_is_absent(store) && !json_is_bool(store))
+        return DECODE_REFUSE(d, "store", "store must be true or false, not %s", decode_type_name(store));
+    d->out->previous_response = json_text(previous, NULL);
+    d->out->unkept = json_is(store, JSON_FALSE);
     if (json_is(json_get(d->body, "background"), JSON_TRUE))
         return decode_unable(d, "background", "background: this station answers while you wait; use stream");
     if (!json_is_absent(json_get(d->body, "prompt")))

@@ -114,8 +114,14 @@ static void write_echo(struct chat_encoder *e)
     } else {
         buf_puts(&e->echo, "null");
     }
-    buf_puts(&e->echo, ",\"background\":false,\"previous_response_id\":null,\"service_tier\":\"default\","
-                       "\"store\":false");
+    const char *previous = e->request->previous_response;
+    buf_puts(&e->echo, ",\"background\":false,\"previous_response_id\":");
+    if (previous)
+        json_write_string(&e->echo, previous, strlen(previous));
+    else
+        buf_puts(&e->echo, "null");
+    buf_printf(&e->echo, ",\"service_tier\":\"default\",\"store\":%s",
+               e->request->is_kept ? "true" : "false");
 }
 
 static struct chat_encoder *responses_encoder_new(struct arena *arena, const struct chat_request *request,
@@ -316,6 +322,11 @@ static void write_response(const struct chat_encoder *e, const char *status, con
     buf_append(out, e->echo.data, e->echo.len);
     write_usage(e, out);
     buf_putc(out, '}');
+}
+
+void chat_responses_write(struct chat_encoder *encoder, struct buf *out)
+{
+    write_response(encoder, incomplete_reason(encoder) ? "incomplete" : "completed", NULL, out);
 }
 
 /* ---- Events of the stream */
