@@ -18,7 +18,7 @@
 #define OVERLAP_DEFAULT "24h"
 
 struct args {
-    const char *data, *name, *expires, *id, *overlap;
+    const char *data, *name, *user, *expires, *id, *overlap;
     struct cli_list scopes;
     double budget_usd_month;
     size_t rpm, tpm, concurrency;
@@ -108,6 +108,7 @@ static void write_members(struct buf *out, const struct key *key, int64_t now)
 {
     write_member_text(out, "id", key->id);
     write_member_text(out, "name", key->name);
+    write_member_text(out, "user", key->user);
     write_member_text(out, "account", key->account);
     buf_puts(out, "\"scopes\":[");
     if (key->scope_count == 0)
@@ -219,6 +220,8 @@ static enum ph_status spec_of(const struct job *job, struct key *spec, struct ph
                          .tpm = (int64_t)args->tpm,
                          .concurrency = (int64_t)args->concurrency};
     enum ph_status status = copy(spec->name, sizeof spec->name, args->name, "--name", err);
+    if (status == PH_OK && args->user)
+        status = copy(spec->user, sizeof spec->user, args->user, "--user", err);
     if (status == PH_OK && args->scopes.count > KEY_SCOPES_MAX)
         status = ph_fail(err, PH_ERR_ARG, "a key has at most %d scopes", KEY_SCOPES_MAX);
     for (; status == PH_OK && spec->scope_count < args->scopes.count; spec->scope_count++)
@@ -252,6 +255,8 @@ static int cmd_create(int argc, char **argv)
 {
     static const struct cli_option options[] = {
         {CLI_OPTION("--name", "N", CLI_TEXT, struct args, name, "whose it is, what for"), .required = true},
+        {CLI_OPTION("--user", "U", CLI_TEXT, struct args, user,
+                    "whose conversations it may see (those of its name; keys of one user share them)")},
         {CLI_OPTION("--budget-usd-month", "X", CLI_NUMBER, struct args, budget_usd_month,
                     "what it may spend in a calendar month, UTC (no limit)"),
          .max = 1e9},

@@ -128,6 +128,8 @@ enum ph_status key_line_read(const struct json *object, struct key *out, struct 
         status = read_id(next, "replaced_by", out->replaced_by, err);
     if (status == PH_OK && !json_is_absent(json_get(object, "name")))
         status = read_text(json_get(object, "name"), "name", out->name, sizeof out->name, err);
+    if (status == PH_OK && !json_is_absent(json_get(object, "user")))
+        status = read_text(json_get(object, "user"), "user", out->user, sizeof out->user, err);
     if (status == PH_OK)
         status = read_scopes(json_get(object, "scopes"), out, err);
     if (status == PH_OK)
@@ -179,6 +181,8 @@ enum ph_status key_line_update(struct arena *arena, struct json *object, const s
     struct line_writer w = {.arena = arena, .object = object};
     set_text(&w, "id", key->id);
     set_text(&w, "name", key->name);
+    if (key->user[0])
+        set_text(&w, "user", key->user);
     if (strcmp(key->account, key->id) != 0)
         set_text(&w, "account", key->account);
     if (key->scope_count)
@@ -207,6 +211,8 @@ enum ph_status key_spec_check(const struct key *spec, struct ph_err *err)
 {
     if (!is_printable(spec->name, strlen(spec->name)))
         return ph_fail(err, PH_ERR_ARG, "the name is not UTF-8, or has control characters");
+    if (!is_printable(spec->user, strlen(spec->user)))
+        return ph_fail(err, PH_ERR_ARG, "the user is not UTF-8, or has control characters");
     if (spec->scope_count > KEY_SCOPES_MAX)
         return ph_fail(err, PH_ERR_LIMIT, "a key has at most %d scopes", KEY_SCOPES_MAX);
     for (size_t i = 0; i < spec->scope_count; i++)

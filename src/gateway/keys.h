@@ -36,6 +36,7 @@ struct key {
      * no second budget. Its own id when it was never rotated. */
     char account[KEY_ID_LEN + 1];
     char name[KEY_NAME_MAX];
+    char user[KEY_NAME_MAX]; /* whose conversations it may see; "": those of its name */
     char scopes[KEY_SCOPES_MAX][KEY_SCOPE_MAX];
     size_t scope_count;
     double budget_usd_month; /* negative: none */
