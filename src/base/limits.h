@@ -216,5 +216,15 @@
 #define STORE_PAGE_BYTES (8u << 20)       /* of rows read at once, */
 #define STORE_PAGE_MAX 1000               /* rows of a list at once */
 #define STORE_LINE_BYTES_MAX (256u << 20) /* a conversation as a line of text */
+#define MEMORY_BYTES_MAX (512u << 20)     /* users' indexes and conversations kept in memory */
+#define MEMORY_USERS_MAX 1024             /* of whom something is */
+#define MEMORY_USER_CONVERSATIONS_MAX 64  /* of each of them */
+#define MEMORY_KEEP_RECENT 4              /* newest messages that always go, in chats */
+#define MEMORY_TURN_MARGIN_TOKENS 16      /* what templates put around a whole prompt */
+#define MEMORY_BUDGET_DEFAULT 8192        /* tokens, where no window is known */
+#define MEMORY_ANSWER_TOKENS 4096 /* left for an answer whose length was not said; at most a quarter */
+#define MEMORY_ITEMS_MAX 20       /* added to a conversation in one request */
+#define MEMORY_PAGE_MAX 100       /* items of a list */
+#define MEMORY_CONTEXT_BUDGET_MAX (1u << 24)
 
 #endif

@@ -1,0 +1,84 @@
+/* memory, private: users and locks (memory.c), conversations (memory_history.c), turns (memory_turn.c). */
+#ifndef PHAROS_MEMORY_MEMORY_INT_H
+#define PHAROS_MEMORY_MEMORY_INT_H
+
+#include <uv.h>
+
+#include "memory/memory.h"
+
+#define COST_NEVER (2 * MEMORY_CONTEXT_BUDGET_MAX) /* of a message that shall not be chosen */
+
+/* A conversation in memory. Its messages lie in its arena; evicted with it. */
+struct history {
+    struct arena arena;
+    struct history *next; /* of the user's, newest use first */
+    char *key;
+    int64_t number;
+    int64_t next_seq;
+    struct memory_message *list; /* ascending by seq */
+    uint32_t *counted;           /* one a message: tokens for `model`; 0: not counted */
+    size_t count, capacity;
+    char *model;
+    int64_t *chosen; /* numbers that the last turn's context had */
+    size_t chosen_count;
+};
+
+struct memory_user {
+    uv_mutex_t lock; /* all below; held by whoever has it acquired */
+    char *name;
+    unsigned refs; /* under the memory's lock, as the next two */
+    uint64_t used; /* when, in acquisitions */
+    size_t bytes;
+    int64_t number, deletions;
+    struct memory_index *index; /* NULL: not needed so far */
+    struct history *histories;
+    size_t history_count;
+};
+
+struct memory {
+    uv_mutex_t lock;
+    char *dir, *postgres;
+    bool must_exist, read_only;
+    const struct clock_source *clock;
+    size_t bytes_max;
+    struct store *store;
+    struct rng rng;
+    struct memory_user **users;
+    size_t user_count, user_capacity;
+    uint64_t clock_uses;
+    uint64_t turns, hits;
+};
+
+/* ---- Users (memory.c) */
+
+/* The user's lock is held until memory_leave. NULL: no memory. */
+struct memory_user *memory_enter(struct memory *memory, const char *name);
+void memory_leave(struct memory *memory, struct memory_user *user);
+void memory_count_turn(struct memory *memory, bool was_in_memory);
+/* Forgets what something was deleted from since. */
+PH_MUST_USE enum ph_status memory_user_refresh(struct memory_user *user, struct store *store,
+                                               struct arena *scratch, struct ph_err *err);
+/* The index with everything that is stored of the user. */
+PH_MUST_USE enum ph_status memory_user_index(struct memory_user *user, struct store *store,
+                                             struct ph_err *err);
+
+/* ---- Conversations (memory_history.c) */
+
+/* The conversation, caught up. `was_there`: it was in memory. */
+PH_MUST_USE enum ph_status history_load(struct memory_user *user, struct store *store,
+                                        const struct store_conversation *conversation, struct history **out,
+                                        bool *was_there, struct ph_err *err);
+void history_free(struct history *history);
+/* The way from the beginning to seq `end` (INT64_MAX: the end): indices into the list, without heads. `head`
+ * gets those of the system messages that hold there. Both have room for all. */
+void history_path(const struct history *history, int64_t end, size_t *path, size_t *count, size_t *head,
+                  size_t *head_count);
+uint32_t history_cost(struct history *history, size_t index, const struct memory_counter *counter);
+uint32_t memory_cost(const struct chat_message *message, const struct memory_counter *counter);
+/* A deep copy. false: no memory. */
+PH_MUST_USE bool memory_chat_copy(struct arena *arena, const struct chat_message *from,
+                                  struct chat_message *to);
+bool memory_says_same(const struct memory_message *stored, const struct chat_message *message,
+                      uint64_t print);
+
+#endif
