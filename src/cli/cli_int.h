@@ -108,6 +108,7 @@ int cmd_train_lm(int argc, char **argv);
 int cmd_train_prune(int argc, char **argv);
 int cmd_train_ngram(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
+int cmd_context(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);
@@ -144,6 +145,7 @@ void cli_progress_end(struct cli_progress *progress); /* wipes the bar */
 
 /* The data directory's name: `given` (--data; NULL: not said), else $PHAROS_DATA, else $XDG_DATA_HOME/pharos,
  * else $HOME/.local/share/pharos. Makes nothing: who writes there calls file_make_dirs first. */
+#define CLI_MEMORY_DIR "memory" /* in it: the store of conversations */
 #define CLI_DATA_HELP "the station's data ($PHAROS_DATA, $XDG_DATA_HOME/pharos, ~/.local/share/pharos)"
 PH_MUST_USE enum ph_status cli_data_dir(const char *given, char out[PATH_BYTES_MAX], struct ph_err *err);
 

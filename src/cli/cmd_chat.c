@@ -1,4 +1,5 @@
-/* pharos chat: a conversation in the terminal. The history lives as long as the session. */
+/* pharos chat: a conversation in the terminal. The history lives as long as the session, or, with
+ * --conversation, at the station: then each turn sends what is new, and the station knows the rest. */
 #include <string.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--model", "M", CLI_TEXT, struct chat_args, model,
                 "a GGUF file to run in this process, or the name of a station's model")},
     {CLI_OPTION("--conversation", "ID", CLI_TEXT, struct chat_args, conversation,
-                "the conversation's name, for stations that remember")},
+                "the conversation's name: the station keeps it, and goes on with it")},
     {CLI_OPTION("--url", "U", CLI_TEXT, struct chat_args, url, "the station (" URL_DEFAULT ")")},
     {CLI_OPTION("--system", "TEXT", CLI_TEXT, struct chat_args, system, "the system message")},
     CLI_OPTIONS_END};
@@ -31,6 +32,7 @@ struct session {
     struct json *messages;
     const char *system;
     bool terminal;
+    bool is_kept; /* the history is at the station */
 };
 
 bool talk_show(const char *text, size_t len)
@@ -111,7 +113,9 @@ static bool is_command(struct session *s, const char *line, bool *over)
         *over = true;
     } else if (strcmp(line, "/new") == 0) {
         *over = !begin_history(s);
-        prompt(s, "(a new conversation)\n");
+        prompt(s, s->is_kept ? "(the station goes on with this conversation; --conversation NAME begins "
+                               "another)\n"
+                             : "(a new conversation)\n");
     } else if (strcmp(line, "/help") == 0) {
         prompt(s, "/new begins another conversation, /exit (or Ctrl-D) ends, a line ending in \\ goes on, "
                   "Ctrl-C stops a reply\n");
@@ -129,6 +133,8 @@ static bool take_turn(struct session *s, const struct buf *line)
     struct buf reply;
     struct ph_err err = {.code = PH_ERR_NOMEM, .message = "the reply does not fit into memory"};
     buf_init(&reply, REPLY_BYTES_MAX);
+    if (s->is_kept && !begin_history(s))
+        return false;
     if (!remember(s, "user", line->data, line->len)) {
         cli_error(CLI_EXIT_FAILURE, "the conversation has become too long; /new begins another");
         return true;
@@ -166,11 +172,16 @@ static int converse(struct session *s)
     return failed ? CLI_EXIT_FAILURE : CLI_EXIT_OK;
 }
 
-static enum ph_status open_talk(const struct chat_args *args, struct talk **out, struct ph_err *err)
+static bool is_file(const struct chat_args *args)
 {
     size_t len = args->model ? strlen(args->model) : 0;
-    bool is_file = len > 5 && strcmp(args->model + len - 5, ".gguf") == 0;
-    if (!args->url && args->model && (is_file || file_exists(args->model)))
+    bool is_gguf = len > 5 && strcmp(args->model + len - 5, ".gguf") == 0;
+    return !args->url && args->model && (is_gguf || file_exists(args->model));
+}
+
+static enum ph_status open_talk(const struct chat_args *args, struct talk **out, struct ph_err *err)
+{
+    if (is_file(args))
         return talk_local_open(out, args->model, err);
     return talk_http_open(out, args->url ? args->url : URL_DEFAULT, args->model, args->conversation, err);
 }
@@ -188,9 +199,12 @@ int cmd_chat(int argc, char **argv)
     if (!cli_parse(&usage, argc, argv, &args, &exit_code))
         return exit_code;
     log_setup(2, LOG_WARN, false);
-    if (args.conversation)
-        fputs("pharos: conversations are not stored in this version; the history lasts for this session\n",
-              stderr);
+    session.is_kept = args.conversation != NULL;
+    if (args.conversation && is_file(&args))
+        return cli_error(CLI_EXIT_USAGE,
+                         "--conversation: only a station keeps conversations; leave out --model %s, or name "
+                         "a model of the station",
+                         args.model);
     if (open_talk(&args, &session.talk, &err) != PH_OK)
         return cli_fail(&err);
     session.system = args.system;

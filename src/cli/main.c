@@ -13,6 +13,7 @@ static const struct cli_command commands[] = {
     {"perplexity", "how well a model predicts a text", cmd_perplexity},
     {"embed", "lines of text to vectors, with an embedding model", cmd_embed},
     {"quantize", "a model file in smaller number formats", cmd_quantize},
+    {"context", "what of a conversation a model would get to see for a question", cmd_context},
     {"keys", "who may call the station: create, ls, revoke, rotate", cmd_keys},
     {"train", "learn tokenizers and models from your own data", cmd_train},
     {"route", "how routes choose: ls, calibrate a cascade from verdicts", cmd_route},

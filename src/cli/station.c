@@ -21,6 +21,7 @@
 #include "cli/cli_int.h"
 #include "cli/station_int.h"
 #include "gateway/gateway.h"
+#include "memory/memory.h"
 
 #define LEDGERS_MAX 8 /* stations at the same time on one data directory */
 
@@ -36,6 +37,7 @@ struct station {
     int request_log_fd; /* -1: none */
     struct station_catalog catalog;
     struct gateway *gateway;
+    struct memory *memory; /* NULL: nothing is remembered */
     size_t loading;        /* index of the model being loaded */
     size_t usable;         /* models that can be asked, or may be */
     size_t providers_left; /* to be stopped */
@@ -303,6 +305,20 @@ static enum ph_status open_request_log(struct station *station, struct ph_err *e
     return make_private(station->request_log_fd, path, err);
 }
 
+/* The store itself is opened when something is to be remembered. */
+static enum ph_status open_memory(struct station *station, struct ph_err *err)
+{
+    char dir[PATH_BYTES_MAX];
+    const struct station_config *config = station->config;
+    struct memory_params params = {.dir = dir, .postgres = config->memory.postgres, .clock = station->clock};
+    if (config->memory.is_off)
+        return PH_OK;
+    int len = snprintf(dir, sizeof dir, "%s/" CLI_MEMORY_DIR, station->data);
+    if (len < 0 || (size_t)len >= sizeof dir)
+        return ph_fail(err, PH_ERR_LIMIT, "the name of the data directory is too long");
+    return memory_create(&station->memory, &params, err);
+}
+
 static enum ph_status open_gateway(struct station *station, struct ph_err *err)
 {
     const struct station_config *config = station->config;
@@ -323,6 +339,7 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
                                     .ledger = station->ledger,
                                     .keys = station->keys,
                                     .data = station->data,
+                                    .memory = station->memory,
                                     .drills = config->drills,
                                     .request_log_fd = station->request_log_fd,
                                     .request_log_bodies = config->request_log.bodies,
@@ -373,6 +390,8 @@ static enum ph_status open_station(struct station *station, struct ph_err *err)
     if (status == PH_OK)
         status = set_budgets(station, err);
     if (status == PH_OK)
+        status = open_memory(station, err);
+    if (status == PH_OK)
         status = open_gateway(station, err);
     if (status != PH_OK)
         return status;
@@ -384,6 +403,7 @@ static enum ph_status open_station(struct station *station, struct ph_err *err)
 
 static void close_station(struct station *station)
 {
+    memory_free(station->memory); /* what is queued is written */
     gateway_free(station->gateway);
     station_catalog_release(&station->catalog);
     if (station->request_log_fd >= 0)

@@ -142,7 +142,7 @@ static const struct config_field engines_fields[] = {
     END};
 
 static const struct config_field memory_fields[] = {
-    {ROW("store", CONFIG_STRING, station_config, memory.store, "sqlite")},
+    {ROW("store", CONFIG_STRING, station_config, memory.store, "sqlite, postgres://..., or off")},
     {ROW("embedding", CONFIG_FREE, station_config, memory.embedding, "a model, or null")},
     END};
 
@@ -172,7 +172,8 @@ static const struct config_field station_fields[] = {
 
 void station_config_default(struct station_config *config)
 {
-    *config = (struct station_config){.budgets = {-1, -1, -1}, .cache = {.ttl_s = 3600}};
+    *config = (struct station_config){
+        .budgets = {-1, -1, -1}, .cache = {.ttl_s = 3600}, .memory = {.store = "sqlite"}};
 }
 
 enum ph_status station_config_read(struct arena *arena, const char *path, struct station_config *config,
@@ -327,10 +328,31 @@ static enum ph_status check_tls(const struct station_config *config, struct ph_e
                    config->tls.key ? "certificate" : "key");
 }
 
+static bool is_one_of(const char *text, const char *const *words)
+{
+    for (; *words; words++)
+        if (strcmp(text, *words) == 0)
+            return true;
+    return false;
+}
+
+/* "sqlite", a database's address, or off (which YAML may have made a null or false of). */
+static enum ph_status check_memory(struct station_config *config, struct ph_err *err)
+{
+    static const char *const none[] = {"off", "none", "null", "false", NULL};
+    const char *store = config->memory.store;
+    config->memory.is_off = !store || is_one_of(store, none);
+    if (config->memory.is_off || strcmp(store, "sqlite") == 0)
+        return PH_OK;
+    if (strncmp(store, "postgres://", 11) != 0 && strncmp(store, "postgresql://", 13) != 0)
+        return ph_fail(err, PH_ERR_ARG,
+                       "memory.store is none that there is: sqlite, off, or postgres://user@host/database");
+    config->memory.postgres = store;
+    return PH_OK;
+}
+
 static void warn_of_unused(const struct station_config *config)
 {
-    if (config->memory.store || !json_is_absent(config->memory.embedding))
-        log_warn("config", "memory: conversations are not stored in this version");
     if (config->cache.redis && !config->cache.max_mb)
         log_warn("config", "cache: with max_mb: 0 nothing is kept, in Redis neither");
 }
@@ -346,6 +368,8 @@ enum ph_status station_config_check(struct arena *arena, struct station_config *
         status = check_models(config, err);
     if (status == PH_OK)
         status = check_tls(config, err);
+    if (status == PH_OK)
+        status = check_memory(config, err);
     if (status == PH_OK)
         status = station_redis_read(arena, config->cache.redis, config->cache.redis_password,
                                     &config->cache.redis_at, err);

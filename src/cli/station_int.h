@@ -80,8 +80,10 @@ struct station_config {
         struct gateway_redis redis_at; /* from these */
     } cache;
     struct {
-        char *store;
+        const char *store;
         const struct json *embedding;
+        bool is_off;          /* from `store` */
+        const char *postgres; /* likewise; NULL: the embedded store */
     } memory;
     char *host; /* from listen */
     uint16_t port;

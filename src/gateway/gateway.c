@@ -124,6 +124,13 @@ static const struct route routes[] = {
     {"POST", "/v1/messages", "chat", handle_messages},
     {"POST", "/v1/messages/count_tokens", "chat", handle_count_tokens},
     {"POST", "/v1/responses", "chat", handle_responses},
+    {"GET", "/v1/responses/{id}", "chat", handle_response_get},
+    {"DELETE", "/v1/responses/{id}", "chat", handle_response_delete},
+    {"POST", "/v1/conversations", "chat", handle_conversation_create},
+    {"GET", "/v1/conversations/{id}", "chat", handle_conversation_get},
+    {"POST", "/v1/conversations/{id}", "chat", handle_conversation_post},
+    {"DELETE", "/v1/conversations/{id}", "chat", handle_conversation_delete},
+    {"POST", "/v1/context", "chat", handle_context},
     {"POST", "/v1/embeddings", "chat", handle_embeddings},
     {"GET", "/v1/models", "read", handle_models},
     {"GET", "/v1/models/{id}", "read", handle_model},
@@ -421,6 +428,12 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
     status = net_timer_open(&gateway->timer, loop, on_tick, gateway);
     if (status != PH_OK)
         (void)ph_fail(err, status, "out of memory");
+    if (status == PH_OK && params->memory) {
+        gateway->memory = params->memory;
+        status = mail_open(&gateway->mail, loop);
+        if (status != PH_OK)
+            (void)ph_fail(err, status, "out of memory");
+    }
     if (status == PH_OK && params->data)
         status = verdicts_open(&gateway->verdicts, params->data, params->routes, params->route_count, err);
     struct http_server_params server = {.host = params->host,
@@ -437,6 +450,7 @@ enum ph_status gateway_open(struct gateway **out, struct net_loop *loop, const s
     if (status != PH_OK) {
         net_timer_close(gateway->timer);
         redis_client_close(gateway->redis);
+        mail_close(gateway->mail, NULL, NULL);
         gateway_free(gateway);
         *out = NULL;
         return status;
@@ -450,15 +464,23 @@ uint16_t gateway_port(const struct gateway *gateway)
     return http_server_port(gateway->server);
 }
 
+static void on_mail_closed(void *ud)
+{
+    struct gateway *gateway = ud;
+    drill_stop(gateway, gateway->stopped, gateway->stopped_ud);
+}
+
 static void on_server_stopped(void *ud)
 {
     struct gateway *gateway = ud;
+    struct mail *mail = gateway->mail;
     gateway->server = NULL;
     net_timer_close(gateway->timer);
     gateway->timer = NULL;
     redis_client_close(gateway->redis);
     gateway->redis = NULL;
-    drill_stop(gateway, gateway->stopped, gateway->stopped_ud);
+    gateway->mail = NULL;
+    mail_close(mail, on_mail_closed, gateway);
 }
 
 void gateway_stop(struct gateway *gateway, void (*stopped)(void *ud), void *ud)

@@ -17,6 +17,7 @@
 #include "provider/provider.h"
 
 struct gateway;
+struct memory;
 
 /* ---- The catalogue: what there is */
 
@@ -113,6 +114,7 @@ struct gateway_params {
     struct ledger *ledger;   /* not owned */
     struct keys *keys;       /* not owned; NULL: nobody needs one */
     const char *data;        /* where verdicts and calibration are; outlives the gateway; NULL: nowhere */
+    struct memory *memory;   /* not owned; NULL: nothing is remembered */
     bool drills;             /* POST /v1/drills opens one (gateway_drill.c) */
     int request_log_fd;      /* JSON lines, one a request; -1: none */
     bool request_log_bodies; /* with what was asked and said */

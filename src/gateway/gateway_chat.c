@@ -7,6 +7,10 @@
  * Between decoding and the answer an exchange may wait for a shared cache (cache_visit.c). It is in the list
  * and hears of its client's going by then; what wakes it, a value, none, or the end of its time, is go_on.
  *
+ * A chat that names a conversation waits twice more (remember.c): before it is admitted, while a helper
+ * thread builds what the model gets to see; and at its end, which leaves only when the reply is durable. A
+ * client that goes in either wait is noticed when it is over.
+ *
  * The chat_exchange lives in its exchange's arena, and so does the answer. The exchange ends when the answer
  * is over: by DONE, by ERROR, or, when the client has gone, after what was bought has been counted. */
 #include <stdio.h>
@@ -30,6 +34,9 @@ struct chat_exchange {
     struct answer *answer; /* NULL: none yet, or a hit of the cache */
     struct chat_request request;
     struct cache_visit cached;
+    struct remembering *memory;  /* NULL: the chat is in no conversation */
+    bool is_loading, is_storing; /* it waits for memory ... */
+    bool is_gone;                /* ... and its client has gone meanwhile */
     struct request_log_entry *log;
     struct chat_reply reply;
     struct chat_encoder *encoder;
@@ -129,6 +136,7 @@ static void set_reply_headers(struct chat_exchange *chat)
         http_set_header(chat->exchange, CACHE_HEADER, "hit");
     } else {
         answer_route_text(chat->answer, &text);
+        remember_route_text(chat->memory, &text);
     }
     http_set_header(chat->exchange, ROUTE_HEADER, text.data);
     buf_release(&text);
@@ -196,6 +204,10 @@ static void on_gone(void *ud)
 {
     struct chat_exchange *chat = ud;
     unlink_chat(chat);
+    chat->is_gone = true;
+    if (chat->is_loading || chat->is_storing)
+        return;
+    remember_cut(chat->memory, chat->id);
     (void)cache_visit_cancel(&chat->cached);
     if (!chat->answer || answer_abandon(chat->answer, end_unread, chat))
         end_unread(chat);
@@ -226,7 +238,7 @@ static bool play_hit(struct chat_exchange *chat);
 static void on_drain(void *ud)
 {
     struct chat_exchange *chat = ud;
-    if (chat->is_over)
+    if (chat->is_over || chat->is_storing)
         return;
     if (chat->cached.is_hit)
         (void)play_hit(chat);
@@ -259,6 +271,32 @@ static void too_large(struct chat_exchange *chat)
     end_with_fault(chat, &fault);
 }
 
+/* The reply is durable, or will not be: its end may leave. */
+static void on_stored(void *ud, const struct chat_fault *fault)
+{
+    struct chat_exchange *chat = ud;
+    chat->is_storing = false;
+    if (chat->is_gone) {
+        end_unread(chat);
+    } else if (fault) {
+        end_with_fault(chat, fault);
+    } else {
+        if (chat->request.stream)
+            (void)write_out(chat);
+        end_well(chat);
+    }
+}
+
+/* true: its end waits for that. */
+static bool store(struct chat_exchange *chat)
+{
+    struct chat_fault fault;
+    chat->is_storing = remember_store(chat->memory, chat->id, chat->encoder, on_stored, &fault);
+    if (!chat->is_storing)
+        end_with_fault(chat, &fault);
+    return chat->is_storing;
+}
+
 static bool on_event(void *ud, const struct chat_event *event)
 {
     struct chat_exchange *chat = ud;
@@ -266,6 +304,7 @@ static bool on_event(void *ud, const struct chat_event *event)
         return true;
     measure(chat, event);
     if (event->kind == CHAT_EVENT_ERROR) {
+        remember_cut(chat->memory, chat->id);
         end_with_error(chat, event);
         return true;
     }
@@ -273,15 +312,20 @@ static bool on_event(void *ud, const struct chat_event *event)
         return true; /* the timer sees to comment lines */
     cache_visit_record(&chat->cached, event);
     request_log_hear(chat->log, event);
-    chat->edge->encode(chat->encoder, event, &chat->out);
+    remember_hear(chat->memory, event);
     bool is_last = event->kind == CHAT_EVENT_DONE;
+    if (is_last && remember_holds(chat->memory) && !store(chat))
+        return true;
+    chat->edge->encode(chat->encoder, event, &chat->out);
     if (is_last)
         cache_visit_keep(&chat->cached, chat->answer);
     if (buf_status(&chat->out) != PH_OK) { /* sticky: what follows is lost, and said at the end */
-        if (is_last)
+        if (is_last && !chat->is_storing)
             too_large(chat);
         return true;
     }
+    if (remember_holds(chat->memory))
+        return true;
     bool more = chat->request.stream ? write_out(chat) : true;
     if (is_last)
         end_well(chat);
@@ -320,6 +364,7 @@ static bool on_restart(void *ud)
         return false;
     buf_clear(&chat->out);
     cache_visit_restart(&chat->cached);
+    remember_restart(chat->memory);
     request_log_forget(chat->log);
     return make_encoder(chat);
 }
@@ -333,7 +378,8 @@ void gateway_chats_tick(struct gateway *gateway)
         if (chat->has_written)
             chat->silent_since_ns = now;
         chat->has_written = false;
-        if (chat->request.stream && now - chat->silent_since_ns >= CHAT_KEEPALIVE_MS * (uint64_t)1000000) {
+        if (chat->request.stream && !remember_holds(chat->memory) &&
+            now - chat->silent_since_ns >= CHAT_KEEPALIVE_MS * (uint64_t)1000000) {
             chat->edge->encode(chat->encoder, &alive, &chat->out);
             (void)write_out(chat);
         }
@@ -417,8 +463,11 @@ static bool prepare(struct chat_exchange *chat, struct chat_fault *fault)
         chat_fault_set(fault, 503, NULL, NULL, "out of memory");
         return false;
     }
-    cache_visit_begin(&chat->cached, gateway, http_exchange_request(chat->exchange), chat->edge->name,
-                      &chat->caller, &chat->request);
+    chat->cached = (struct cache_visit){.gateway = gateway, .request = &chat->request};
+    bool is_whole = !chat->request.conversation && !chat->request.previous_response;
+    if (!chat->memory || is_whole) /* else what was said before is not in the request: it has no key */
+        cache_visit_begin(&chat->cached, gateway, http_exchange_request(chat->exchange), chat->edge->name,
+                          &chat->caller, &chat->request);
     chat->log = request_log_begin(gateway, chat->exchange, &chat->request);
     return true;
 }
@@ -456,6 +505,53 @@ static void on_looked_up(void *ud)
     (void)go_on(ud);
 }
 
+/* What is asked is known: it is admitted, and answered. */
+static void admit(struct chat_exchange *chat)
+{
+    struct chat_fault fault;
+    chat->estimated_tokens = route_estimate_tokens(&chat->request);
+    if (!admission_begin(chat->gateway, &chat->caller, chat->estimated_tokens, &fault)) {
+        gateway_reply_fault(chat->gateway, chat->exchange, &fault);
+        return;
+    }
+    chat->gateway->open_chats++;
+    if (!prepare(chat, &fault) || (chat->memory && !remember_ask(chat->memory, &fault))) {
+        end_with_fault(chat, &fault);
+        return;
+    }
+    bool waits = cache_visit_wait(&chat->cached, deadline_of(chat), on_looked_up, chat);
+    if (!waits && !go_on(chat))
+        return;
+    link_chat(chat);
+    if (!chat->memory)
+        http_on_gone(chat->exchange, on_gone, chat);
+}
+
+/* The conversation is here. */
+static void on_remembered(void *ud)
+{
+    struct chat_exchange *chat = ud;
+    struct chat_fault fault;
+    chat->is_loading = false;
+    if (chat->is_gone)
+        http_reply(chat->exchange, 499, NULL, NULL, 0);
+    else if (!remember_apply(chat->memory, &fault))
+        gateway_reply_fault(chat->gateway, chat->exchange, &fault);
+    else
+        admit(chat);
+}
+
+/* What this station cannot remember. */
+static bool may_answer(const struct chat_exchange *chat, struct chat_fault *fault)
+{
+    if (!chat->request.previous_response || chat->gateway->memory)
+        return true;
+    chat_fault_set(fault, 400, "unsupported_parameter", "previous_response_id",
+                   "previous_response_id: responses are not kept here (memory: off); send the whole "
+                   "conversation in input");
+    return false;
+}
+
 static void handle_request(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit,
                            enum chat_kind kind)
 {
@@ -473,22 +569,22 @@ static void handle_request(struct gateway *gateway, struct http_exchange *exchan
     chat->gateway = drill_gateway(gateway, &chat->request, &chat->caller);
     if (chat->gateway != gateway)
         chat->caller = (struct caller){.key = NULL}; /* a drill uses up nobody's minute */
-    chat->estimated_tokens = route_estimate_tokens(&chat->request);
     chat->sample.operation = kind == CHAT_KIND_CHAT ? OPERATION_CHAT : OPERATION_COMPLETION;
-    if (!admission_begin(chat->gateway, &chat->caller, chat->estimated_tokens, &fault)) {
+    if (!may_answer(chat, &fault)) {
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
-    chat->gateway->open_chats++;
-    if (!prepare(chat, &fault)) {
-        end_with_fault(chat, &fault);
+    if (!remember_wants(chat->gateway, &chat->request)) {
+        admit(chat);
         return;
     }
-    bool waits = cache_visit_wait(&chat->cached, deadline_of(chat), on_looked_up, chat);
-    if (!waits && !go_on(chat))
-        return;
-    link_chat(chat);
-    http_on_gone(exchange, on_gone, chat);
+    chat->is_loading = true;
+    chat->memory =
+        remember_begin(chat->gateway, exchange, &chat->caller, &chat->request, on_remembered, chat, &fault);
+    if (chat->memory)
+        http_on_gone(exchange, on_gone, chat);
+    else
+        gateway_reply_fault(gateway, exchange, &fault);
 }
 
 void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange,

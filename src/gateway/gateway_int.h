@@ -7,6 +7,7 @@
 #include "gateway/gate.h"
 #include "gateway/gateway.h"
 #include "gateway/rates.h"
+#include "memory/memory.h"
 
 #define JSON_TYPE "application/json"
 #define ROUTE_HEADER "x-pharos-route"
@@ -89,7 +90,9 @@ struct gateway {
     size_t open_chats; /* those, and those that nobody waits for and that are counted to their end */
     bool drills;
     const char *data;
-    struct drill *drill; /* NULL: none is on */
+    struct drill *drill;   /* NULL: none is on */
+    struct memory *memory; /* NULL: nothing is remembered */
+    struct mail *mail;     /* what the store's writer has to say; with memory */
     int request_log_fd;
     bool request_log_bodies;
     const char *version;
@@ -278,6 +281,68 @@ void cache_visit_route_text(const struct cache_visit *visit, struct buf *out);
 void cache_visit_write_record(const struct cache_visit *visit, const struct caller *caller,
                               const char *response_id, struct buf *out);
 
+/* ---- What a request has to do with memory (remember.c) */
+
+/* Letters from the store's writer to the loop. */
+struct mail;
+PH_MUST_USE enum ph_status mail_open(struct mail **out, struct net_loop *loop);
+/* `closed` comes once every letter has; the mail is gone then. NULL mail: at once. */
+void mail_close(struct mail *mail, void (*closed)(void *ud), void *ud);
+
+/* A letter that somebody waits for. It is the mail's; who does not wait any more calls letter_forget. */
+struct letter;
+PH_MUST_USE struct letter *letter_new(struct mail *mail,
+                                      void (*come)(void *ud, enum ph_status status, const struct ph_err *err),
+                                      void *ud); /* NULL: no memory */
+struct store_done letter_done(struct letter *letter);
+void letter_forget(struct letter *letter); /* `come` does not come; NULL is fine */
+void letter_free(struct letter *letter);   /* nobody was asked to send it; NULL is fine */
+
+/* Whose conversations these are: the key's user; an end user that the header x-user-id, or else `user`,
+ * names; both as "KEYUSER/NAME". NULL: nobody said, and nobody needs to. In the arena. false: the fault says
+ * why not. */
+bool remember_user(struct http_exchange *exchange, const struct caller *caller, const char *user,
+                   const char **out, struct chat_fault *fault);
+/* What the store's words mean to a client. */
+void remember_fault(const struct ph_err *err, struct chat_fault *fault);
+/* A budget, a strategy, the newest messages: of the metadata, or of a header. */
+struct remember_wishes {
+    uint32_t budget_tokens, keep_recent; /* budget 0: not said */
+    enum context_strategy strategy;
+};
+bool remember_wishes(const struct http_request *http, const struct json *metadata,
+                     struct remember_wishes *out, struct chat_fault *fault);
+/* A model's own counts, where its tokenizer is here. false: it is not. */
+bool remember_counter(const struct gateway *gateway, size_t model, struct memory_counter *out);
+
+/* A verdict on an answer, for the store. `line` is the reply; NULL: it is the store's to know the answer.
+ * Ends the exchange, later. */
+struct visit;
+void remember_verdict(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit,
+                      const struct buf *line, const char *response_id, double score, const char *note);
+
+struct remembering;
+bool remember_wants(const struct gateway *gateway, const struct chat_request *request);
+/* Begins to load and to build; `ready` comes once, later. NULL: the fault says why not. The exchange must not
+ * end before `ready`. */
+struct remembering *remember_begin(struct gateway *gateway, struct http_exchange *exchange,
+                                   const struct caller *caller, struct chat_request *request,
+                                   void (*ready)(void *ud), void *ud, struct chat_fault *fault);
+/* When it is ready: the request becomes what the model gets to see. */
+bool remember_apply(struct remembering *r, struct chat_fault *fault);
+/* The new messages are on their way into the store. */
+bool remember_ask(struct remembering *r, struct chat_fault *fault);
+/* The reply's events; a new beginning; what came when nobody waits for the rest. All accept NULL. */
+void remember_hear(struct remembering *r, const struct chat_event *event);
+void remember_restart(struct remembering *r);
+void remember_cut(struct remembering *r, const char *reply_id);
+/* May this event leave before the reply is durable? */
+bool remember_holds(const struct remembering *r);
+/* The reply is whole: `stored` comes once, later, with NULL or why it is not. */
+bool remember_store(struct remembering *r, const char *reply_id, struct chat_encoder *encoder,
+                    void (*stored)(void *ud, const struct chat_fault *fault), struct chat_fault *fault);
+void remember_route_text(const struct remembering *r, struct buf *out);
+
 /* ---- Attempts (attempt.c): one model asked once, with its place, its hold and its meter */
 
 enum attempt_state { ATTEMPT_WAITING, ATTEMPT_RUNNING, ATTEMPT_DRAINING, ATTEMPT_OVER };
@@ -399,6 +464,18 @@ void handle_tokenize(struct gateway *gateway, struct http_exchange *exchange, co
 void handle_detokenize(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_apply_template(struct gateway *gateway, struct http_exchange *exchange,
                            const struct visit *visit);
+void handle_conversation_create(struct gateway *gateway, struct http_exchange *exchange,
+                                const struct visit *visit);
+void handle_conversation_get(struct gateway *gateway, struct http_exchange *exchange,
+                             const struct visit *visit);
+void handle_conversation_post(struct gateway *gateway, struct http_exchange *exchange,
+                              const struct visit *visit);
+void handle_conversation_delete(struct gateway *gateway, struct http_exchange *exchange,
+                                const struct visit *visit);
+void handle_response_get(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
+void handle_response_delete(struct gateway *gateway, struct http_exchange *exchange,
+                            const struct visit *visit);
+void handle_context(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_drill_begin(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_drill_end(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);
 void handle_health(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit);

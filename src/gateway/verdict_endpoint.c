@@ -94,6 +94,24 @@ static bool keep(struct gateway *gateway, struct arena *arena, const struct feed
     return false;
 }
 
+/* An answer in a conversation, or a response that was stored: the store keeps what was thought of it, by the
+ * answer's own id. */
+static bool goes_to_store(struct gateway *gateway, struct arena *arena, struct feedback *feedback)
+{
+    size_t len = 0;
+    const char *text = route_book_find(gateway->book, feedback->id, &len);
+    struct json *record = NULL;
+    if (!text)
+        return strncmp(feedback->id, "resp_", 5) == 0;
+    if (json_parse(arena, text, len, &record, NULL) != PH_OK)
+        return false;
+    const char *id = json_text(json_get(record, "id"), feedback->id);
+    bool is_stored = json_is(json_get(record, "conversation"), JSON_STRING) || strncmp(id, "resp_", 5) == 0;
+    if (is_stored)
+        feedback->id = id;
+    return is_stored;
+}
+
 void handle_feedback(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit)
 {
     struct arena *arena = http_exchange_arena(exchange);
@@ -101,9 +119,17 @@ void handle_feedback(struct gateway *gateway, struct http_exchange *exchange, co
     struct chat_fault fault;
     struct json *body;
     struct buf line;
+    size_t len = 0;
     buf_init(&line, VERDICT_LINE_BYTES_MAX);
-    if (gateway_body(exchange, &body, &fault) && read_feedback(body, &feedback, &fault) &&
-        keep(gateway, arena, &feedback, visit->caller, &line, &fault))
+    bool ok = gateway_body(exchange, &body, &fault) && read_feedback(body, &feedback, &fault);
+    bool is_known = ok && route_book_find(gateway->book, feedback.id, &len);
+    bool is_stored = ok && gateway->memory && goes_to_store(gateway, arena, &feedback);
+    if (ok && (is_known || !is_stored)) /* a reply that only the store remembers has no verdict of a route */
+        ok = keep(gateway, arena, &feedback, visit->caller, &line, &fault);
+    if (ok && is_stored)
+        remember_verdict(gateway, exchange, visit, is_known ? &line : NULL, feedback.id, feedback.score,
+                         feedback.note);
+    else if (ok)
         gateway_reply(gateway, exchange, 200, JSON_TYPE, &line);
     else
         gateway_reply_fault(gateway, exchange, &fault);

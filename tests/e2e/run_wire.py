@@ -317,7 +317,6 @@ memory: {store: sqlite, embedding: null}
     with Station(example) as station:
         log = station.log()
         assert "provider openai has no key" in log and "there is no model candidate" in log, log
-        assert "conversations are not stored" in log, log
         reply = station.request("POST", "/v1/completions", {"model": "prod", "prompt": "x", "max_tokens": 1})
         assert reply.status == 200 and "model=stories" in reply.headers["x-pharos-route"], reply.text
         listed = {each["id"] for each in json.loads(station.request("GET", "/v1/models").text)["data"]}
@@ -327,6 +326,11 @@ memory: {store: sqlite, embedding: null}
         raise AssertionError("an unknown key was accepted")
     except AssertionError as error:
         assert "modles" in str(error) and ":6" in str(error), error
+    try:
+        Station(CONFIG + "memory: {store: mysql}\n")
+        raise AssertionError("an unknown store was accepted")
+    except AssertionError as error:
+        assert "memory.store" in str(error) and "postgres://" in str(error), error
 
 
 def main():
