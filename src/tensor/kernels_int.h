@@ -248,6 +248,8 @@ struct vector_kernels {
     void (*to_bf16)(const float *src, uint16_t *dst, size_t len);
     void (*round_f16)(const float *src, float *dst, size_t len); /* beyond the range of F16: as it is */
     void (*round_bf16)(const float *src, float *dst, size_t len);
+    void (*codes_dot)(const int8_t *query, const int8_t *rows, size_t n, size_t len, int32_t *out);
+    float (*dot_f16)(const float *a, const uint16_t *halves, size_t len);
     void (*quantize_q8)(const float *src, int8_t *codes, float *scales, int32_t *sums, size_t len);
     void (*quantize_q8k)(const float *src, int8_t *codes, float *scales, int16_t *sums, size_t len);
 };

@@ -227,6 +227,14 @@ void tensor_softcap(const struct kernels *k, float *x, size_t len, float cap); /
  * (2i, 2i + 1). */
 void tensor_rope(const struct kernels *k, float *x, const float *cos_sin, size_t pairs, bool neox);
 
+/* ---- Vectors to search among (not collective) ---- */
+/* codes [len], each -127 .. 127; x is about the returned scale times them. What is not finite counts as 0. */
+float tensor_codes_make(const float *x, int8_t *codes, size_t len);
+/* out [n] = the query's codes [len] times each of rows [n][len]; exact. No code may be -128. */
+void tensor_codes_dot(const struct kernels *k, const int8_t *query, const int8_t *rows, size_t n, size_t len,
+                      int32_t *out);
+float tensor_dot_f16(const struct kernels *k, const float *a, const uint16_t *halves, size_t len);
+
 /* ---- Vector operations of training (not collective); outputs may be inputs ---- */
 /* -log softmax(logits)[target]; the logits become its gradient times `weight`. */
 float tensor_softmax_loss(const struct kernels *k, float *logits, size_t len, size_t target, float weight);

@@ -1,9 +1,38 @@
 /* The public vector operations: each is one entry of the kernel set's table (see vector_body.h). */
+#include <math.h>
+
 #include "tensor/kernels_int.h"
 
 float tensor_dot(const struct kernels *k, const float *a, const float *b, size_t len)
 {
     return k->vector->dot(a, b, len);
+}
+
+void tensor_codes_dot(const struct kernels *k, const int8_t *query, const int8_t *rows, size_t n, size_t len,
+                      int32_t *out)
+{
+    k->vector->codes_dot(query, rows, n, len, out);
+}
+
+float tensor_dot_f16(const struct kernels *k, const float *a, const uint16_t *halves, size_t len)
+{
+    return k->vector->dot_f16(a, halves, len);
+}
+
+float tensor_codes_make(const float *x, int8_t *codes, size_t len)
+{
+    float most = 0;
+    for (size_t i = 0; i < len; i++)
+        if (isfinite(x[i]) && fabsf(x[i]) > most)
+            most = fabsf(x[i]);
+    float scale = most / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    if (!isfinite(inverse)) /* all but zero */
+        inverse = scale = 0.0f;
+    for (size_t i = 0; i < len; i++) {
+        float code = isfinite(x[i]) ? roundf(x[i] * inverse) : 0.0f;
+        codes[i] = (int8_t)fminf(fmaxf(code, -127.0f), 127.0f);
+    }
+    return scale;
 }
 
 void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x, size_t len)

@@ -25,6 +25,29 @@ static inline __m256i lanes_under(size_t len)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)len), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+/* VPMADDUBSW takes one operand without sign: |row|, and the query with the row's signs. Two products of at
+ * most 127 * 127 fit into 16 bits. */
+static inline int32_t codes_dot(const int8_t *query, const int8_t *row, size_t len, int32_t query_sum)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum = _mm256_setzero_si256();
+    size_t i = 0;
+    (void)query_sum;
+    for (; i + 32 <= len; i += 32) {
+        __m256i r = _mm256_loadu_si256((const __m256i *)(const void *)(row + i));
+        __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)(query + i));
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(r), _mm256_sign_epi8(q, r));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    }
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    int32_t total = _mm_cvtsi128_si32(half);
+    for (; i < len; i++)
+        total += query[i] * row[i];
+    return total;
+}
+
 static inline vf load_part(const float *p, size_t len)
 {
     return _mm256_maskload_ps(p, lanes_under(len));

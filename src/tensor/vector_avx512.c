@@ -20,6 +20,23 @@ static inline void vector_store_f16(uint16_t *p, vf v)
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+/* VPDPBUSD takes one operand without sign: codes + 128, and 128 times the query's sum too much. */
+static inline int32_t codes_dot(const int8_t *query, const int8_t *row, size_t len, int32_t query_sum)
+{
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    __m512i sum = _mm512_setzero_si512();
+    size_t i = 0;
+    for (; i + 64 <= len; i += 64)
+        sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(_mm512_loadu_si512(row + i), flip),
+                                  _mm512_loadu_si512(query + i));
+    if (i < len) {
+        __mmask64 rest = ~(__mmask64)0 >> (64 - (len - i));
+        sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(_mm512_maskz_loadu_epi8(rest, row + i), flip),
+                                  _mm512_maskz_loadu_epi8(rest, query + i));
+    }
+    return _mm512_reduce_add_epi32(sum) - 128 * query_sum;
+}
+
 static inline __mmask16 lanes_under(size_t len)
 {
     return (__mmask16)((1u << len) - 1); /* len is below 16 */

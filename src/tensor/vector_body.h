@@ -6,6 +6,7 @@
  *   vector_fma(a, b, c)   a * b + c, fused where the set can
  *   vector_load_f16(p)    VECTOR_LEN halves to floats
  *   vector_store_f16(p, v)
+ *   codes_dot(q, row, len, sum of q)    sum of products of codes, none of which is -128
  *   vector_swap(v)        neighbours changed: 1 0 3 2 ..
  *   vector_even(v), vector_odd(v)   0 0 2 2 .., 1 1 3 3 ..
  *   load_part, store_part, max_of, min_of, fold_sum, fold_max, times_power
@@ -27,6 +28,7 @@ typedef float vf_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_a
 static inline vf vector_fma(vf a, vf b, vf c);
 static inline vf vector_load_f16(const uint16_t *p);
 static inline void vector_store_f16(uint16_t *p, vf v);
+static inline int32_t codes_dot(const int8_t *query, const int8_t *row, size_t len, int32_t query_sum);
 static inline vf vector_swap(vf v);
 static inline vf vector_even(vf v);
 static inline vf vector_odd(vf v);
@@ -651,6 +653,27 @@ static void vector_attend(const struct attn *a, const float *q, size_t group, fl
             vector_scale(out + h * a->head_dim_v, 1.0f / s.sum[h], a->head_dim_v);
 }
 
+static void vector_codes_dot(const int8_t *query, const int8_t *rows, size_t n, size_t len, int32_t *out)
+{
+    int32_t sum = 0;
+    for (size_t i = 0; i < len; i++)
+        sum += query[i];
+    for (size_t r = 0; r < n; r++)
+        out[r] = codes_dot(query, rows + r * len, len, sum);
+}
+
+static float vector_dot_f16(const float *a, const uint16_t *halves, size_t len)
+{
+    vf sum = splat(0.0f);
+    float rest = 0;
+    size_t i = 0;
+    for (; i + VECTOR_LEN <= len; i += VECTOR_LEN)
+        sum = vector_fma(load(a + i), vector_load_f16(halves + i), sum);
+    for (; i < len; i++)
+        rest += a[i] * tensor_f16_to_f32(halves[i]);
+    return fold_sum(sum) + rest;
+}
+
 #include "tensor/attend_body.h"
 #include "tensor/learn_body.h"
 
@@ -687,6 +710,8 @@ const struct vector_kernels VECTOR_TABLE = {
     .to_bf16 = vector_to_bf16,
     .round_f16 = vector_round_f16,
     .round_bf16 = vector_round_bf16,
+    .codes_dot = vector_codes_dot,
+    .dot_f16 = vector_dot_f16,
     .quantize_q8 = vector_quantize_q8,
     .quantize_q8k = vector_quantize_q8k,
 };

@@ -20,6 +20,15 @@ static inline void vector_store_f16(uint16_t *p, vf v)
         p[i] = tensor_f32_to_f16(v[i]);
 }
 
+static inline int32_t codes_dot(const int8_t *query, const int8_t *row, size_t len, int32_t query_sum)
+{
+    int32_t sum = 0;
+    (void)query_sum;
+    for (size_t i = 0; i < len; i++)
+        sum += query[i] * row[i];
+    return sum;
+}
+
 static inline vf load_part(const float *p, size_t len)
 {
     return plain_load_part(p, len);
