@@ -190,6 +190,8 @@
 #define DRILL_IDLE_S 30 /* a drill that nobody goes on with ends */
 
 /* Memory */
+#define LEXICAL_WORDS_MAX 4096   /* of one text: the rest says little new */
+#define LEXICAL_TEXTS_MAX 20000  /* counted for the rarity of words */
 #define STORE_USER_BYTES_MAX 512 /* names: without their zero */
 #define STORE_KEY_BYTES_MAX 512
 #define STORE_ID_BYTES_MAX 256
