@@ -93,6 +93,8 @@ PH_MUST_USE enum ph_status file_make_dir(const char *path, struct ph_err *err);
 /* The same with every directory above it; those that were not there get the mode, less the umask. */
 PH_MUST_USE enum ph_status file_make_dirs(const char *path, unsigned mode, struct ph_err *err);
 
+/* Removes the files of a directory whose names begin with `prefix`. */
+PH_MUST_USE enum ph_status file_remove_prefixed(const char *dir, const char *prefix, struct ph_err *err);
 /* Removes a directory and the files in it; one that is not there is no error. What cannot be removed (a
  * directory in it) stays. */
 PH_MUST_USE enum ph_status file_remove_dir(const char *path, struct ph_err *err);

@@ -350,6 +350,19 @@ void file_remove_strays(const char *dir)
     closedir(entries);
 }
 
+enum ph_status file_remove_prefixed(const char *dir, const char *prefix, struct ph_err *err)
+{
+    DIR *entries = opendir(dir);
+    enum ph_status status = PH_OK;
+    if (!entries)
+        return file_fail_os(err, "read", dir);
+    for (struct dirent *e; (e = readdir(entries)) != NULL;)
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 && unlinkat(dirfd(entries), e->d_name, 0) != 0)
+            status = file_fail_os(err, "remove a file of", dir);
+    closedir(entries);
+    return status;
+}
+
 enum ph_status file_remove_dir(const char *path, struct ph_err *err)
 {
     DIR *entries = opendir(path);

@@ -190,6 +190,8 @@
 #define DRILL_IDLE_S 30 /* a drill that nobody goes on with ends */
 
 /* Memory */
+#define VECTORS_WIDTH_MAX 4096   /* numbers of a message's vector */
+#define VECTORS_HITS_MAX 512     /* of one search */
 #define LEXICAL_WORDS_MAX 4096   /* of one text: the rest says little new */
 #define LEXICAL_TEXTS_MAX 20000  /* counted for the rarity of words */
 #define STORE_USER_BYTES_MAX 512 /* names: without their zero */
