@@ -163,6 +163,7 @@ fuzz: $(FUZZERS)
 soak: $(OUT)/pharos
 	@PHAROS=$(CURDIR)/$(OUT)/pharos scripts/soak
 	@PHAROS=$(CURDIR)/$(OUT)/pharos MONEY_REQUESTS=$${MONEY_REQUESTS:-10000} MONEY_KILLS=$${MONEY_KILLS:-20} python3 tests/e2e/run_money.py
+	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} python3 tests/e2e/run_store.py
 	@scripts/bench-gateway $(OUT)/pharos --soak $${SOAK_GATEWAY_REQUESTS:-1000000}
 
 install: $(OUT)/pharos

@@ -109,6 +109,7 @@ int cmd_train_prune(int argc, char **argv);
 int cmd_train_ngram(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
 int cmd_context(int argc, char **argv);
+int cmd_store(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);

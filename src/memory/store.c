@@ -156,6 +156,7 @@ static enum ph_status begin_writing(struct store *store, struct ph_err *err)
     if (status != PH_OK)
         return status;
     atomic_store(&store->dictionary, writer->state.dictionary);
+    writer->trained_at = trained_at;
     writer->train_at = store_train_next(trained_at);
     if (uv_thread_create(&store->writer_thread, store_writer_run, store) != 0)
         return ph_fail(err, PH_ERR_NOMEM, "no thread for the store's writer");

@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/status.h"
@@ -170,6 +171,7 @@ enum store_write_kind {
     STORE_DELETE_MESSAGE,      /* `user`, `key`, `id` */
     STORE_DELETE_RESPONSE,     /* `user`, `id` */
     STORE_DELETE_SPACE,        /* `id`: the space's name; every vector in it */
+    STORE_TIDY, /* after many were added: done when all are packed with a dictionary that fits them */
     STORE_WRITE_KIND_COUNT
 };
 
@@ -239,6 +241,7 @@ struct store_filter {
     int64_t from_ms, to_ms; /* updated_ms in [from, to) */
     size_t limit;           /* 0: STORE_PAGE_MAX, also the most */
     bool oldest_first;
+    bool by_number; /* in the order in which they were made, oldest first, whatever the rest says */
     /* The page after this one: updated_ms and number of the last conversation seen; number 0: the first. */
     int64_t after_ms, after_number;
 };
@@ -295,6 +298,22 @@ PH_MUST_USE enum ph_status store_each_feedback(struct store *store,
                                                enum ph_status (*fn)(void *ud,
                                                                     const struct store_feedback *feedback),
                                                void *ud, struct ph_err *err);
+
+/* ---- Lines: a conversation as one line of JSON, as `pharos store import` and `export` have it:
+ * {"id","user","domain","metadata","messages":[{"role","name","content","created_at","metadata"}]},
+ * created_at in Unix seconds. "id" and "messages" must be there. What else a message has (tool_calls, ...)
+ * is in its `extra`, and comes out again. */
+
+#define STORE_LINE_USER "local" /* of a line that names none */
+
+/* Fills an append from a line; everything lies in the arena. PH_ERR_FORMAT, PH_ERR_ARG: what is wrong with
+ * it, and where. It may be repeated: what is there already is passed over. A created_at that is not said is
+ * 0. */
+PH_MUST_USE enum ph_status store_line_read(struct arena *arena, const char *text, size_t len,
+                                           struct store_append *out, struct ph_err *err);
+/* Appends the line, with its end; failures are the buffer's. `scratch` is for the time of the call. */
+void store_line_write(struct buf *out, struct arena *scratch, const struct store_conversation *conversation,
+                      const struct store_messages *messages);
 
 /* ---- Looking after it */
 

@@ -138,18 +138,20 @@ static unsigned page_statement(const struct store_filter *filter)
         {{STORE_SQL_PAGE_ANY, STORE_SQL_PAGE_ANY_UP}, {STORE_SQL_PAGE_DOMAIN, STORE_SQL_PAGE_DOMAIN_UP}},
         {{STORE_SQL_PAGE_OWNER, STORE_SQL_PAGE_OWNER_UP}, {STORE_SQL_PAGE_BOTH, STORE_SQL_PAGE_BOTH_UP}}};
     bool domain = filter->domain && filter->domain[0];
+    if (filter->by_number)
+        return STORE_SQL_PAGE_NUMBER;
     return statements[filter->user != NULL][domain][filter->oldest_first];
 }
 
 static void start_page(struct store_db *db, const struct store_filter *filter, int64_t owner, size_t limit)
 {
-    int64_t edge = filter->oldest_first ? INT64_MIN : INT64_MAX;
+    int64_t edge = filter->by_number ? 0 : filter->oldest_first ? INT64_MIN : INT64_MAX;
     db->driver->start(db, page_statement(filter));
     db->driver->bind_int(db, owner);
     put_text(db, filter->domain ? filter->domain : "");
     db->driver->bind_int(db, filter->from_ms ? filter->from_ms : INT64_MIN);
     db->driver->bind_int(db, filter->to_ms ? filter->to_ms : INT64_MAX);
-    db->driver->bind_int(db, filter->after_number ? filter->after_ms : edge);
+    db->driver->bind_int(db, filter->after_number && !filter->by_number ? filter->after_ms : edge);
     db->driver->bind_int(db, filter->after_number ? filter->after_number : edge);
     db->driver->bind_int(db, (int64_t)limit + 1);
 }

@@ -15,6 +15,8 @@
 /* How a row's body lies there; above 0: compressed with the dictionary of that number. */
 #define STORE_CODING_RAW INT64_C(-1)
 #define STORE_CODING_PLAIN INT64_C(0)
+#define STORE_UPGRADE_NONE INT64_C(-2)
+#define STORE_LONG_BYTES ((size_t)64 << 10) /* from here on a dictionary is of no use */
 
 struct store_dictionary;
 struct store_context;
@@ -101,14 +103,15 @@ struct store_state {
 struct store_writer {
     struct store *store;
     struct store_db *db;
-    struct store_state state;                    /* in a transaction only */
-    struct arena scratch;                        /* cleared after each batch */
-    struct store_job *deleting, **deleting_last; /* users deleted, whose traces are being removed */
-    bool chores;                                 /* there may be some */
-    int64_t recode_conversation, recode_seq;     /* how far a retired dictionary's rows were rewritten */
+    struct store_state state;                  /* in a transaction only */
+    struct arena scratch;                      /* cleared after each batch */
+    struct store_job *waiting, **waiting_last; /* jobs that are done when the chores are */
+    bool chores;                               /* there may be some */
+    int64_t recode_conversation, recode_seq;   /* how far a retired dictionary's rows were rewritten */
     int64_t recode_dictionary;
-    uint64_t purge_next_ns, purge_until_ns; /* when it is tried again, and until when before it is told */
-    int64_t train_at;                       /* the number at which the next dictionary is trained */
+    int64_t upgrade; /* the coding whose rows are packed anew because there is a dictionary now */
+    uint64_t chore_next_ns, chore_until_ns; /* one that failed: its next try, and when that is told */
+    int64_t trained_at, train_at; /* the store's number at the last training, and for the next one */
     struct store_trainer *trainer;
 };
 
@@ -161,6 +164,8 @@ void store_train_join(struct store_writer *writer);
  * Answers how long the writer may sleep before it asks again; 0: at once; UINT64_MAX: there is nothing. */
 uint64_t store_chore(struct store_writer *writer);
 int64_t store_train_next(int64_t trained_at);
+void store_train_installed(struct store_writer *writer); /* there is a new dictionary: rows are packed anew */
+void store_train_hasten(struct store_writer *writer);    /* trains now if the store has grown a little */
 
 /* ---- Reading (store.c, store_read.c) */
 

@@ -68,7 +68,7 @@
     X(MESSAGES_COUNT, "SELECT count(*) FROM messages")                                                       \
     X(MESSAGES_WALK, "SELECT " STORE_MESSAGE_COLUMNS ", owner FROM messages "                                \
                      "WHERE (conversation, seq) > (?1, ?2) ORDER BY conversation, seq LIMIT ?3")             \
-    X(MESSAGES_CODED, "SELECT conversation, seq, coding, body FROM messages WHERE "                          \
+    X(MESSAGES_CODED, "SELECT " STORE_MESSAGE_COLUMNS " FROM messages WHERE "                                \
                       "(conversation, seq) > (?1, ?2) AND coding = ?3 ORDER BY conversation, seq LIMIT ?4")  \
     X(MESSAGE_RECODE, "UPDATE messages SET coding = ?3, body = ?4 WHERE conversation = ?1 AND seq = ?2")     \
     /* ---- Dictionaries */                                                                                  \
@@ -81,6 +81,7 @@
     X(DICTIONARY_COUNT, "SELECT count(*) FROM dictionaries")                                                 \
     X(DICTIONARIES_RETIRE, "UPDATE dictionaries SET retired = 1 WHERE number IN "                            \
                            "(SELECT dictionary FROM donors WHERE owner = ?1) RETURNING number")              \
+    X(DICTIONARIES_REPLACE, "UPDATE dictionaries SET retired = 1 WHERE number <> ?1")                        \
     X(DONOR_INSERT, "INSERT INTO donors (dictionary, owner) SELECT ?1, number FROM users WHERE number = ?2") \
     X(DONORS_DELETE, "DELETE FROM donors WHERE dictionary = ?1")                                             \
     /* ---- Responses and feedback */                                                                        \
@@ -151,15 +152,19 @@
 #define STORE_SQL_OWNER "c.owner = ?1 AND ?2 = ''"
 #define STORE_SQL_DOMAIN "?1 = 0 AND c.domain = ?2 AND c.domain <> ''"
 #define STORE_SQL_BOTH "c.owner = ?1 AND c.domain = ?2"
-#define STORE_SQL_PAGES(X)                                           \
-    X(PAGE_ANY, STORE_SQL_PAGE(STORE_SQL_ANY) STORE_SQL_DOWN)        \
-    X(PAGE_ANY_UP, STORE_SQL_PAGE(STORE_SQL_ANY) STORE_SQL_UP)       \
-    X(PAGE_OWNER, STORE_SQL_PAGE(STORE_SQL_OWNER) STORE_SQL_DOWN)    \
-    X(PAGE_OWNER_UP, STORE_SQL_PAGE(STORE_SQL_OWNER) STORE_SQL_UP)   \
-    X(PAGE_DOMAIN, STORE_SQL_PAGE(STORE_SQL_DOMAIN) STORE_SQL_DOWN)  \
-    X(PAGE_DOMAIN_UP, STORE_SQL_PAGE(STORE_SQL_DOMAIN) STORE_SQL_UP) \
-    X(PAGE_BOTH, STORE_SQL_PAGE(STORE_SQL_BOTH) STORE_SQL_DOWN)      \
-    X(PAGE_BOTH_UP, STORE_SQL_PAGE(STORE_SQL_BOTH) STORE_SQL_UP)
+#define STORE_SQL_PAGES(X)                                                                                \
+    X(PAGE_ANY, STORE_SQL_PAGE(STORE_SQL_ANY) STORE_SQL_DOWN)                                             \
+    X(PAGE_ANY_UP, STORE_SQL_PAGE(STORE_SQL_ANY) STORE_SQL_UP)                                            \
+    X(PAGE_OWNER, STORE_SQL_PAGE(STORE_SQL_OWNER) STORE_SQL_DOWN)                                         \
+    X(PAGE_OWNER_UP, STORE_SQL_PAGE(STORE_SQL_OWNER) STORE_SQL_UP)                                        \
+    X(PAGE_DOMAIN, STORE_SQL_PAGE(STORE_SQL_DOMAIN) STORE_SQL_DOWN)                                       \
+    X(PAGE_DOMAIN_UP, STORE_SQL_PAGE(STORE_SQL_DOMAIN) STORE_SQL_UP)                                      \
+    X(PAGE_BOTH, STORE_SQL_PAGE(STORE_SQL_BOTH) STORE_SQL_DOWN)                                           \
+    X(PAGE_BOTH_UP, STORE_SQL_PAGE(STORE_SQL_BOTH) STORE_SQL_UP)                                          \
+    X(PAGE_NUMBER,                                                                                        \
+      STORE_SQL_PAGE(                                                                                     \
+          "(?1 = 0 OR c.owner = ?1) AND (?2 = '' OR c.domain = ?2)") "?5 = 0 AND c.number > ?6 ORDER BY " \
+                                                                     "c.number LIMIT ?7")
 
 #define STORE_SQL_ENUM(name, text) STORE_SQL_##name,
 enum { STORE_SQL_LIST(STORE_SQL_ENUM) STORE_SQL_COUNT };

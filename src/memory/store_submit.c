@@ -264,6 +264,7 @@ static enum ph_status take_names(struct store_job *job, const struct store_write
         [STORE_DELETE_MESSAGE] = {.user = true, .key = true, .id = true},
         [STORE_DELETE_RESPONSE] = {.user = true, .id = true},
         [STORE_DELETE_SPACE] = {.id = true},
+        [STORE_TIDY] = {.user = false},
     };
     enum ph_status status = PH_OK;
     if (needs[from->kind].user)

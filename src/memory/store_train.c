@@ -2,13 +2,14 @@
  *
  * A training takes half a second, so it has a thread and a connection of its own; what it finds comes in
  * through the queue like any write. The first is made when there are TRAIN_MESSAGES, then whenever the store
- * has grown GROWTH-fold. Samples are runs of messages from conversations all over the store.
+ * has grown GROWTH-fold. Samples are runs of messages from conversations all over the store. A dictionary
+ * takes the place of the one before: that one is retired, every row that it packed is packed anew (a third
+ * of a row for each that is written, all in all), and it is deleted.
  *
  * A dictionary holds pieces of people's messages. So the store knows whose (its donors), and when one of them
- * is deleted the dictionary is retired: nothing is packed with it any more, every row that was is packed
- * anew, and it is deleted. Then the file itself is purged. These are the chores: they are done in small steps
- * between the writer's groups, what is left of them is found in the store itself, and a process that is
- * killed over them leaves them to the next one. */
+ * is deleted the dictionary is retired at once. Then the file itself is purged. These are the chores: they
+ * are done in small steps between the writer's groups, what is left of them is found in the store itself,
+ * and a process that is killed over them leaves them to the next one. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -17,8 +18,8 @@
 #include "memory/store_int.h"
 
 #define TRAIN_MESSAGES 2000
-#define GROWTH 8
-#define SAMPLES_MAX 12000
+#define GROWTH 4
+#define SAMPLES_MAX 20000
 #define SAMPLES_MIN 500
 #define SAMPLE_BYTES_MAX 4096 /* of one message */
 #define SAMPLES_BYTES_MAX ((size_t)3 << 20)
@@ -26,6 +27,7 @@
 #define RUNS_MAX 4000
 #define ARENA_BYTES_MAX ((size_t)64 << 20)
 #define RECODE_ROWS 500
+#define NOTHING STORE_UPGRADE_NONE
 #define NS_PER_MS UINT64_C(1000000)
 #define CHORE_RETRY_NS (500 * NS_PER_MS)
 #define TRAIN_LOOK_NS (20 * NS_PER_MS)
@@ -116,7 +118,7 @@ static enum ph_status gather(struct store_trainer *trainer)
     if (!trainer->samples || !trainer->sizes || !trainer->donors)
         return PH_ERR_NOMEM;
     enum ph_status status = PH_OK;
-    for (size_t i = 0; status == PH_OK && i < RUNS_MAX && trainer->count < SAMPLES_MAX; i++)
+    for (size_t i = 0; status == PH_OK && i < RUNS_MAX && (int64_t)trainer->count < trainer->number; i++)
         status = take_run(trainer);
     if (status != PH_OK && status != PH_ERR_LIMIT)
         return status;
@@ -215,6 +217,7 @@ void store_train_look(struct store_writer *writer)
 {
     if (store_train_running(writer) || writer->state.number < writer->train_at)
         return;
+    writer->trained_at = writer->state.number;
     writer->train_at = store_train_next(writer->state.number);
     begin_training(writer);
 }
@@ -228,6 +231,8 @@ static enum ph_status recode_row(struct store_writer *writer, const struct store
     struct store_body body;
     const char *bytes;
     size_t len;
+    if (row->body.coding == STORE_CODING_PLAIN && store_codec_unpacked(&row->body) >= STORE_LONG_BYTES)
+        return PH_OK; /* no dictionary is of use for it */
     enum ph_status status =
         store_codec_unpack(&store->codec, &writer->scratch, &row->body, &bytes, &len, err);
     if (status == PH_OK)
@@ -256,7 +261,14 @@ static enum ph_status drop_dictionary(struct store_writer *writer, int64_t dicti
     return status;
 }
 
-/* Some of the rows packed with a retired dictionary; when there are none left, the dictionary goes. */
+static enum ph_status upgraded(struct store_writer *writer)
+{
+    writer->upgrade = writer->upgrade == STORE_CODING_PLAIN ? STORE_CODING_RAW : NOTHING;
+    return PH_OK;
+}
+
+/* Some of the rows packed with a retired dictionary (when there are none left, it goes), or, when there is a
+ * first dictionary, with none. */
 static enum ph_status recode_some(struct store_writer *writer, int64_t dictionary, struct ph_err *err)
 {
     struct store_db *db = writer->db;
@@ -275,7 +287,7 @@ static enum ph_status recode_some(struct store_writer *writer, int64_t dictionar
     for (size_t i = 0; status == PH_OK && i < rows.count; i++)
         status = recode_row(writer, &rows.items[i], err);
     if (status == PH_OK && rows.count == 0)
-        return drop_dictionary(writer, dictionary, err);
+        return dictionary > 0 ? drop_dictionary(writer, dictionary, err) : upgraded(writer);
     if (status == PH_OK) {
         writer->recode_conversation = rows.items[rows.count - 1].message.conversation;
         writer->recode_seq = rows.items[rows.count - 1].message.seq;
@@ -293,12 +305,14 @@ static enum ph_status chore_step(struct store_writer *writer, bool *left, struct
         status = store_state_lock(writer, err);
     if (status == PH_OK)
         status = store_query_int(db, STORE_SQL_DICTIONARY_RETIRED, &dictionary, err);
-    *left = dictionary != 0;
-    if (dictionary && dictionary != writer->recode_dictionary) {
+    if (dictionary == 0)
+        dictionary = writer->upgrade;
+    *left = dictionary != NOTHING;
+    if (*left && dictionary != writer->recode_dictionary) {
         writer->recode_dictionary = dictionary;
         writer->recode_conversation = writer->recode_seq = -1;
     }
-    if (status == PH_OK && dictionary)
+    if (status == PH_OK && *left)
         status = recode_some(writer, dictionary, err);
     if (status == PH_OK)
         return db->driver->commit(db, err);
@@ -326,10 +340,27 @@ static enum ph_status purge(struct store_writer *writer, struct ph_err *err)
 
 static uint64_t retry(struct store_writer *writer, enum ph_status status, const struct ph_err *err)
 {
-    writer->purge_next_ns = uv_hrtime() + CHORE_RETRY_NS;
+    uint64_t now = uv_hrtime();
+    writer->chore_next_ns = now + CHORE_RETRY_NS;
+    if (!writer->chore_until_ns)
+        writer->chore_until_ns = now + (uint64_t)STORE_PURGE_WAIT_MS * NS_PER_MS;
     if (status != PH_ERR_BUSY)
         log_warn("store", "removing what was deleted is tried again: %s", err->message);
     return CHORE_RETRY_NS;
+}
+
+void store_train_hasten(struct store_writer *writer)
+{
+    if (writer->state.number >= TRAIN_MESSAGES &&
+        writer->state.number > writer->trained_at + writer->trained_at / 4)
+        writer->train_at = 0;
+}
+
+void store_train_installed(struct store_writer *writer)
+{
+    writer->upgrade = STORE_CODING_PLAIN;
+    writer->recode_dictionary = NOTHING;
+    writer->chores = true;
 }
 
 uint64_t store_chore(struct store_writer *writer)
@@ -337,8 +368,8 @@ uint64_t store_chore(struct store_writer *writer)
     struct ph_err err = {.code = PH_OK};
     bool left = false;
     uint64_t now = uv_hrtime();
-    if (now < writer->purge_next_ns)
-        return writer->purge_next_ns - now;
+    if (now < writer->chore_next_ns)
+        return writer->chore_next_ns - now;
     if (store_train_running(writer)) /* its dictionary will be wanted */
         return TRAIN_LOOK_NS;
     enum ph_status status = chore_step(writer, &left, &err);
@@ -347,5 +378,8 @@ uint64_t store_chore(struct store_writer *writer)
         return 0;
     if (status == PH_OK && writer->state.purge)
         status = purge(writer, &err);
-    return status == PH_OK ? UINT64_MAX : retry(writer, status, &err);
+    if (status != PH_OK)
+        return retry(writer, status, &err);
+    writer->chore_until_ns = 0;
+    return UINT64_MAX;
 }

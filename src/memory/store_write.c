@@ -588,9 +588,20 @@ static enum ph_status apply_install(struct store_writer *writer, struct store_jo
     if (status == PH_OK)
         status = store_codec_add(&writer->store->codec, dictionary, install->dictionary.bytes,
                                  install->dictionary.len, err);
+    if (status == PH_OK)
+        status = run_for(writer, STORE_SQL_DICTIONARIES_REPLACE, dictionary, err);
+    store_train_installed(writer);
     writer->state.dictionary = dictionary;
     job->result.first_number = dictionary;
     return status;
+}
+
+static enum ph_status apply_tidy(struct store_writer *writer, struct store_job *job, struct ph_err *err)
+{
+    (void)job;
+    (void)err;
+    store_train_hasten(writer);
+    return PH_OK;
 }
 
 /* ---- The table */
@@ -608,6 +619,7 @@ enum ph_status store_apply(struct store_writer *writer, struct store_job *job, s
         [STORE_DELETE_MESSAGE] = apply_delete_message,
         [STORE_DELETE_RESPONSE] = apply_delete_response,
         [STORE_DELETE_SPACE] = apply_delete_space,
+        [STORE_TIDY] = apply_tidy,
         [STORE_INSTALL] = apply_install,
     };
     assert((size_t)job->write.kind < sizeof kinds / sizeof kinds[0]);

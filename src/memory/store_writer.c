@@ -113,14 +113,13 @@ static void apply_alone(struct store_writer *writer, struct store_job *job)
 /* The deletion of a user is done when the last trace has gone. */
 static bool is_put_off(struct store_writer *writer, struct store_job *job)
 {
-    if (job->write.kind != STORE_DELETE_USER || job->status != PH_OK)
+    if ((job->write.kind != STORE_DELETE_USER && job->write.kind != STORE_TIDY) || job->status != PH_OK)
         return false;
     job->next = NULL;
-    *writer->deleting_last = job;
-    writer->deleting_last = &job->next;
+    *writer->waiting_last = job;
+    writer->waiting_last = &job->next;
     writer->chores = true;
-    writer->purge_next_ns = 0;
-    writer->purge_until_ns = uv_hrtime() + (uint64_t)STORE_PURGE_WAIT_MS * NS_PER_MS;
+    writer->chore_next_ns = 0;
     return true;
 }
 
@@ -148,24 +147,26 @@ static void run_group(struct store_writer *writer, struct group *group)
 
 /* ---- The thread */
 
-static void finish_deleting(struct store_writer *writer)
+static void finish_waiting(struct store_writer *writer)
 {
-    for (struct store_job *next, *job = writer->deleting; job; job = next) {
+    for (struct store_job *next, *job = writer->waiting; job; job = next) {
         next = job->next;
         finish(writer->store, job);
     }
-    writer->deleting = NULL;
-    writer->deleting_last = &writer->deleting;
+    writer->waiting = NULL;
+    writer->waiting_last = &writer->waiting;
 }
 
 /* Another process may read, or write, for longer than anybody wants to wait. */
-static void tell_unpurged(struct store_writer *writer)
+static void tell_unfinished(struct store_writer *writer)
 {
-    for (struct store_job *job = writer->deleting; job; job = job->next)
-        job->status = ph_fail(&job->err, PH_ERR_BUSY,
-                              "the user is deleted, but traces may be left in the files: others are using "
-                              "the store; it is tried again as long as the station runs");
-    finish_deleting(writer);
+    for (struct store_job *job = writer->waiting; job; job = job->next)
+        if (job->write.kind == STORE_DELETE_USER)
+            job->status =
+                ph_fail(&job->err, PH_ERR_BUSY,
+                        "the user is deleted, but traces may be left in the files: others are using "
+                        "the store; it is tried again as long as a station runs");
+    finish_waiting(writer);
 }
 
 static uint64_t do_chores(struct store_writer *writer)
@@ -175,9 +176,9 @@ static uint64_t do_chores(struct store_writer *writer)
     uint64_t wait_ns = store_chore(writer);
     writer->chores = wait_ns != UINT64_MAX;
     if (!writer->chores)
-        finish_deleting(writer);
-    else if (wait_ns && writer->deleting && uv_hrtime() > writer->purge_until_ns)
-        tell_unpurged(writer);
+        finish_waiting(writer);
+    else if (writer->chore_until_ns && uv_hrtime() > writer->chore_until_ns)
+        tell_unfinished(writer);
     return wait_ns;
 }
 
@@ -194,19 +195,21 @@ void store_writer_run(void *ud)
         wait_ns = do_chores(writer);
     }
     /* Closing: a training that runs is kept, and a user who was deleted leaves no trace. */
-    store_train_join(writer);
-    while (take_group(&store->queue, &group, 0))
-        run_group(writer, &group);
-    while ((wait_ns = do_chores(writer)) != UINT64_MAX && writer->deleting)
-        if (wait_ns)
-            uv_sleep((unsigned)(wait_ns / NS_PER_MS));
-    store_train_join(writer);
+    do {
+        store_train_join(writer);
+        while (take_group(&store->queue, &group, 0))
+            run_group(writer, &group);
+        wait_ns = writer->waiting ? do_chores(writer) : UINT64_MAX;
+        if (wait_ns && wait_ns != UINT64_MAX)
+            uv_sleep((unsigned)(wait_ns / NS_PER_MS) + 1);
+    } while (writer->waiting);
 }
 
 void store_writer_init(struct store_writer *writer, struct store *store)
 {
     writer->store = store;
-    writer->deleting_last = &writer->deleting;
+    writer->waiting_last = &writer->waiting;
+    writer->upgrade = STORE_UPGRADE_NONE;
     writer->chores = true; /* what a killed process left */
     arena_init(&writer->scratch, SCRATCH_BYTES);
 }

@@ -1,0 +1,32 @@
+/* What the files of `pharos store` share. */
+#ifndef PHAROS_CLI_CMD_STORE_INT_H
+#define PHAROS_CLI_CMD_STORE_INT_H
+
+#include "cli/cli_int.h"
+#include "memory/store.h"
+
+/* Every subcommand's arguments begin with these. */
+struct cli_store_args {
+    const char *data;
+    bool json;
+};
+
+#define CLI_STORE_OPTION_DATA                                                             \
+    {                                                                                     \
+        CLI_OPTION("--data", "DIR", CLI_TEXT, struct cli_store_args, data, CLI_DATA_HELP) \
+    }
+#define CLI_STORE_OPTION_JSON                                                                           \
+    {                                                                                                   \
+        CLI_OPTION("--json", NULL, CLI_SWITCH, struct cli_store_args, json, "print the result as JSON") \
+    }
+
+enum cli_store_mode { CLI_STORE_MAKE, CLI_STORE_WRITE, CLI_STORE_READ };
+
+/* The store in the data directory, as a station there has it; beside a running one. MAKE: made if absent. */
+PH_MUST_USE enum ph_status cli_store_open(const char *data, enum cli_store_mode mode, struct store **out,
+                                          struct ph_err *err);
+
+int cmd_store_import(int argc, char **argv);
+int cmd_store_export(int argc, char **argv);
+
+#endif
