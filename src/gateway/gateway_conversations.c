@@ -442,7 +442,7 @@ static void write_page(struct page *page, struct buf *out)
 static bool find_item(struct job *job, int64_t conversation, const char *item, struct store_message *out,
                       size_t *index)
 {
-    char id[CHAT_ITEM_ID_MAX];
+    char id[CHAT_ITEM_ID_MAX] = "";
     struct ph_err err;
     enum ph_status status = PH_ERR_NOTFOUND;
     *index = 0;
@@ -450,6 +450,8 @@ static bool find_item(struct job *job, int64_t conversation, const char *item, s
         status = store_find_message(job->store, &job->arena, conversation, item, out, &err);
     if (status == PH_ERR_NOTFOUND && chat_item_id_read(item, id, index))
         status = store_find_message(job->store, &job->arena, conversation, id, out, &err);
+    if (status == PH_ERR_NOTFOUND && strncmp(id, "msg_", 4) == 0) /* imported with an id of its own */
+        status = store_find_message(job->store, &job->arena, conversation, id + 4, out, &err);
     if (status != PH_ERR_NOTFOUND)
         return check(job, status, &err, NULL);
     fail(job, 404, "item_not_found", NULL, "there is no item \"%.100s\" in this conversation", item);

@@ -565,6 +565,20 @@ static char *model_label(const char *id)
     return buf_take(&text);
 }
 
+static void write_memory(const struct gateway *gateway, struct buf *out)
+{
+    struct memory_stats m;
+    if (!gateway->memory)
+        return;
+    memory_stats_read(gateway->memory, &m);
+    const struct plain_metric rows[] = {
+        {"pharos_memory_users", "gauge", "Users of whose conversations something is in memory.", m.users},
+        {"pharos_memory_bytes", "gauge", "Memory that their indexes and conversations take.", m.bytes},
+        {"pharos_memory_turns_total", "counter", "Requests that belonged to a conversation.", m.turns},
+        {"pharos_memory_hits_total", "counter", "Of them, those whose conversation was in memory.", m.hits}};
+    write_plain(out, rows, sizeof rows / sizeof rows[0]);
+}
+
 void metrics_write(const struct metrics *metrics, const struct gateway *gateway, struct buf *out)
 {
     char **labels = mem_calloc(metrics->model_count, sizeof *labels);
@@ -582,6 +596,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     write_own(metrics, gateway, out);
     write_routing(metrics, out);
     write_cache(metrics, gateway, out);
+    write_memory(gateway, out);
     write_money(gateway, out);
     for (size_t i = 0; labels && i < metrics->model_count; i++)
         mem_free(labels[i]);

@@ -127,6 +127,8 @@ static uint32_t budget_of(const struct chat_request *request, size_t window)
         return MEMORY_BUDGET_DEFAULT;
     if (!answer)
         answer = window / 4 < MEMORY_ANSWER_TOKENS ? window / 4 : MEMORY_ANSWER_TOKENS;
+    if (answer > window / 2) /* a limit that is no plan: many clients send the greatest they know */
+        answer = window / 2;
     size_t taken = answer + other_tokens(request);
     size_t left = taken < window ? window - taken : 1;
     return left < MEMORY_CONTEXT_BUDGET_MAX ? (uint32_t)left : MEMORY_CONTEXT_BUDGET_MAX;

@@ -41,6 +41,7 @@ struct making {
     size_t instructions, sent_head, sent_count; /* of the request's messages: instructions, head, the rest */
     const struct chat_message *sent;            /* the rest */
     size_t fresh_from;                          /* in `sent`: what is new */
+    size_t known;                               /* of the path's end: sent too */
     bool *takes;                                /* one a message of the path: it is sent */
 };
 
@@ -101,6 +102,7 @@ static bool find_end(struct making *m, const uint64_t *prints)
         size_t run = run_back(m, prints, s, m->path_count - 1);
         if (is_telling(run, s, m->path_count - 1)) {
             m->fresh_from = s + 1;
+            m->known = run;
             return true;
         }
     }
@@ -122,9 +124,11 @@ static void find_branch(struct making *m, const uint64_t *prints)
         return;
     for (size_t s = m->sent_count; s-- > lowest;)
         for (size_t p = m->path_count; p-- > 0;) {
-            if (!is_telling(run_back(m, prints, s, p), s, p))
+            size_t run = run_back(m, prints, s, p);
+            if (!is_telling(run, s, p))
                 continue;
             m->fresh_from = s + 1;
+            m->known = run;
             m->turn->is_branch = true;
             m->turn->after = at(m, p)->seq;
             m->path_count = p + 1;
@@ -463,6 +467,13 @@ static bool send_path(struct making *m)
     return true;
 }
 
+/* The request is what would be sent: then it goes as it came, with all that its dialect says besides. */
+static bool is_as_sent(const struct making *m)
+{
+    return m->turn->chosen == m->path_count && m->known == m->path_count && m->known == m->fresh_from &&
+           (m->sent_head || !m->head_count);
+}
+
 static enum ph_status write_messages(struct making *m)
 {
     struct memory_turn *turn = m->turn;
@@ -472,6 +483,12 @@ static enum ph_status write_messages(struct making *m)
     bool ok = turn->messages != NULL;
     if (!ok)
         return no_memory(m);
+    if (is_as_sent(m)) {
+        memcpy(turn->messages, request->messages, request->message_count * sizeof *turn->messages);
+        turn->message_count = request->message_count;
+        return PH_OK;
+    }
+    turn->is_changed = true;
     size_t own = m->instructions + m->sent_head;
     for (size_t i = 0; i < own; i++)
         turn->messages[turn->message_count++] = request->messages[i];
@@ -483,7 +500,6 @@ static enum ph_status write_messages(struct making *m)
         turn->messages[turn->message_count++] = m->sent[i];
     if (turn->begun.text)
         turn->messages[turn->message_count++] = m->sent[m->sent_count];
-    turn->is_changed = turn->message_count != request->message_count || m->path_count || m->head_count;
     return ok ? PH_OK : no_memory(m);
 }
 
@@ -536,7 +552,9 @@ static enum ph_status find_previous(struct making *m)
 static enum ph_status load(struct making *m, const struct store_conversation *conversation)
 {
     bool was_there = false;
-    enum ph_status status = memory_user_refresh(m->user, m->store, m->arena, m->err);
+    enum ph_status status = PH_OK;
+    if (conversation->number)
+        status = memory_user_refresh(m->user, m->store, m->arena, m->err);
     if (status == PH_OK && conversation->number)
         status = history_load(m->user, m->store, conversation, &m->history, &was_there, m->err);
     memory_count_turn(m->memory, was_there);

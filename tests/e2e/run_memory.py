@@ -198,6 +198,19 @@ def all_dialects_share_a_conversation(t):
     assert t.seen()[0] == ("user", "by chat") and t.seen()[1] == ("assistant", one)
 
 
+def whole_histories_go_as_they_came(t):
+    """With all that their dialect says besides: marks for prompt caches, for one."""
+    marked = {"role": "user", "content": [{"type": "text", "text": "a long text", "cache_control": {"type": "ephemeral"}}]}
+    body = {"model": "claude", "max_tokens": 50, "messages": [marked], "metadata": {"conversation_id": "marked"}}
+    said = t.send("POST", "/v1/messages", body).json["content"]
+    body["messages"] += [{"role": "assistant", "content": said}, user("and now")]
+    assert t.send("POST", "/v1/messages", body).status == 200
+    sent = t.upstream.control("/__bodies")[-1]
+    sent = sent.get("body", sent)
+    assert sent["messages"] == body["messages"], sent
+    assert len(t.kept("marked")) == 4
+
+
 def tools(t):
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
     reply = t.chat("tools", user("use two tools"), tools=[tool])
@@ -591,7 +604,7 @@ def main():
         with Station(configuration(upstream)) as station:
             talker = Talker(station, upstream)
             for check in (new_messages_and_whole_histories, questions_asked_again, edited_histories_are_branches, system_messages_hold, budgets, streams,
-                          all_dialects_share_a_conversation, tools, aborts_are_kept_as_cut, broken_streams_are_kept_as_cut, responses,
+                          all_dialects_share_a_conversation, whole_histories_go_as_they_came, tools, aborts_are_kept_as_cut, broken_streams_are_kept_as_cut, responses,
                           unkept_turns, conversations, contexts, feedback):
                 if not only or check.__name__ in only:
                     runner.run(check.__name__.replace("_", " "), lambda check=check: check(talker))

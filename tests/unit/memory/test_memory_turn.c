@@ -206,7 +206,7 @@ static const struct recognition {
     {"u:a>a:b", "u:a|a:b|u:c", "u:a|a:b|u:c", 1, false},
     {"u:a>a:b;u:c>a:d", "a:d|u:e", "u:a|a:b|u:c|a:d|u:e", 1, false},
     {"u:a>a:b;u:c>a:d", "u:c|a:d|u:e", "u:a|a:b|u:c|a:d|u:e", 1, false},
-    {"u:a>a:b;u:c>a:d", "u:a|a:b|u:c|a: d\n|u:e", "u:a|a:b|u:c|a:d|u:e", 1, false},
+    {"u:a>a:b;u:c>a:d", "u:a|a:b|u:c|a: d\n|u:e", "u:a|a:b|u:c|a: d\n|u:e", 1, false},
     {"u:a>c:", "u:a|c:|t:r", "u:a|c:|t:r", 1, false},
     /* asked again, without an answer so far */
     {"u:a>", "u:a", "u:a", 0, false},
