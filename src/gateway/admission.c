@@ -12,6 +12,26 @@ const char *caller_account(const struct caller *caller)
     return caller->key ? caller->key->account : "";
 }
 
+bool caller_may_see(const struct gateway *gateway, const struct caller *caller, const char *record,
+                    size_t len)
+{
+    struct arena scratch;
+    struct json *value = NULL;
+    bool may = !caller->key || key_allows(caller->key, "admin");
+    if (may)
+        return true;
+    arena_init(&scratch, HTTP_REQUEST_ARENA_BYTES_MAX);
+    if (json_parse(&scratch, record, len, &value, NULL) == PH_OK) {
+        const char *id = json_text(json_get(value, "key"), "");
+        for (size_t i = 0; i < keys_count(gateway->keys) && !may; i++) {
+            const struct key *key = keys_at(gateway->keys, i);
+            may = strcmp(key->id, id) == 0 && strcmp(key->account, caller->key->account) == 0;
+        }
+    }
+    arena_release(&scratch);
+    return may;
+}
+
 /* The key as shown; NULL: none. */
 static const char *shown_key(const struct http_request *request)
 {

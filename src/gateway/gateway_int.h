@@ -140,6 +140,9 @@ struct caller {
 };
 /* Whose rates, budget and turns: the key's account; "" without a key. */
 const char *caller_account(const struct caller *caller);
+/* Is the record of an answer (/v1/routes) for this caller: of its own key, or may it see all? */
+bool caller_may_see(const struct gateway *gateway, const struct caller *caller, const char *record,
+                    size_t len);
 /* false: the fault says what is wrong with the key, or that one is needed. `scope` NULL: anybody. */
 bool admission_check(struct gateway *gateway, const struct http_request *request, const char *scope,
                      struct caller *out, struct chat_fault *fault);

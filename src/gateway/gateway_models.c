@@ -82,7 +82,7 @@ void handle_route(struct gateway *gateway, struct http_exchange *exchange, const
     struct chat_fault fault;
     if (!json)
         json = drill_find_route(gateway, visit->rest, &len);
-    if (!json) {
+    if (!json || !caller_may_see(gateway, visit->caller, json, len)) {
         chat_fault_set(&fault, 404, "route_not_found", NULL,
                        "no answer \"%.100s\" is remembered; the last %d are", visit->rest, ROUTE_RECORDS_MAX);
         gateway_reply_fault(gateway, exchange, &fault);

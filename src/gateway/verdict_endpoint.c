@@ -74,7 +74,7 @@ static bool keep(struct gateway *gateway, struct arena *arena, const struct feed
     const char *text = route_book_find(gateway->book, feedback->id, &len);
     struct json *record = NULL;
     struct ph_err err;
-    if (!text) {
+    if (!text || !caller_may_see(gateway, caller, text, len)) {
         chat_fault_set(fault, 404, "route_not_found", "response_id",
                        "no answer \"%.100s\" is remembered; the last %d are", feedback->id,
                        ROUTE_RECORDS_MAX);

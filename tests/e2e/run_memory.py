@@ -4,8 +4,10 @@
 The fake upstream answers and remembers what it was asked. With the official packages, where build/e2e has them, memory_clients.py and
 memory_clients.mjs check more.
 """
+import http.client
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -431,6 +433,8 @@ def try_everything(mine, other, name, response_id, reply_id, item, own_query="")
     assert secret not in reply.text, reply.text
     routes = other.send("GET", f"/v1/routes/{reply_id}")
     assert secret not in routes.text
+    if "authorization" in other.headers:  # what was asked with another's key is not there
+        assert routes.status == 404 and reply.status == 404, (routes.text, reply.text)
     # the same name is another conversation
     body = {"model": "m", "messages": [user("what do you know")], "metadata": {"conversation_id": name}}
     for path, more in (("/v1/chat/completions", {}), ("/v1/messages", {"max_tokens": 50})):
@@ -534,6 +538,37 @@ def a_store_that_fails_is_said(upstream):
         t.chat(None, user("without a name all is well"))
 
 
+def a_full_disk_is_said(upstream):
+    """No end leaves of what could not be stored; when there is room again, all goes on."""
+    with Station(configuration(upstream)) as station:
+        t = Talker(station, upstream)
+        said, _ = t.say("full", "there is room")
+        memory = os.path.join(station.data, "memory")
+        sizes = {name: os.path.getsize(os.path.join(memory, name)) for name in os.listdir(memory)}
+        limits = resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE, (max(1, min(sizes.values())), limits[1]))
+        for path, body in (("/v1/chat/completions", {"model": "m", "messages": [user("lost")]}),
+                           ("/v1/messages", {"model": "claude", "max_tokens": 50, "messages": [user("lost")]}),
+                           ("/v1/responses", {"model": "m", "input": "lost"})):
+            body["metadata"] = {"conversation_id": "full"}
+            reply = t.send("POST", path, body)
+            assert reply.status in (503, 529) and "store" in reply.text, (path, reply.status, reply.text)
+            try:
+                reply = t.send("POST", path, {**body, "stream": True})
+                text = reply.text
+            except http.client.IncompleteRead as error:
+                text = error.partial.decode()
+            except ConnectionError:
+                text = ""
+            for end in ("[DONE]", "message_stop", "response.completed", '"finish_reason":"stop"'):
+                assert end not in text, (path, text)
+        resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE, limits)
+        t.say("full", "there is room again")
+        kept = t.kept("full")
+        assert kept[:2] == [("user", "there is room"), ("assistant", said)] and ("user", "lost") not in kept, kept
+        assert [text for role, text in kept if role == "user"] == ["there is room", "there is room again"], kept
+
+
 def local_model(_upstream):
     """The model's own counts; the prompt fits its window."""
     config = f"listen: 127.0.0.1:0\nmodels:\n  - {{id: tiny, path: {TINY}, context: 256, sequences: 2}}\n"
@@ -609,7 +644,7 @@ def main():
                 if not only or check.__name__ in only:
                     runner.run(check.__name__.replace("_", " "), lambda check=check: check(talker))
         for check in (nothing_is_stored_without_a_name, two_keys_are_two_worlds, two_users_are_two_worlds, a_killed_station_has_what_it_said,
-                      many_at_once, a_store_that_fails_is_said, local_model, speed):
+                      many_at_once, a_store_that_fails_is_said, a_full_disk_is_said, local_model, speed):
             if (not only or check.__name__ in only) and (check is not local_model or os.path.exists(TINY)):
                 runner.run(check.__name__.replace("_", " "), lambda check=check: check(upstream))
         if not only:
