@@ -449,14 +449,16 @@ static bool send_path(struct making *m)
     for (size_t i = 0; i < m->path_count; i++) {
         if (!m->takes[i])
             continue;
-        struct chat_message message, *last = turn->messages + turn->message_count - 1;
+        struct chat_message message;
         if (!memory_chat_copy(m->arena, &at(m, i)->chat, &message))
             return false;
         drop_thoughts(&message);
         if (turn->message_count == first && i > 0 && message.role == CHAT_ASSISTANT)
             turn->messages[turn->message_count++] =
                 (struct chat_message){.role = CHAT_USER, .content = {BEGINNING, sizeof BEGINNING - 1}};
-        if (turn->message_count > first && before + 1 != i && may_join(last, &message)) {
+        struct chat_message *last =
+            turn->message_count > first ? &turn->messages[turn->message_count - 1] : NULL; /* of the path */
+        if (last && before + 1 != i && may_join(last, &message)) {
             if (!join(m->arena, last, &message))
                 return false;
         } else {
