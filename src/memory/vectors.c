@@ -249,8 +249,7 @@ enum ph_status vectors_add(struct vectors *vectors, int64_t message, int64_t con
     c.messages[at] = message;
     c.conversations[at] = conversation;
     c.scales[at] = tensor_codes_make(vector, c.codes + at * vectors->width, vectors->width);
-    for (size_t i = 0; i < vectors->width; i++)
-        c.halves[at * vectors->width + i] = tensor_f32_to_f16(vector[i]);
+    tensor_kv_store(vectors->kernels, TENSOR_F16, vector, c.halves + at * vectors->width, vectors->width);
     c.sums[at] = row_sum(vectors, &c, at);
     head_of(vectors)->count = count + 1;
     return PH_OK;

@@ -1,4 +1,5 @@
 /* The public vector operations: each is one entry of the kernel set's table (see vector_body.h). */
+#include <float.h>
 #include <math.h>
 
 #include "tensor/kernels_int.h"
@@ -22,17 +23,17 @@ float tensor_dot_f16(const struct kernels *k, const float *a, const uint16_t *ha
 float tensor_codes_make(const float *x, int8_t *codes, size_t len)
 {
     float most = 0;
-    for (size_t i = 0; i < len; i++)
-        if (isfinite(x[i]) && fabsf(x[i]) > most)
-            most = fabsf(x[i]);
-    float scale = most / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-    if (!isfinite(inverse)) /* all but zero */
-        inverse = scale = 0.0f;
     for (size_t i = 0; i < len; i++) {
-        float code = isfinite(x[i]) ? roundf(x[i] * inverse) : 0.0f;
-        codes[i] = (int8_t)fminf(fmaxf(code, -127.0f), 127.0f);
+        float size = fabsf(x[i]);
+        most = size > most && size <= FLT_MAX ? size : most;
     }
-    return scale;
+    float scale = most / 127.0f, inverse = scale >= FLT_MIN ? 1.0f / scale : 0.0f;
+    for (size_t i = 0; i < len; i++) {
+        float code = x[i] * inverse;
+        code = fabsf(code) <= 127.5f ? code : 0.0f; /* also what is not a number */
+        codes[i] = (int8_t)(code + (code < 0 ? -0.5f : 0.5f));
+    }
+    return inverse > 0 ? scale : 0.0f;
 }
 
 void tensor_axpy(const struct kernels *k, float *y, float alpha, const float *x, size_t len)
