@@ -155,6 +155,29 @@ static bool is_outgrown(const struct lexical *lexical, struct store *store)
     return most >= (int64_t)(texts * ANEW_FACTOR) && most >= ANEW_MIN;
 }
 
+static enum ph_status drop_space(struct store *store, const struct lexical *lexical, struct ph_err *err)
+{
+    char name[LEXICAL_NAME_MAX];
+    lexical_name(lexical, name);
+    const struct store_write write = {.kind = STORE_DELETE_SPACE, .id = name};
+    enum ph_status status = store_write(store, &write, NULL, err);
+    return status == PH_ERR_NOTFOUND ? PH_OK : status;
+}
+
+enum ph_status embed_lexical_forget(struct store *store, const char *path, struct ph_err *err)
+{
+    struct lexical *lexical = NULL;
+    enum ph_status status = lexical_read(&lexical, path, err);
+    if (status == PH_ERR_NOTFOUND)
+        return PH_OK;
+    if (lexical)
+        status = drop_space(store, lexical, err);
+    lexical_free(lexical);
+    if (status == PH_OK || status == PH_ERR_FORMAT)
+        status = lexical_remove(path, err);
+    return status;
+}
+
 static enum ph_status find_statistics(struct lexical **out, struct store *store, const char *path,
                                       struct ph_err *err)
 {
@@ -165,6 +188,8 @@ static enum ph_status find_statistics(struct lexical **out, struct store *store,
         *out = old;
         return PH_OK;
     }
+    if (old)
+        (void)drop_space(store, old, NULL); /* of no use any more; a store that is only read keeps it */
     lexical_free(old);
     if (status == PH_ERR_FORMAT)
         log_warn("memory", "%s; it is counted anew", why.message);

@@ -27,6 +27,9 @@ PH_MUST_USE enum ph_status embed_space_of_model(struct embed_space **out, struct
  * with many more: then it is another space, and messages are indexed again. */
 PH_MUST_USE enum ph_status embed_space_lexical(struct embed_space **out, struct store *store,
                                                const char *path, struct ph_err *err);
+/* After a user was deleted: the statistics, which knew his words too, go with the vectors made by them. The
+ * next indexing counts anew. */
+PH_MUST_USE enum ph_status embed_lexical_forget(struct store *store, const char *path, struct ph_err *err);
 void embed_space_free(struct embed_space *space); /* NULL is fine */
 const char *embed_space_name(const struct embed_space *space);
 size_t embed_space_width(const struct embed_space *space);

@@ -334,3 +334,10 @@ enum ph_status lexical_read(struct lexical **out, const char *path, struct ph_er
         lexical_free(l);
     return status;
 }
+
+enum ph_status lexical_remove(const char *path, struct ph_err *err)
+{
+    if (remove(path) == 0 || !file_exists(path))
+        return PH_OK;
+    return ph_fail(err, PH_ERR_IO, "%s cannot be removed; remove it by hand", path);
+}

@@ -39,6 +39,7 @@ PH_MUST_USE enum ph_status lexical_embed(const struct lexical *lexical, const ch
 /* The statistics, in a file of the owner's alone. PH_ERR_NOTFOUND: there is none; PH_ERR_FORMAT: it is none
  * of ours, or damaged. */
 PH_MUST_USE enum ph_status lexical_read(struct lexical **out, const char *path, struct ph_err *err);
+PH_MUST_USE enum ph_status lexical_remove(const char *path, struct ph_err *err);
 PH_MUST_USE enum ph_status lexical_write(const struct lexical *lexical, const char *path, struct ph_err *err);
 
 #endif

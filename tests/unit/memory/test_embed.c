@@ -216,6 +216,13 @@ static void test_statistics(void **state)
     store_test_fill(f.store, "ann", "b", 200);
     open_lexical(&f);
     assert_string_equal(before, embed_space_name(f.space));
+    (void)run_index(&f, NULL, NULL, PH_OK);
+    open_vectors(&f, "ann");
+    update(&f, 400);
+    assert_int_equal(embed_lexical_forget(f.store->store, f.words, &f.store->err), PH_OK);
+    assert_false(file_exists(f.words));
+    update(&f, 0);
+    assert_int_equal(embed_lexical_forget(f.store->store, f.words, &f.store->err), PH_OK);
     fixture_close(&f);
 }
 
