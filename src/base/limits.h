@@ -190,6 +190,8 @@
 #define DRILL_IDLE_S 30 /* a drill that nobody goes on with ends */
 
 /* Memory */
+#define EMBED_WORKER_INTERVAL_MS \
+    3000 /* how late a new message gets its vector, at most, when nothing else is to do */
 #define VECTORS_WIDTH_MAX 4096   /* numbers of a message's vector */
 #define VECTORS_HITS_MAX 512     /* of one search */
 #define LEXICAL_WORDS_MAX 4096   /* of one text: the rest says little new */

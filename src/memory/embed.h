@@ -51,8 +51,10 @@ struct embed_index_params {
     struct store *store;
     struct embed_space *space;
     const char *user; /* NULL: all users */
+    int64_t after;    /* users whose newest message's number is not above are passed over; 0: none are */
     bool background;
-    /* Messages looked at, and in all; may be NULL; false: stop. */
+    /* Messages looked at, and in all (0 in the background, where nobody counts them first); may be NULL;
+     * false: stop. */
     bool (*progress)(void *ud, int64_t done, int64_t total);
     void *ud;
 };
@@ -64,5 +66,26 @@ struct embed_index_result {
  * killed goes on where it was. A message without text gets no vector. */
 PH_MUST_USE enum ph_status embed_index(const struct embed_index_params *params,
                                        struct embed_index_result *result, struct ph_err *err);
+
+/* ---- Indexing beside a running station: a thread that looks now and then whether there is something new */
+struct embed_worker;
+
+struct embed_worker_params {
+    struct embedder *embedder; /* outlives it */
+    /* The store, or NULL while there is none. Called on the worker's thread; the store outlives it. */
+    struct store *(*store)(void *ud);
+    void *ud;
+    uint32_t interval_ms; /* between looks; 0: EMBED_WORKER_INTERVAL_MS */
+};
+struct embed_worker_stats {
+    int64_t embedded; /* since it began */
+    uint64_t looks;
+    bool failed; /* the last look; it was logged */
+};
+PH_MUST_USE enum ph_status embed_worker_start(struct embed_worker **out,
+                                              const struct embed_worker_params *params, struct ph_err *err);
+void embed_worker_stats_read(struct embed_worker *worker, struct embed_worker_stats *out);
+/* Stops after the piece it is at. NULL is fine. */
+void embed_worker_stop(struct embed_worker *worker);
 
 #endif

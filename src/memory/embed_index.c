@@ -10,7 +10,8 @@
 
 #define PIECE_TEXTS 256
 #define PIECE_BYTES ((size_t)1 << 20)
-#define TEXT_BYTES_MAX ((size_t)64 << 10) /* of one message; no model reads further */
+#define PIECE_BYTES_BACKGROUND ((size_t)16 << 10) /* whoever stops it waits for a piece */
+#define TEXT_BYTES_MAX ((size_t)64 << 10)         /* of one message; no model reads further */
 
 /* ---- The text of a message */
 static struct embed_text join_parts(struct arena *arena, const struct store_message *message)
@@ -117,7 +118,8 @@ static enum ph_status take(void *ud, const struct store_message *message)
     x->texts[x->count] = (struct embed_text){copy, text.len};
     x->numbers[x->count++] = message->number;
     x->bytes += text.len;
-    return x->count == PIECE_TEXTS || x->bytes >= PIECE_BYTES ? flush(x) : PH_OK;
+    size_t bytes_max = x->params->background ? PIECE_BYTES_BACKGROUND : PIECE_BYTES;
+    return x->count == PIECE_TEXTS || x->bytes >= bytes_max ? flush(x) : PH_OK;
 }
 
 static enum ph_status index_user(struct indexer *x, int64_t user)
@@ -166,7 +168,8 @@ static enum ph_status index_all(struct indexer *x)
         status = store_list_users(x->params->store, &arena, after, STORE_PAGE_MAX, &users, x->err);
         for (size_t i = 0; i < users.count && status == PH_OK; i++) {
             after = users.items[i].number;
-            status = index_user(x, after);
+            if (users.items[i].last_message > x->params->after)
+                status = index_user(x, after);
         }
     }
     arena_release(&arena);
@@ -201,7 +204,7 @@ enum ph_status embed_index(const struct embed_index_params *params, struct embed
     x->halves = mem_calloc(PIECE_TEXTS * width, 2);
     enum ph_status status =
         x->vectors && x->halves ? PH_OK : ph_fail(err, PH_ERR_NOMEM, "no memory to index");
-    if (status == PH_OK && params->progress)
+    if (status == PH_OK && params->progress && !params->background)
         status = count_messages(x, params->user);
     if (status == PH_OK)
         status = params->user ? index_one(x) : index_all(x);

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include <uv.h>
+
 #include "base/file.h"
 #include "engine/embedder.h"
 #include "memory/embed.h"
@@ -265,14 +267,58 @@ static void test_model(void **state)
     tiny_bert_remove(&other_tiny);
 }
 
+static struct store *give_store(void *ud)
+{
+    return ((struct fixture *)ud)->store->store;
+}
+
+/* Until so many vectors were made, or a long time has passed. */
+static void wait_for(struct embed_worker *worker, int64_t embedded)
+{
+    struct embed_worker_stats stats = {0};
+    for (int i = 0; i < 2000 && stats.embedded < embedded; i++) {
+        embed_worker_stats_read(worker, &stats);
+        uv_sleep(5);
+    }
+    assert_int_equal(stats.embedded, embedded);
+    assert_false(stats.failed);
+}
+
+static void test_worker(void **state)
+{
+    struct fixture f;
+    struct tiny_bert tiny = {.type = TENSOR_F32};
+    struct embedder *embedder;
+    struct embed_worker *worker;
+    struct ph_err err;
+    tiny_bert_write(&tiny);
+    fixture_open(&f, state);
+    struct embedder_params params = {.model_path = tiny.path, .threads = 1};
+    assert_int_equal(embedder_open(&embedder, &params, &err), PH_OK);
+    store_test_fill(f.store, "ann", "a", 300);
+    struct embed_worker_params how = {.embedder = embedder, .store = give_store, .ud = &f, .interval_ms = 5};
+    assert_int_equal(embed_worker_start(&worker, &how, &err), PH_OK);
+    wait_for(worker, 300);
+    store_test_fill(f.store, "bob", "a", 20); /* while it runs */
+    say(&f, "ann", "a", "one more", STORE_CONTENT_TEXT);
+    wait_for(worker, 321);
+    embed_worker_stop(worker);
+    assert_int_equal(embed_space_of_model(&f.space, embedder, &err), PH_OK);
+    open_vectors(&f, "ann");
+    update(&f, 301);
+    fixture_close(&f);
+    embedder_free(embedder);
+    tiny_bert_remove(&tiny);
+}
+
 int main(void)
 {
 #define TEST(function)                                                                        \
     cmocka_unit_test_prestate_setup_teardown(function, store_test_setup, store_test_teardown, \
                                              (void *)(uintptr_t)&store_backend_sqlite)
     const struct CMUnitTest tests[] = {
-        TEST(test_index_and_find), TEST(test_resume),     TEST(test_deletions),
-        TEST(test_other_store),    TEST(test_statistics), TEST(test_model),
+        TEST(test_index_and_find), TEST(test_resume), TEST(test_deletions), TEST(test_other_store),
+        TEST(test_statistics),     TEST(test_model),  TEST(test_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
