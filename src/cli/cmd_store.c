@@ -209,6 +209,8 @@ static int cmd_rm_user(int argc, char **argv)
     if (status == PH_OK)
         status = store_write(store, &write, &result, &err);
     if (status == PH_OK)
+        status = cli_store_forget(args.common.data, store, result.user, &err);
+    if (status == PH_OK)
         buf_printf(&out, args.common.json ? "{\"messages\":%zu}\n" : "%zu messages deleted.\n", result.added);
     return finish(store, &out, status, &err);
 }
@@ -220,6 +222,8 @@ int cmd_store(int argc, char **argv)
     static const struct cli_command commands[] = {
         {"import", "conversations from JSON lines", cmd_store_import},
         {"export", "conversations as JSON lines", cmd_store_export},
+        {"index", "vectors for messages that have none", cmd_store_index},
+        {"find", "messages near a text, by their vectors", cmd_store_find},
         {"stat", "what is in the store", cmd_stat},
         {"verify", "check all of it", cmd_verify},
         {"rm-user", "delete a user, without a trace", cmd_rm_user},

@@ -26,7 +26,15 @@ enum cli_store_mode { CLI_STORE_MAKE, CLI_STORE_WRITE, CLI_STORE_READ };
 PH_MUST_USE enum ph_status cli_store_open(const char *data, enum cli_store_mode mode, struct store **out,
                                           struct ph_err *err);
 
+#define CLI_VECTORS_DIR CLI_MEMORY_DIR "/vectors" /* in the data directory */
+#define CLI_WORDS_FILE "words"                    /* in CLI_MEMORY_DIR: statistics of the lexical embedding */
+/* What of a deleted user lies beside the store: vectors, and statistics that knew his words. */
+PH_MUST_USE enum ph_status cli_store_forget(const char *data, struct store *store, int64_t user,
+                                            struct ph_err *err);
+
 int cmd_store_import(int argc, char **argv);
+int cmd_store_index(int argc, char **argv);
+int cmd_store_find(int argc, char **argv);
 int cmd_store_export(int argc, char **argv);
 
 #endif

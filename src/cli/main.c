@@ -17,7 +17,7 @@ static const struct cli_command commands[] = {
     {"keys", "who may call the station: create, ls, revoke, rotate", cmd_keys},
     {"train", "learn tokenizers and models from your own data", cmd_train},
     {"route", "how routes choose: ls, calibrate a cascade from verdicts", cmd_route},
-    {"store", "what the station remembers: import, export, stat, verify, rm-user", cmd_store},
+    {"store", "what the station remembers: import, export, index, find, stat, verify, rm-user", cmd_store},
     {"cost", "what the station's traffic costs", cmd_cost},
     {"drill", "let a running station meet every fault of its providers", cmd_drill},
     {"bench", "measure speed beside the machine's limits", cmd_bench},

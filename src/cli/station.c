@@ -21,6 +21,7 @@
 #include "cli/cli_int.h"
 #include "cli/station_int.h"
 #include "gateway/gateway.h"
+#include "memory/embed.h"
 #include "memory/memory.h"
 
 #define LEDGERS_MAX 8 /* stations at the same time on one data directory */
@@ -37,11 +38,12 @@ struct station {
     int request_log_fd; /* -1: none */
     struct station_catalog catalog;
     struct gateway *gateway;
-    struct memory *memory; /* NULL: nothing is remembered */
-    size_t loading;        /* index of the model being loaded */
-    size_t usable;         /* models that can be asked, or may be */
-    size_t providers_left; /* to be stopped */
-    struct engine *engine; /* the helper thread's result, one of these */
+    struct memory *memory;         /* NULL: nothing is remembered */
+    struct embed_worker *indexing; /* NULL: no embedding model is configured, or it is not loaded */
+    size_t loading;                /* index of the model being loaded */
+    size_t usable;                 /* models that can be asked, or may be */
+    size_t providers_left;         /* to be stopped */
+    struct engine *engine;         /* the helper thread's result, one of these */
     struct embedder *embedder;
     enum ph_status load_status;
     struct ph_err load_err;
@@ -124,6 +126,33 @@ static void load_work(void *ud) /* helper thread */
     station->load_status = engine_open(&station->engine, &params, &station->load_err);
 }
 
+/* Nothing is made for indexing alone: no store, no vectors. */
+static struct store *store_to_index(void *ud) /* the worker's thread */
+{
+    const struct station *station = ud;
+    struct store *store = NULL;
+    char path[PATH_BYTES_MAX + 32];
+    snprintf(path, sizeof path, "%s/" CLI_MEMORY_DIR "/store.db", station->data);
+    if (!station->config->memory.postgres && !file_exists(path))
+        return NULL;
+    return memory_store(station->memory, &store, NULL) == PH_OK ? store : NULL;
+}
+
+static void start_indexing(struct station *station, const struct provider *provider)
+{
+    const struct station_model *models = station->config->models.items;
+    struct ph_err err;
+    const struct embed_worker_params params = {
+        .embedder = provider_embedder(provider), .store = store_to_index, .ud = station};
+    if (!station->memory || station->config->memory.embedding_model != &models[station->loading])
+        return;
+    if (!params.embedder)
+        log_warn("station", "memory.embedding: %s is no embedding model; messages get no vectors",
+                 provider_model_id(provider));
+    else if (embed_worker_start(&station->indexing, &params, &err) != PH_OK)
+        log_warn("station", "memory.embedding: %s", err.message);
+}
+
 static void load_done(void *ud)
 {
     struct station *station = ud;
@@ -138,6 +167,7 @@ static void load_done(void *ud)
         double ms = (double)(clock_monotonic_ns(station->clock) - station->load_start_ns) * 1e-6;
         log_info("station", "model %s is ready: %zu tokens of context, loaded in %.0f ms", id,
                  provider_context_len(provider), ms);
+        start_indexing(station, provider);
     } else {
         provider_local_fail(provider, station->load_err.message);
         station->usable--;
@@ -403,6 +433,7 @@ static enum ph_status open_station(struct station *station, struct ph_err *err)
 
 static void close_station(struct station *station)
 {
+    embed_worker_stop(station->indexing);
     memory_free(station->memory); /* what is queued is written */
     gateway_free(station->gateway);
     station_catalog_release(&station->catalog);

@@ -351,6 +351,25 @@ static enum ph_status check_memory(struct station_config *config, struct ph_err 
     return PH_OK;
 }
 
+/* A model of this process, or null: the lexical embedding. */
+static enum ph_status check_embedding(struct station_config *config, struct ph_err *err)
+{
+    const struct station_model *models = config->models.items;
+    const struct json *embedding = config->memory.embedding;
+    const char *id = json_text(embedding, NULL);
+    if (json_is_absent(embedding) || (id && strcmp(id, "lexical") == 0))
+        return PH_OK;
+    for (size_t i = 0; id && i < config->models.count; i++)
+        if (strcmp(models[i].id, id) == 0 && models[i].path) {
+            config->memory.embedding_model = &models[i];
+            return PH_OK;
+        }
+    return ph_fail(err, PH_ERR_ARG,
+                   "memory.embedding: \"%.100s\" is no model with a path; name one, or null for the built-in "
+                   "lexical embedding",
+                   id ? id : "(no text)");
+}
+
 static void warn_of_unused(const struct station_config *config)
 {
     if (config->cache.redis && !config->cache.max_mb)
@@ -370,6 +389,8 @@ enum ph_status station_config_check(struct arena *arena, struct station_config *
         status = check_tls(config, err);
     if (status == PH_OK)
         status = check_memory(config, err);
+    if (status == PH_OK)
+        status = check_embedding(config, err);
     if (status == PH_OK)
         status = station_redis_read(arena, config->cache.redis, config->cache.redis_password,
                                     &config->cache.redis_at, err);

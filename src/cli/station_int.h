@@ -82,8 +82,9 @@ struct station_config {
     struct {
         const char *store;
         const struct json *embedding;
-        bool is_off;          /* from `store` */
-        const char *postgres; /* likewise; NULL: the embedded store */
+        bool is_off;                                 /* from `store` */
+        const char *postgres;                        /* likewise; NULL: the embedded store */
+        const struct station_model *embedding_model; /* from `embedding`; NULL: lexical */
     } memory;
     char *host; /* from listen */
     uint16_t port;

@@ -12,6 +12,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 from station import HERE, PHAROS, Runner, Station
@@ -257,6 +258,64 @@ models:
         assert chat.status == 400 and "embedding model" in chat.json["error"]["message"]
 
 
+SAID = [("ann", "My sailing boat lies in the harbour."), ("ann", "The invoice is due on Friday."),
+        ("ann", "Two eggs and a pinch of salt."), ("bob", "Our ship left the port.")]
+
+
+def command(*arguments, wrong=False, **more):
+    done = subprocess.run([PHAROS, *arguments], capture_output=True, text=True, timeout=120, **more)
+    assert (done.returncode != 0) == wrong, done.stderr
+    return done.stderr if wrong else done.stdout
+
+
+def conversations(first):
+    return "".join(json.dumps({"id": f"c{first + i}", "user": user, "messages": [{"role": "user", "content": text}]})
+                   + "\n" for i, (user, text) in enumerate(SAID))
+
+
+def messages_are_found_by_meaning():
+    with tempfile.TemporaryDirectory() as data:
+        lines = os.path.join(data, "lines.jsonl")
+        with open(lines, "w", encoding="utf-8") as file:
+            file.write(conversations(0))
+        command("store", "import", lines, "--data", data)
+        for model in (["--model", convert("Q8_0")], []):
+            assert "store index" in command("store", "find", "x", "--user", "ann", "--data", data, *model, wrong=True)
+            first = json.loads(command("store", "index", "--json", "--data", data, *model))
+            again = json.loads(command("store", "index", "--json", "--data", data, *model))
+            assert (first["embedded"], again["embedded"]) == (4, 0), (first, again)
+        for query, model in (("yachts at sea", ["--model", convert("Q8_0")]), ("harbours for boats", [])):
+            hits = json.loads(command("store", "find", query, "--user", "ann", "-k", "3", "--json", "--data", data, *model))
+            assert [len(hits), hits[0]["content"]] == [3, SAID[0][1]], hits  # and nothing of bob's
+        command("store", "rm-user", "ann", "--data", data)
+        assert "no user" in command("store", "find", "x", "--user", "ann", "--data", data, wrong=True)
+        assert [name for name in os.listdir(os.path.join(data, "memory", "vectors"))] == ["lock"]
+
+
+def a_station_indexes_in_the_background():
+    config = f"""
+listen: 127.0.0.1:0
+models:
+  - {{id: minilm, path: {os.path.abspath(convert('Q8_0'))}}}
+memory: {{embedding: minilm}}
+"""
+    with Station(config) as station:
+        lines = os.path.join(station.dir.name, "lines.jsonl")
+        for round_, vectors in enumerate((4, 8)):
+            with open(lines, "w", encoding="utf-8") as file:
+                file.write(conversations(4 * round_))
+            command("store", "import", lines, "--data", station.data)
+            until = time.monotonic() + 60
+            while json.loads(command("store", "stat", "--json", "--data", station.data))["vectors"] < vectors:
+                assert time.monotonic() < until, station.log()
+                time.sleep(0.2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "wrong.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(config.replace("embedding: minilm", "embedding: nobody"))
+        assert "memory.embedding" in command("serve", "--config", path, wrong=True)
+
+
 def bench():
     """Texts a second and the time of one short text; ratios to nobody, on whatever this machine is."""
     short = [f"message {i}: the meeting about the new budget is moved to room {i % 40}" for i in range(2000)]
@@ -293,4 +352,6 @@ for form, limit in (("F32", 0.999), ("F16", 0.999), ("Q8_0", 0.995)):
 runner.run("what means the same is near", alike_is_near)
 runner.run("a text that is too long is said, or cut", too_long_is_said)
 runner.run("over HTTP the same", over_http_the_same)
+runner.run("messages are found by meaning", messages_are_found_by_meaning)
+runner.run("a station indexes in the background", a_station_indexes_in_the_background)
 runner.finish()
