@@ -12,7 +12,7 @@
 #include "memory/store_int.h"
 
 #define CREATED_S_MAX 1e12
-#define ID_ROOM 24
+#define ID_ROOM 32
 
 /* ---- Reading */
 
