@@ -9,15 +9,28 @@
 #define FAULTS_SHOWN 100
 #define OUT_BYTES_MAX ((size_t)1 << 20)
 
-enum ph_status cli_store_open(const char *data, enum cli_store_mode mode, struct store **out,
-                              struct ph_err *err)
+static enum ph_status memory_dir(const struct cli_store_args *args, char out[PATH_BYTES_MAX],
+                                 struct ph_err *err)
 {
-    char root[PATH_BYTES_MAX], dir[PATH_BYTES_MAX + 16];
-    enum ph_status status = cli_data_dir(data, root, err);
+    char data[PATH_BYTES_MAX];
+    enum ph_status status = cli_data_dir(args->data, data, err);
     if (status != PH_OK)
         return status;
-    snprintf(dir, sizeof dir, "%s/memory", root);
+    int len = snprintf(out, PATH_BYTES_MAX, "%s/" CLI_MEMORY_DIR, data);
+    return len > 0 && len < PATH_BYTES_MAX
+               ? PH_OK
+               : ph_fail(err, PH_ERR_LIMIT, "the name of the data directory is too long");
+}
+
+enum ph_status cli_store_open(const struct cli_store_args *args, enum cli_store_mode mode, struct store **out,
+                              struct ph_err *err)
+{
+    char dir[PATH_BYTES_MAX];
+    enum ph_status status = memory_dir(args, dir, err);
+    if (status != PH_OK)
+        return status;
     struct store_params params = {.dir = dir,
+                                  .postgres = args->store,
                                   .clock = clock_system(),
                                   .must_exist = mode != CLI_STORE_MAKE,
                                   .read_only = mode == CLI_STORE_READ};
@@ -80,8 +93,8 @@ static void print_stat(struct buf *out, const struct store_stat *stat, bool json
 
 static int cmd_stat(int argc, char **argv)
 {
-    static const struct cli_option options[] = {CLI_STORE_OPTION_DATA, CLI_STORE_OPTION_JSON,
-                                                CLI_OPTIONS_END};
+    static const struct cli_option options[] = {CLI_STORE_OPTION_DATA, CLI_STORE_OPTION_STORE,
+                                                CLI_STORE_OPTION_JSON, CLI_OPTIONS_END};
     static const struct cli_usage usage = {"store stat", NULL,
                                            "Says what is in the store and how large it is.", options};
     struct cli_store_args args = {.data = NULL};
@@ -95,7 +108,7 @@ static int cmd_stat(int argc, char **argv)
         return exit_code;
     buf_init(&out, OUT_BYTES_MAX);
     cli_progress_begin(&progress, "counting");
-    enum ph_status status = cli_store_open(args.data, CLI_STORE_READ, &store, &err);
+    enum ph_status status = cli_store_open(&args, CLI_STORE_READ, &store, &err);
     if (status == PH_OK)
         status = store_stat(store, &stat, on_progress, &progress, &err);
     cli_progress_end(&progress);
@@ -145,8 +158,8 @@ static void sum_up(struct verify *verify, int64_t faults)
 
 static int cmd_verify(int argc, char **argv)
 {
-    static const struct cli_option options[] = {CLI_STORE_OPTION_DATA, CLI_STORE_OPTION_JSON,
-                                                CLI_OPTIONS_END};
+    static const struct cli_option options[] = {CLI_STORE_OPTION_DATA, CLI_STORE_OPTION_STORE,
+                                                CLI_STORE_OPTION_JSON, CLI_OPTIONS_END};
     static const struct cli_usage usage = {
         "store verify", NULL,
         "Checks the whole store: the database's own check, references, counts, and that every row can be\n"
@@ -165,7 +178,7 @@ static int cmd_verify(int argc, char **argv)
     if (args.json)
         buf_puts(&verify.out, "{\"faults\":");
     cli_progress_begin(&verify.progress, "verifying");
-    enum ph_status status = cli_store_open(args.data, CLI_STORE_READ, &store, &err);
+    enum ph_status status = cli_store_open(&args, CLI_STORE_READ, &store, &err);
     if (status == PH_OK)
         status = store_verify(store, &faults, on_fault, on_verify_progress, &verify, &err);
     cli_progress_end(&verify.progress);
@@ -187,6 +200,7 @@ static int cmd_rm_user(int argc, char **argv)
     static const struct cli_option options[] = {
         {CLI_OPTION("USER", NULL, CLI_TEXT, struct rm_args, user, "the user's name"), .required = true},
         CLI_STORE_OPTION_DATA,
+        CLI_STORE_OPTION_STORE,
         CLI_STORE_OPTION_JSON,
         CLI_OPTIONS_END,
     };
@@ -205,7 +219,7 @@ static int cmd_rm_user(int argc, char **argv)
         return exit_code;
     buf_init(&out, OUT_BYTES_MAX);
     struct store_write write = {.kind = STORE_DELETE_USER, .user = args.user};
-    enum ph_status status = cli_store_open(args.common.data, CLI_STORE_WRITE, &store, &err);
+    enum ph_status status = cli_store_open(&args.common, CLI_STORE_WRITE, &store, &err);
     if (status == PH_OK)
         status = store_write(store, &write, &result, &err);
     if (status == PH_OK)

@@ -65,6 +65,7 @@ int cmd_store_export(int argc, char **argv)
         {CLI_OPTION("--user", "NAME", CLI_TEXT, struct args, user, "only this user's")},
         {CLI_OPTION("--domain", "NAME", CLI_TEXT, struct args, domain, "only those of this domain")},
         CLI_STORE_OPTION_DATA,
+        CLI_STORE_OPTION_STORE,
         CLI_STORE_OPTION_JSON,
         CLI_OPTIONS_END,
     };
@@ -82,7 +83,7 @@ int cmd_store_export(int argc, char **argv)
     arena_init(&export.page, ARENA_BYTES_MAX);
     arena_init(&export.arena, ARENA_BYTES_MAX);
     buf_init(&export.line, STORE_LINE_BYTES_MAX);
-    enum ph_status status = cli_store_open(args.common.data, CLI_STORE_READ, &export.store, &err);
+    enum ph_status status = cli_store_open(&args.common, CLI_STORE_READ, &export.store, &err);
     if (status == PH_OK)
         status = write_all(&export, &args, &err);
     store_close(export.store);

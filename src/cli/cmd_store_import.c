@@ -232,6 +232,7 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--acknowledge", NULL, CLI_SWITCH, struct args, acknowledge,
                 "print \"line N\" when that line is safe on the disk")},
     CLI_STORE_OPTION_DATA,
+    CLI_STORE_OPTION_STORE,
     CLI_STORE_OPTION_JSON,
     CLI_OPTIONS_END,
 };
@@ -256,7 +257,7 @@ int cmd_store_import(int argc, char **argv)
     if (uv_mutex_init(&import.mutex) != 0 || uv_cond_init(&import.changed) != 0)
         return cli_error(CLI_EXIT_FAILURE, "no memory for a lock");
     arena_init(&import.arena, LINE_ARENA_BYTES_MAX);
-    enum ph_status status = cli_store_open(args.common.data, CLI_STORE_MAKE, &import.store, &err);
+    enum ph_status status = cli_store_open(&args.common, CLI_STORE_MAKE, &import.store, &err);
     if (status == PH_OK)
         status = import_file(&import, &err);
     if (status == PH_OK)

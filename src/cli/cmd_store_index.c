@@ -95,6 +95,8 @@ static enum ph_status open_all(struct opened *o, struct space_args *args, enum c
     *o = (struct opened){.store = NULL};
     arena_init(&o->arena, CONFIG_ARENA_BYTES_MAX);
     enum ph_status status = read_config(o, args, &params.postgres, err);
+    if (args->common.store)
+        params.postgres = args->common.store;
     if (status == PH_OK)
         status = cli_data_dir(args->common.data, root, err);
     if (status != PH_OK)
@@ -150,6 +152,7 @@ int cmd_store_index(int argc, char **argv)
         {CLI_OPTION("--user", "U", CLI_TEXT, struct space_args, user, "only this user's messages")},
         OPTION_THREADS,
         CLI_STORE_OPTION_DATA,
+        CLI_STORE_OPTION_STORE,
         CLI_STORE_OPTION_JSON,
         CLI_OPTIONS_END};
     static const struct cli_usage usage = {
@@ -287,6 +290,7 @@ int cmd_store_find(int argc, char **argv)
         OPTION_CONFIG,
         OPTION_THREADS,
         CLI_STORE_OPTION_DATA,
+        CLI_STORE_OPTION_STORE,
         CLI_STORE_OPTION_JSON,
         CLI_OPTIONS_END};
     static const struct cli_usage usage = {

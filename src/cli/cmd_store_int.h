@@ -7,13 +7,18 @@
 
 /* Every subcommand's arguments begin with these. */
 struct cli_store_args {
-    const char *data;
+    const char *data, *store;
     bool json;
 };
 
 #define CLI_STORE_OPTION_DATA                                                             \
     {                                                                                     \
         CLI_OPTION("--data", "DIR", CLI_TEXT, struct cli_store_args, data, CLI_DATA_HELP) \
+    }
+#define CLI_STORE_OPTION_STORE                                               \
+    {                                                                        \
+        CLI_OPTION("--store", "URL", CLI_TEXT, struct cli_store_args, store, \
+                   "postgres://... (the store in the station's data)")       \
     }
 #define CLI_STORE_OPTION_JSON                                                                           \
     {                                                                                                   \
@@ -22,9 +27,10 @@ struct cli_store_args {
 
 enum cli_store_mode { CLI_STORE_MAKE, CLI_STORE_WRITE, CLI_STORE_READ };
 
-/* The store in the data directory, as a station there has it; beside a running one. MAKE: made if absent. */
-PH_MUST_USE enum ph_status cli_store_open(const char *data, enum cli_store_mode mode, struct store **out,
-                                          struct ph_err *err);
+/* The store in the data directory, as a station there has it, or the one that --store names; beside a running
+ * station. MAKE: made if absent. */
+PH_MUST_USE enum ph_status cli_store_open(const struct cli_store_args *args, enum cli_store_mode mode,
+                                          struct store **out, struct ph_err *err);
 
 #define CLI_VECTORS_DIR CLI_MEMORY_DIR "/vectors" /* in the data directory */
 #define CLI_WORDS_FILE "words"                    /* in CLI_MEMORY_DIR: statistics of the lexical embedding */
