@@ -10,7 +10,7 @@
 struct args {
     const char *model, *kernels;
     size_t threads, context_len;
-    bool raw, truncate;
+    bool raw, truncate, json;
 };
 
 static const struct cli_option options[] = {
@@ -26,6 +26,7 @@ static const struct cli_option options[] = {
      .max = 4096},
     {CLI_OPTION("--kernels", "SET", CLI_TEXT, struct args, kernels,
                 "ref, avx2, avx512, amx (the best this CPU has)")},
+    {CLI_OPTION("--json", NULL, CLI_SWITCH, struct args, json, "changes nothing: a vector is a JSON array")},
     CLI_OPTIONS_END,
 };
 

@@ -216,6 +216,51 @@ static void logits_are_the_references(void **state)
     arena_release(&arena);
 }
 
+/* A vector a line, of length 1; of a text more than the model reads, an error that says which. */
+static void embed_prints_a_vector_a_line(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    const char *model = PACK "models/bert-mean.gguf";
+    struct arena arena;
+    struct outcome outcome = COMMAND(cmd_embed, "hello world\n\nhello world\r\n", "--model", model, "--json");
+    assert_int_equal(outcome.exit_code, 0);
+    const char *line, *first = NULL;
+    size_t cursor = 0, len, lines = 0, first_len = 0;
+    while (cli_next_line(outcome.out.data, outcome.out.len, &cursor, &line, &len)) {
+        struct json *vector;
+        double sum = 0, value;
+        arena_init(&arena, 1 << 20);
+        assert_int_equal(json_parse(&arena, line, len, &vector, NULL), PH_OK);
+        assert_int_equal(json_count(vector), 64);
+        JSON_EACH (number, vector) {
+            assert_true(json_to_double(number, &value));
+            sum += value * value;
+        }
+        assert_true(fabs(sum - 1) < 1e-5);
+        arena_release(&arena);
+        first_len = lines ? first_len : len;
+        first = lines++ ? first : line;
+    }
+    assert_int_equal(lines, 3);
+    assert_memory_equal(first, line, first_len); /* the third line's text is the first one's */
+    buf_release(&outcome.out);
+    char text[2 * 600 + 2];
+    for (size_t i = 0; i < 1200; i++)
+        text[i] = i % 2 ? ' ' : 'a';
+    text[1200] = '\n';
+    text[1201] = 0;
+    outcome = COMMAND(cmd_embed, text, "--model", model);
+    assert_int_equal(outcome.exit_code, 1);
+    buf_release(&outcome.out);
+    outcome = COMMAND(cmd_embed, text, "--model", model, "--truncate");
+    assert_int_equal(outcome.exit_code, 0);
+    buf_release(&outcome.out);
+    outcome = COMMAND(cmd_embed, "x\n", "--model", STORIES);
+    assert_int_equal(outcome.exit_code, 1);
+    buf_release(&outcome.out);
+}
+
 static void perplexity_is_the_references(void **state)
 {
     (void)state;
@@ -301,6 +346,7 @@ int main(void)
         cmocka_unit_test(complete_says_what_the_reference_says),
         cmocka_unit_test(tokenize_and_detokenize_match_the_vectors),
         cmocka_unit_test(logits_are_the_references),
+        cmocka_unit_test(embed_prints_a_vector_a_line),
         cmocka_unit_test(perplexity_is_the_references),
         cmocka_unit_test(template_renders_exactly),
         cmocka_unit_test(a_made_model_runs),
