@@ -7,7 +7,7 @@
 
 static struct encoder *open_encoder(struct model **model, const char *path, struct encoder_params params)
 {
-    struct encoder *encoder;
+    struct encoder *encoder = NULL;
     struct ph_err err = {0};
     if (!params.threads)
         params.threads = 2;

@@ -36,7 +36,7 @@ static int remove_model(void **state)
 static struct provider *open_provider(void)
 {
     struct provider *provider;
-    struct embedder *embedder;
+    struct embedder *embedder = NULL;
     struct ph_err err;
     const struct embedder_params params = {.model_path = tiny.path, .threads = 1};
     if (provider_embedder_create(&provider, "vec", &err) != PH_OK ||
