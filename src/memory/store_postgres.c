@@ -612,18 +612,36 @@ static enum ph_status postgres_open(const struct store_params *params, const cha
 
 /* ---- Looking after the tables */
 
+/* A query of its own, asked again over a new connection when the old one is gone (P4). */
+static enum ph_status query(struct postgres_db *db, const char *sql, PGresult **out, struct ph_err *err)
+{
+    const struct pq *pq = &db->link.pq;
+    enum ph_status status = PH_ERR_CANCELLED;
+    for (int i = 0; status == PH_ERR_CANCELLED && i < TRIES_MAX; i++) {
+        bool lost = false;
+        status = pg_link_need(&db->link, err);
+        if (status != PH_OK)
+            break;
+        *out = pq->PQexec(db->link.conn, sql);
+        if (*out && pq->PQresultStatus(*out) == PGRES_TUPLES_OK)
+            break;
+        status = pg_link_fail(&db->link, *out, &lost, err);
+        pq->PQclear(*out);
+        *out = NULL;
+        if (lost)
+            pg_link_drop(&db->link);
+    }
+    return status;
+}
+
 /* The texts of a query's first column, each handed to fn; outside a transaction. */
 static enum ph_status each_text(struct postgres_db *db, const char *sql,
                                 enum ph_status (*fn)(void *ud, const char *text, struct ph_err *err),
                                 void *ud, struct ph_err *err)
 {
     const struct pq *pq = &db->link.pq;
-    enum ph_status status = pg_link_need(&db->link, err);
-    if (status != PH_OK)
-        return status;
-    PGresult *result = pq->PQexec(db->link.conn, sql);
-    if (!result || pq->PQresultStatus(result) != PGRES_TUPLES_OK)
-        status = pg_link_fail(&db->link, result, NULL, err);
+    PGresult *result = NULL;
+    enum ph_status status = query(db, sql, &result, err);
     for (int i = 0; status == PH_OK && i < pq->PQntuples(result); i++)
         status = fn(ud, pq->PQgetvalue(result, i, 0), err);
     pq->PQclear(result);

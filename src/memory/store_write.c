@@ -153,7 +153,7 @@ static enum ph_status make_conversation(struct store_writer *writer, struct stor
 {
     const struct store_append *append = &job->write.u.append;
     int64_t created = append->count ? append->messages[0].created_ms : clock_unix_ms(writer->store->clock);
-    enum ph_status status = need_user(writer, job, append->user, err);
+    enum ph_status status = job->result.user ? PH_OK : need_user(writer, job, append->user, err);
     if (status != PH_OK)
         return status;
     job->result.conversation = ++writer->state.number;

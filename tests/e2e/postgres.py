@@ -3,7 +3,8 @@
 
 As a module: `with Server() as server: server.url, server.stop("immediate"), server.start(), server.kill()`; `Missing` says in
 plain words why there can't be one. As a program it starts a server, prints its address in one line and stops the server when its
-standard input ends: `tests/e2e/postgres.py`. Programs are taken from /usr/lib/postgresql, or fetched as Debian packages that are
+standard input ends; lines of it restart the server and are answered when that is done: `restart fast`, `restart immediate`,
+`restart kill`, `stop`, `start`. Programs are taken from /usr/lib/postgresql, or fetched as Debian packages that are
 unpacked (never installed) into build/e2e/postgres. The server listens on a socket in its folder alone, as an unprivileged user.
 """
 import glob
@@ -160,12 +161,21 @@ class Server:
         self.close()
 
 
+def obey(server, verb, how="fast"):
+    if verb in ("restart", "stop"):
+        server.kill() if how == "kill" else server.stop(how)
+    if verb in ("restart", "start"):
+        server.start()
+
+
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with Server() as server:
             print(server.url, flush=True)
-            sys.stdin.read()
+            for line in sys.stdin:
+                obey(server, *line.split())
+                print("done", flush=True)
     except Missing as why:
         print(f"SKIP: {why}", flush=True)
     return 0

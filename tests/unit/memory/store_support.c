@@ -35,7 +35,7 @@ const struct store_backend store_backend_sqlite = {"sqlite", make_sqlite, remove
 
 static struct {
     pid_t process;
-    int input;
+    int input, output;
     char url[256];
 } server;
 
@@ -62,8 +62,8 @@ bool store_test_start_postgres(void)
     close(in[0]);
     close(out[1]);
     server.input = in[1];
-    read_line(out[0], server.url, sizeof server.url);
-    close(out[0]);
+    server.output = out[0];
+    read_line(server.output, server.url, sizeof server.url);
     if (strncmp(server.url, "postgresql:", 11) == 0)
         return true;
     printf("%s\n", server.url[0] ? server.url : "SKIP: a store in PostgreSQL: there is no python3");
@@ -71,20 +71,29 @@ bool store_test_start_postgres(void)
     return false;
 }
 
+void store_test_tell_postgres(const char *line)
+{
+    char answer[64];
+    assert_int_equal(write(server.input, line, strlen(line)), strlen(line));
+    read_line(server.output, answer, sizeof answer);
+    assert_string_equal(answer, "done");
+}
+
 void store_test_stop_postgres(void)
 {
     close(server.input);
+    close(server.output);
     waitpid(server.process, NULL, 0);
 }
 
-static void drop_schema(void)
+void store_test_sql(const char *sql)
 {
     struct store_params params = {.postgres = server.url};
     struct store_db *db = NULL;
     struct ph_err err = {.code = PH_OK};
     enum ph_status status = store_driver_postgres.open(&params, NULL, 0, &db, &err);
     if (status == PH_OK)
-        status = store_driver_postgres.exec(db, "DROP SCHEMA IF EXISTS pharos CASCADE", &err);
+        status = store_driver_postgres.exec(db, sql, &err);
     if (status != PH_OK)
         print_message("%s\n", err.message);
     store_driver_postgres.close(db);
@@ -95,7 +104,7 @@ static bool make_postgres(char dir[64], char url[256])
 {
     snprintf(dir, 64, "/nowhere");
     snprintf(url, 256, "%s", server.url);
-    drop_schema();
+    store_test_sql("DROP SCHEMA IF EXISTS pharos CASCADE");
     return true;
 }
 
@@ -223,6 +232,9 @@ static void on_fault(void *ud, const char *fault)
 void store_test_sound(struct store_test *test)
 {
     int64_t faults = -1;
-    assert_int_equal(store_verify(test->store, &faults, on_fault, NULL, NULL, &test->err), PH_OK);
+    enum ph_status status = store_verify(test->store, &faults, on_fault, NULL, NULL, &test->err);
+    if (status != PH_OK)
+        print_message("%s\n", test->err.message);
+    assert_int_equal(status, PH_OK);
     assert_int_equal(faults, 0);
 }

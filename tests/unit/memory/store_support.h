@@ -27,6 +27,8 @@ extern const struct store_backend store_backend_sqlite;
 extern const struct store_backend store_backend_postgres; /* between these two: */
 bool store_test_start_postgres(void);                     /* false: said why not */
 void store_test_stop_postgres(void);
+void store_test_tell_postgres(const char *line); /* "restart fast\n", ...: tests/e2e/postgres.py */
+void store_test_sql(const char *sql);            /* over a session of its own */
 
 /* cmocka's setup and teardown; the backend comes as the test's initial state. */
 int store_test_setup(void **state);
