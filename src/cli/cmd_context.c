@@ -37,7 +37,7 @@ static const struct cli_option options[] = {
                 "newest messages that are always in (0)"),
      .max = CHAT_MESSAGES_MAX},
     {CLI_OPTION("--strategy", "S", CLI_CHOICE, struct args, strategy,
-                "recent_only, semantic_focus, temporal_decay, hybrid, spt (hybrid)"),
+                "recent_only, semantic_focus, temporal_decay, hybrid, spt (spt when trained, else hybrid)"),
      .names = strategies},
     {CLI_OPTION("--explain", NULL, CLI_SWITCH, struct args, explain, "why each message was chosen")},
     {CLI_OPTION("--data", "DIR", CLI_TEXT, struct args, data, CLI_DATA_HELP)},
@@ -135,7 +135,7 @@ static void write_question(const struct args *args, struct buf *out)
     put(out, "user", args->user);
     put(out, "query", args->query);
     put(out, "model", args->model);
-    put(out, "strategy", strategies[args->strategy]);
+    put(out, "strategy", strategies[args->strategy]); /* the NULL at its end: not said */
     buf_putc(out, '}');
 }
 
@@ -246,7 +246,7 @@ int cmd_context(int argc, char **argv)
         "it\n"
         "asks a station.",
         options};
-    struct job job = {.args = {.budget = 1024, .strategy = CONTEXT_HYBRID}};
+    struct job job = {.args = {.budget = 1024, .strategy = CONTEXT_STRATEGY_COUNT}};
     int exit_code;
     if (!cli_parse(&usage, argc, argv, &job.args, &exit_code))
         return exit_code;

@@ -683,7 +683,7 @@ static bool read_context(struct job *job, struct chat_fault *fault)
     const char *model = json_text(json_get(job->body, "model"), NULL);
     struct remember_wishes *wishes = &job->wishes;
     size_t index;
-    *wishes = (struct remember_wishes){.budget_tokens = 1024, .strategy = CONTEXT_HYBRID};
+    *wishes = (struct remember_wishes){.budget_tokens = 1024, .strategy = CONTEXT_STRATEGY_COUNT};
     if (strategy && !context_strategy_find(strategy, &wishes->strategy)) {
         chat_fault_set(fault, 400, "unknown_strategy", "strategy", "there is no strategy \"%.40s\"",
                        strategy);

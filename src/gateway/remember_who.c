@@ -113,7 +113,7 @@ bool remember_wishes(const struct http_request *http, const struct json *metadat
                      struct remember_wishes *out, struct chat_fault *fault)
 {
     const char *strategy = json_text(json_get(metadata, "context_strategy"), NULL);
-    *out = (struct remember_wishes){.keep_recent = MEMORY_KEEP_RECENT, .strategy = CONTEXT_HYBRID};
+    *out = (struct remember_wishes){.keep_recent = MEMORY_KEEP_RECENT, .strategy = CONTEXT_STRATEGY_COUNT};
     if (!strategy)
         strategy = http_request_header(http, "x-context-strategy");
     if (strategy && !context_strategy_find(strategy, &out->strategy)) {

@@ -10,6 +10,7 @@
  *  M3  what is kept is bounded: beyond bytes_max users go, least recently used first. */
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "memory/memory_int.h"
 
@@ -35,7 +36,7 @@ enum ph_status memory_create(struct memory **out, const struct memory_params *pa
     memory->read_only = params->read_only;
     memory->bytes_max = params->bytes_max ? params->bytes_max : MEMORY_BYTES_MAX;
     if (entropy_fill(&seed, sizeof seed) != 0 || !copy(&memory->dir, params->dir) ||
-        !copy(&memory->postgres, params->postgres)) {
+        !copy(&memory->postgres, params->postgres) || !copy(&memory->selector, params->selector)) {
         memory_free(memory);
         return ph_fail(err, PH_ERR_NOMEM, "no memory for the store");
     }
@@ -74,7 +75,26 @@ void memory_free(struct memory *memory)
     uv_mutex_destroy(&memory->lock);
     mem_free(memory->dir);
     mem_free(memory->postgres);
+    mem_free(memory->selector);
+    spt_close(memory->spt);
     mem_free(memory);
+}
+
+/* Without it contexts are still built. */
+static void open_selector(struct memory *memory)
+{
+    struct ph_err err;
+    if (memory->selector && spt_open(&memory->spt, memory->selector, &err) != PH_OK) {
+        memory->spt = NULL;
+        log_warn("memory", "the trained selector cannot be used: %s", err.message);
+    }
+}
+
+enum context_strategy memory_strategy(const struct memory *memory, enum context_strategy wanted)
+{
+    if (wanted == CONTEXT_STRATEGY_COUNT)
+        wanted = CONTEXT_SPT;
+    return wanted == CONTEXT_SPT && !memory->spt ? CONTEXT_HYBRID : wanted;
 }
 
 enum ph_status memory_store(struct memory *memory, struct store **out, struct ph_err *err)
@@ -93,6 +113,8 @@ enum ph_status memory_store(struct memory *memory, struct store **out, struct ph
             memory->store = NULL;
             status = memory->must_exist && status == PH_ERR_NOTFOUND ? status : PH_ERR_IO;
             (void)ph_fail(err, status, "%s", reason.message);
+        } else {
+            open_selector(memory);
         }
     }
     *out = memory->store;
@@ -258,9 +280,9 @@ static enum ph_status index_message(void *ud, const struct store_message *stored
     return memory_index_add(indexing->index, &turn);
 }
 
-enum ph_status memory_user_index(struct memory_user *user, struct store *store, struct ph_err *err)
+enum ph_status memory_user_index(const struct memory *memory, struct memory_user *user, struct ph_err *err)
 {
-    struct index_params params = {.language = NULL};
+    struct index_params params = {.spt = memory->spt};
     struct indexing indexing;
     if (!user->index) {
         enum ph_status made = memory_index_create(&user->index, &params, err);
@@ -269,7 +291,7 @@ enum ph_status memory_user_index(struct memory_user *user, struct store *store, 
     }
     indexing.index = user->index;
     arena_init(&indexing.scratch, SCRATCH_BYTES_MAX);
-    enum ph_status status = store_each_message(store, user->number, memory_index_last(user->index),
+    enum ph_status status = store_each_message(memory->store, user->number, memory_index_last(user->index),
                                                index_message, &indexing, err);
     arena_release(&indexing.scratch);
     if (status == PH_ERR_NOMEM)

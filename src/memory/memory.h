@@ -31,6 +31,7 @@ struct memory;
 struct memory_params {
     const char *dir;      /* of the embedded store; copied, as the others */
     const char *postgres; /* "postgresql://..."; NULL: the embedded store */
+    const char *selector; /* a file of the trained selector; NULL: there is none */
     bool must_exist;      /* a store that is not there is an error, not made */
     bool read_only;
     const struct clock_source *clock;
@@ -91,9 +92,9 @@ struct memory_turn_params {
     bool must_exist;
     const char *previous_response; /* goes on from there; NULL: no */
     const struct chat_request *request;
-    uint32_t budget_tokens; /* of all that is sent; 0: no limit */
-    uint32_t keep_recent;   /* newest messages that always go */
-    enum context_strategy strategy;
+    uint32_t budget_tokens;               /* of all that is sent; 0: no limit */
+    uint32_t keep_recent;                 /* newest messages that always go */
+    enum context_strategy strategy;       /* CONTEXT_STRATEGY_COUNT: the best there is */
     const struct memory_counter *counter; /* NULL: estimates */
     bool unkept;                          /* nothing of this turn shall be stored */
 };
@@ -161,7 +162,7 @@ struct memory_context_params {
     size_t query_len;
     const char *query_name;
     uint32_t budget_tokens, keep_recent;
-    enum context_strategy strategy;
+    enum context_strategy strategy; /* as of a turn */
     const struct memory_counter *counter;
 };
 struct memory_context_item {
@@ -173,6 +174,7 @@ struct memory_context {
     struct memory_context_item *items; /* in conversation order; in the arena */
     size_t count;
     uint32_t tokens, turns, candidates;
+    enum context_strategy strategy; /* that was used */
 };
 PH_MUST_USE enum ph_status memory_context_build(struct memory *memory, struct arena *arena,
                                                 const struct memory_context_params *params,

@@ -110,13 +110,13 @@ static enum ph_status build(struct building *b, const struct store_conversation 
     if (status == PH_OK && params->counter && conversation->number)
         status = history_load(b->user, b->store, conversation, &b->history, &was_there, b->err);
     if (status == PH_OK)
-        status = memory_user_index(b->user, b->store, b->err);
+        status = memory_user_index(b->memory, b->user, b->err);
     struct context_request request = {.conversation = conversation->number,
                                       .query = params->query,
                                       .query_len = params->query_len,
                                       .query_name = params->query_name,
                                       .budget_tokens = params->budget_tokens,
-                                      .strategy = params->strategy,
+                                      .strategy = b->out->strategy,
                                       .keep_recent = params->keep_recent,
                                       .now = clock_unix_ms(b->memory->clock) / 1000,
                                       .cost_ud = b};
@@ -136,6 +136,7 @@ enum ph_status memory_context_build(struct memory *memory, struct arena *arena,
     const char *user = params->user ? params->user : MEMORY_USER_LOCAL;
     *out = (struct memory_context){.count = 0};
     enum ph_status status = memory_store(memory, &b.store, err);
+    out->strategy = memory_strategy(memory, params->strategy);
     if (status == PH_OK && params->conversation) {
         status =
             store_find_conversation(b.store, arena, params->user, params->conversation, &conversation, err);

@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "memory/memory.h"
+#include "memory/spt.h"
 
 #define COST_NEVER (2 * MEMORY_CONTEXT_BUDGET_MAX) /* of a message that shall not be chosen */
 
@@ -37,7 +38,8 @@ struct memory_user {
 
 struct memory {
     uv_mutex_t lock;
-    char *dir, *postgres;
+    char *dir, *postgres, *selector;
+    struct spt *spt; /* NULL: there is none, or it cannot be read */
     bool must_exist, read_only;
     const struct clock_source *clock;
     size_t bytes_max;
@@ -54,12 +56,14 @@ struct memory {
 /* The user's lock is held until memory_leave. NULL: no memory. */
 struct memory_user *memory_enter(struct memory *memory, const char *name);
 void memory_leave(struct memory *memory, struct memory_user *user);
+/* What can be done of what is wanted: without a selector spt is hybrid. After memory_store. */
+enum context_strategy memory_strategy(const struct memory *memory, enum context_strategy wanted);
 void memory_count_turn(struct memory *memory, bool was_in_memory);
 /* Forgets what something was deleted from since. */
 PH_MUST_USE enum ph_status memory_user_refresh(struct memory_user *user, struct store *store,
                                                struct arena *scratch, struct ph_err *err);
 /* The index with everything that is stored of the user. */
-PH_MUST_USE enum ph_status memory_user_index(struct memory_user *user, struct store *store,
+PH_MUST_USE enum ph_status memory_user_index(const struct memory *memory, struct memory_user *user,
                                              struct ph_err *err);
 
 /* ---- Conversations (memory_history.c) */

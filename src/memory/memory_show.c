@@ -66,6 +66,6 @@ void memory_context_write(const struct memory_context *context, const struct mem
     }
     buf_printf(out, "],\"tokens\":%u,\"budget_tokens\":%u,\"strategy\":\"%s\",\"turns\":%u,",
                (unsigned)context->tokens, (unsigned)params->budget_tokens,
-               context_strategy_name(params->strategy), (unsigned)context->turns);
+               context_strategy_name(context->strategy), (unsigned)context->turns);
     buf_printf(out, "\"candidates\":%u,\"elapsed_ms\":%.3f}", (unsigned)context->candidates, elapsed_ms);
 }

@@ -340,17 +340,18 @@ static enum ph_status choose(struct making *m, uint32_t left)
     struct arena scratch;
     struct chat_text query = query_of(m);
     size_t recent = take_recent(m, &left);
-    m->turn->strategy = context_strategy_name(m->params->strategy);
+    enum context_strategy strategy = memory_strategy(m->memory, m->params->strategy);
+    m->turn->strategy = context_strategy_name(strategy);
     if (recent == 0 || left == 0)
         return PH_OK;
-    enum ph_status status = memory_user_index(m->user, m->store, m->err);
+    enum ph_status status = memory_user_index(m->memory, m->user, m->err);
     if (status != PH_OK)
         return status;
     struct context_request request = {.conversation = m->history->number,
                                       .query = query.text,
                                       .query_len = query.len,
                                       .budget_tokens = left,
-                                      .strategy = m->params->strategy,
+                                      .strategy = strategy,
                                       .before = at(m, recent - 1)->number + 1,
                                       .now = clock_unix_ms(m->memory->clock) / 1000,
                                       .previous = m->history->chosen,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "base/file.h"
 #include "memory/memory.h"
@@ -418,6 +419,67 @@ static void deletions_are_noticed(void **state)
     assert_true(context.count > 0);
 }
 
+/* ---- Threads */
+
+struct talker {
+    struct fixture *f;
+    char user[8], conversation[8];
+    int failures;
+};
+
+static void talk(void *ud)
+{
+    struct talker *t = ud;
+    struct store_done nobody = {.fn = NULL};
+    for (int i = 0; i < 20; i++) {
+        struct arena arena;
+        struct memory_turn made;
+        struct ph_err err;
+        char id[ID_TEXT_MAX];
+        arena_init(&arena, ARENA_BYTES_MAX);
+        struct chat_request request = read_request(&arena, "u:a lighthouse in the north");
+        struct memory_turn_params params = {.user = t->user,
+                                            .conversation = t->conversation,
+                                            .request = &request,
+                                            .budget_tokens = 60,
+                                            .keep_recent = 2,
+                                            .strategy = CONTEXT_HYBRID};
+        memory_make_id(t->f->memory, "msg_", id);
+        struct memory_reply reply = {
+            .id = id, .chat = {.role = CHAT_ASSISTANT, .content = {"it stands", 9}}, .finish = "stop"};
+        t->failures += memory_turn_open(t->f->memory, &params, &made, &err) != PH_OK ||
+                       memory_turn_ask(t->f->memory, &made, nobody, &err) != PH_OK ||
+                       memory_turn_reply(t->f->memory, &made, &reply, nobody, &err) != PH_OK;
+        memory_turn_release(&made);
+        arena_release(&arena);
+    }
+}
+
+static void threads_share_a_memory(void **state)
+{
+    enum { TALKERS = 6 };
+    struct fixture *f = *state;
+    struct talker talkers[TALKERS];
+    uv_thread_t threads[TALKERS];
+    memory_free(f->memory);
+    open_memory(f, 200000); /* some are evicted */
+    for (int i = 0; i < TALKERS; i++) {
+        talkers[i] = (struct talker){.f = f};
+        snprintf(talkers[i].user, sizeof talkers[i].user, "u%d", i % 3);
+        snprintf(talkers[i].conversation, sizeof talkers[i].conversation, "c%d", i % 4);
+        assert_int_equal(uv_thread_create(&threads[i], talk, &talkers[i]), 0);
+    }
+    for (int i = 0; i < TALKERS; i++) {
+        uv_thread_join(&threads[i]);
+        assert_int_equal(talkers[i].failures, 0);
+    }
+    struct turning how = {.user = "u1", .conversation = "other"};
+    turn(f, &how, "u:x"); /* waits until all of it is stored */
+    how.conversation = "c1";
+    assert_true(turn(f, &how, "u:and then").history >
+                20); /* every reply; a question without one is not stored again */
+}
+
 /* ---- Messages */
 
 static void messages_come_back(void **state)
@@ -526,12 +588,19 @@ static void a_store_that_is_none_is_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(histories_are_recognised),    T(branches_stay_in_the_store),
-        T(cut_replies_are_recognised),  T(responses_make_chains_and_branches),
-        T(users_have_their_own),        T(budgets_hold),
-        T(calls_go_with_their_results), T(eviction_changes_nothing),
-        T(deletions_are_noticed),       T(messages_come_back),
-        T(strange_messages_are_read),   T(a_store_that_is_none_is_an_error),
+        T(histories_are_recognised),
+        T(branches_stay_in_the_store),
+        T(cut_replies_are_recognised),
+        T(responses_make_chains_and_branches),
+        T(users_have_their_own),
+        T(budgets_hold),
+        T(calls_go_with_their_results),
+        T(eviction_changes_nothing),
+        T(deletions_are_noticed),
+        T(threads_share_a_memory),
+        T(messages_come_back),
+        T(strange_messages_are_read),
+        T(a_store_that_is_none_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
