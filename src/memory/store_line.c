@@ -128,7 +128,7 @@ static enum ph_status take_extra(const struct reader *reader, const struct json 
     struct json *extra = json_new(reader->arena, JSON_OBJECT);
     bool lost = !extra;
     JSON_EACH (member, object)
-        if (!has_column(member))
+        if (!has_column(json_find(object, member->key, member->key_len))) /* of several, the last counts */
             lost = lost || !json_set(reader->arena, extra, member->key, json_copy(reader->arena, member));
     if (created)
         lost = lost || !json_set(reader->arena, extra, "created_at", created);

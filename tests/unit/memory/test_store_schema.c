@@ -149,6 +149,7 @@ static void test_dictionary_changes_under_our_hands(void **state)
 {
     struct store_test *test = *state, other = *test;
     double share;
+    arena_init(&other.arena, (size_t)64 << 20);
     store_test_fill(test, "ann", "a", 3000);
     tidy(test);
     store_test_open(&other);
@@ -162,6 +163,7 @@ static void test_dictionary_changes_under_our_hands(void **state)
     assert_string_equal(got.items[3009].content, "what ann said as number 9");
     store_test_sound(test);
     store_test_close(&other);
+    arena_release(&other.arena);
 }
 
 /* ---- The codec */
