@@ -19,7 +19,7 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 FETCHED = os.path.join(ROOT, "build", "e2e", "postgres")
-PACKAGES = ["postgresql-15", "postgresql-client-15", "libpq5"]
+PACKAGES = ["postgresql-15", "postgresql-client-15", "libpq5", "libldap-2.5-0", "libxml2", "libicu72"]
 START_S, STOP_S, FETCH_S = 60, 60, 180
 
 
