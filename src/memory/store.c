@@ -172,6 +172,9 @@ static enum ph_status begin_reading(struct store *store, struct ph_err *err)
     if (status == PH_OK)
         status = read_state(conn->db, &state, err);
     store_reader_put(store, conn);
+    if (status == PH_ERR_UNSUPPORTED) /* whoever began to make it was killed over that */
+        return ph_fail(err, PH_ERR_NOTFOUND, "%s: there is no store here yet; start the station, or import",
+                       store->params.dir);
     return status == PH_OK ? check_schema(&state, err) : status;
 }
 

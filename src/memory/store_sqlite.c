@@ -51,6 +51,8 @@ static enum ph_status status_of(int code)
         return PH_ERR_CONFLICT;
     case SQLITE_TOOBIG:
         return PH_ERR_LIMIT;
+    case SQLITE_ERROR: /* a statement of ours that this file can't follow: it has other tables, or none */
+        return PH_ERR_UNSUPPORTED;
     default:
         return PH_ERR_IO;
     }
