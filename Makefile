@@ -3,7 +3,8 @@
 #   make            build/pharos              make run      install what is missing, build, start the station
 #   make test       every test                make lint     arrows, budgets, banned functions, format
 #   make model      train the default model from its data (DATA=folder), hours: models/README.md
-#   make bench      speed beside its limits (bench-train, bench-gateway: those parts)
+#   make spt        train the context selector, a minute
+#   make bench      speed beside its limits (bench-train, bench-gateway, bench-memory: those parts)
 #   make soak       long runs, kills, memory  make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
 #   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
@@ -51,6 +52,8 @@ flags_kernels_amx    := $(flags_kernels_avx512bf16) -mamx-tile -mamx-int8 -mamx-
 flags_ledger_crc_sse42 := -msse4.2
 flags_optimizer      := $(KERNEL_FLAGS)
 flags_muon           := $(KERNEL_FLAGS)
+flags_spt                 := $(KERNEL_FLAGS)
+flags_spt_words           := $(KERNEL_FLAGS)
 kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 avx512bf16 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
 
 SOURCES := $(sort $(wildcard src/*/*.c))
@@ -69,7 +72,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all run model test unit e2e lint format bench bench-train bench-gateway fuzz soak deps install clean
+.PHONY: all run model spt test unit e2e lint format bench bench-train bench-gateway bench-memory fuzz soak deps install clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos
 
@@ -92,6 +95,8 @@ $(OUT)/src/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(COMPILE) $(call kernel_flags,$(notdir $*)) -c -o $@ $<
+
+$(OUT)/src/memory/spt_shipped.o: models/spt.gguf
 
 $(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -120,6 +125,9 @@ run: deps
 model: $(OUT)/pharos
 	@scripts/make-model $(OUT)/pharos "$(DATA)"
 
+spt: $(OUT)/pharos
+	@scripts/make-spt $(OUT)/pharos "$(DATA)"
+
 deps:
 	@scripts/deps
 
@@ -133,6 +141,9 @@ bench: $(OUT)/pharos
 	@scripts/bench $(OUT)/pharos
 	@scripts/bench-train $(OUT)/pharos
 	@scripts/bench-gateway $(OUT)/pharos
+
+bench-memory: $(OUT)/pharos $(OUT)/bench_memory
+	@scripts/bench-memory $(OUT)/pharos "$(DATA)"
 
 bench-gateway: $(OUT)/pharos
 	@scripts/bench-gateway $(OUT)/pharos

@@ -1,10 +1,11 @@
 /* How much of the evidence a context has.
  *
- *   build/bench_memory [--spt F.gguf] [--limit N] CASES.jsonl...
+ *   build/bench_memory [--spt F.gguf] [--limit N] [--rows F] CASES.jsonl...
+ *   build/bench_memory --sum F
  *
  * For every file and kind of question, each strategy's evidence recall at 1,024 tokens, the share of questions with
  * all of their evidence at 1,024 and at 4,096, and for reply links whether the first, and one of the first ten,
- * is right. p50 and p95 of the time that building takes, in CPU time. */
+ * is right. --rows adds the sums to a file, --sum shows one. p50 and p95 of the time that building takes, in CPU time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,50 @@ static void print_row(const char *kind, enum context_strategy strategy, const st
            score->ten / n);
 }
 
+/* Sums of one run behind those of others, so that runs with different selectors give one table. */
+static void add_rows(const struct bench *bench, const char *path)
+{
+    FILE *file = fopen(path, "a");
+    for (size_t k = 0; file && k < bench->kind_count; k++)
+        for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++) {
+            const struct score *one = &bench->scores[k][s];
+            fprintf(file, "%s %d %.9g %.9g %.9g %.9g %.9g %zu\n", bench->kinds[k], s, one->recall, one->all,
+                    one->all_4096, one->first, one->ten, one->count);
+        }
+    if (!file || fclose(file)) {
+        perror(path);
+        exit(1);
+    }
+}
+
+static void read_rows(struct bench *bench, const char *path)
+{
+    char line[512], kind[64];
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        char *at = strchr(line, ' ');
+        double value[7];
+        if (!at)
+            continue;
+        snprintf(kind, sizeof kind, "%.*s", (int)(at - line), line);
+        for (size_t i = 0; i < 7; i++)
+            value[i] = strtod(at, &at);
+        if (value[0] < 0 || value[0] >= CONTEXT_STRATEGY_COUNT)
+            continue;
+        struct score *one = &bench->scores[kind_of(bench, kind)][(int)value[0]];
+        one->recall += value[1];
+        one->all += value[2];
+        one->all_4096 += value[3];
+        one->first += value[4];
+        one->ten += value[5];
+        one->count += (size_t)value[6];
+    }
+    if (!file || fclose(file)) {
+        perror(path);
+        exit(1);
+    }
+}
+
 static void report(struct bench *bench, const char *path)
 {
     printf("%s\nkind       strategy        asked  recall  all1024  all4096   @1     @10\n", path);
@@ -174,31 +219,53 @@ static void report(struct bench *bench, const char *path)
     }
 }
 
+struct options {
+    struct spt *spt;
+    size_t limit;
+    const char *rows;
+};
+
+static void run(const struct options *options, const char *path, bool is_sum)
+{
+    struct ph_err err;
+    struct bench *bench = calloc(1, sizeof *bench);
+    for (int s = 0; bench && s < CONTEXT_STRATEGY_COUNT; s++)
+        bench->times[s] = calloc(TIMES_MAX, sizeof(float));
+    if (!bench || !bench->times[CONTEXT_STRATEGY_COUNT - 1])
+        exit(1);
+    bench->spt = options->spt;
+    bench->limit = options->limit;
+    if (is_sum)
+        read_rows(bench, path);
+    else
+        check(spt_cases_read(path, measure_case, bench, &err), &err);
+    report(bench, path);
+    if (options->rows)
+        add_rows(bench, options->rows);
+    for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
+        free(bench->times[s]);
+    free(bench);
+}
+
 int main(int argc, char **argv)
 {
-    struct spt *spt = NULL;
+    struct options options = {.limit = 0};
     struct ph_err err;
-    size_t limit = 0;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--spt") && i + 1 < argc) {
-            check(spt_open(&spt, argv[++i], &err), &err);
-            continue;
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (!strcmp(argv[i], "--spt") && value) {
+            check(spt_open(&options.spt, value, &err), &err);
+            i++;
+        } else if (!strcmp(argv[i], "--limit") && value) {
+            options.limit = (size_t)strtoul(argv[++i], NULL, 10);
+        } else if (!strcmp(argv[i], "--rows") && value) {
+            options.rows = argv[++i];
+        } else if (!strcmp(argv[i], "--sum") && value) {
+            run(&options, argv[++i], true);
+        } else {
+            run(&options, argv[i], false);
         }
-        if (!strcmp(argv[i], "--limit") && i + 1 < argc) {
-            limit = (size_t)strtoul(argv[++i], NULL, 10);
-            continue;
-        }
-        struct bench *bench = calloc(1, sizeof *bench);
-        bench->spt = spt;
-        bench->limit = limit;
-        for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
-            bench->times[s] = calloc(TIMES_MAX, sizeof(float));
-        check(spt_cases_read(argv[i], measure_case, bench, &err), &err);
-        report(bench, argv[i]);
-        for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
-            free(bench->times[s]);
-        free(bench);
     }
-    spt_close(spt);
+    spt_close(options.spt);
     return 0;
 }

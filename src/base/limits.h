@@ -232,5 +232,6 @@
 #define MEMORY_ITEMS_MAX 20       /* added to a conversation in one request */
 #define MEMORY_PAGE_MAX 100       /* items of a list */
 #define MEMORY_CONTEXT_BUDGET_MAX (1u << 24)
+#define MEMORY_ABOUT_BYTES_MAX (16u << 10) /* of a message's metadata, to be found by */
 
 #endif

@@ -106,6 +106,7 @@ int cmd_train_data(int argc, char **argv);
 int cmd_train_lab(int argc, char **argv);
 int cmd_train_lm(int argc, char **argv);
 int cmd_train_prune(int argc, char **argv);
+int cmd_train_spt(int argc, char **argv);
 int cmd_train_ngram(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
 int cmd_context(int argc, char **argv);

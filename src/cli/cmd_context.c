@@ -37,7 +37,7 @@ static const struct cli_option options[] = {
                 "newest messages that are always in (0)"),
      .max = CHAT_MESSAGES_MAX},
     {CLI_OPTION("--strategy", "S", CLI_CHOICE, struct args, strategy,
-                "recent_only, semantic_focus, temporal_decay, hybrid, spt (spt when trained, else hybrid)"),
+                "recent_only, semantic_focus, temporal_decay, hybrid, spt (spt)"),
      .names = strategies},
     {CLI_OPTION("--explain", NULL, CLI_SWITCH, struct args, explain, "why each message was chosen")},
     {CLI_OPTION("--data", "DIR", CLI_TEXT, struct args, data, CLI_DATA_HELP)},

@@ -171,7 +171,7 @@ static enum ph_status write_item(struct building *b, uint32_t slot, struct conte
                                   .tokens = cost_of(b, slot),
                                   .score = scored ? b->scores[at] : 0,
                                   .is_recent = b->recent[slot]};
-    const float *weights = context_weights(b->request->strategy, b->index->params.spt);
+    const float *weights = context_weights(b->request->strategy, &b->scope);
     return context_explain(&b->scope, &b->query, scored ? weights : NULL,
                            scored ? b->candidates.features[at] : NULL, slot, b->arena, item);
 }

@@ -5,7 +5,9 @@
 #include "memory/features_int.h"
 
 /* Weights of features that a strategy uses; NULL: it has none (the newest turns). */
-const float *context_weights(enum context_strategy strategy, const struct spt *spt);
+const float *context_weights(enum context_strategy strategy, const struct context_scope *scope);
+
+extern const float context_hybrid[FEATURE_COUNT];
 
 /* Scores of candidates, in their order. */
 void context_score(const struct context_scope *scope, const struct context_request *request,

@@ -104,6 +104,8 @@ static void add_word(struct reading *r, const struct text_word *word)
         return;
     struct query_term term = {.term = known, .flags = word->flags, .count = 1, .vector = vector};
     term.rarity = rarity_of(r->scope, known);
+    if (!(word->flags & TEXT_STOP))
+        term.general = spt_word_rarity(index->params.spt, vector);
     query->terms[query->count++] = term;
     if (!(word->flags & TEXT_STOP)) {
         add_grams(r, word);

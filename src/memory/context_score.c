@@ -19,26 +19,36 @@ static const char *const names[CONTEXT_STRATEGY_COUNT] = {
 static const float focus[FEATURE_COUNT] = {[F_WORDS] = 6, [F_GRAMS] = 1, [F_MEANING] = 1};
 
 /* By hand: everything that helps on average, in parts that were measured (docs/MEMORY.md). */
-static const float hybrid[FEATURE_COUNT] = {
-    [F_WORDS] = 2.5f,
-    [F_GRAMS] = 2.0f,
-    [F_WINDOW] = 2.0f,
-    [F_SESSION] = 1.0f,
-    [F_COVERAGE] = 1.0f,
-    [F_COVERAGE_AROUND] = 1.0f,
-    [F_MEANING] = 0.5f,
-    [F_SOFT] = 1.0f,
-    [F_FEEDBACK] = 0.5f,
+const float context_hybrid[FEATURE_COUNT] = {
+    [F_WORDS] = 0.5f,
+    [F_GRAMS] = 0.7f,
+    [F_WINDOW] = 0.5f,
+    [F_COVERAGE] = 1.5f,
+    [F_COVERAGE_AROUND] = 2.0f,
+    [F_GENERAL] = 0.5f,
+    [F_RANK_WINDOW] = 0.5f,
+    [F_RANK_SESSION] = 0.6f,
+    [F_RANK_GRAMS] = 0.5f,
+    [F_MEANING] = 1.0f,
+    [F_RANK_MEANING] = 0.7f,
+    [F_SOFT] = 1.8f,
+    [F_FEEDBACK] = 0.3f,
+    [F_RANK_FEEDBACK] = 0.4f,
     [F_SPEAKER] = 0.5f,
-    [F_WHEN_TIME] = 0.4f,
-    [F_MANY_NUMBER] = 0.4f,
-    [F_DATE] = 0.5f,
-    [F_GROUP_AGE] = 9.0f,
-    [F_GROUP_LAST] = 0.5f,
-    [F_GROUP_ADDRESSED] = 1.5f,
-    [F_GROUP_ADDRESSES] = 1.5f,
-    [F_GROUP_RECENT_ADDRESSED] = 1.5f,
-    [F_GROUP_ADDRESSES_LAST] = 1.5f,
+    [F_ANSWERS] = 0.2f,
+    [F_ANSWERS_WORDS] = 0.4f,
+
+    [F_WHEN_TIME] = 0.7f,
+    [F_MANY_NUMBER] = 0.8f,
+    [F_DATE] = 1.5f,
+    [F_GROUP_AGE] = 16.0f,
+    [F_GROUP_ADDRESSED] = 5.0f,
+    [F_GROUP_ADDRESSES] = 3.0f,
+    [F_GROUP_SAME] = 2.0f,
+    [F_GROUP_RECENT_ADDRESSED] = 2.0f,
+    [F_GROUP_ADDRESSES_LAST] = 2.5f,
+    [F_GROUP_SAME_LAST] = 4.0f,
+    [F_GROUP_ASKS] = 2.0f,
 };
 
 const char *context_strategy_name(enum context_strategy strategy)
@@ -56,16 +66,17 @@ bool context_strategy_find(const char *name, enum context_strategy *strategy)
     return false;
 }
 
-const float *context_weights(enum context_strategy strategy, const struct spt *spt)
+const float *context_weights(enum context_strategy strategy, const struct context_scope *scope)
 {
+    const struct spt *spt = scope->index->params.spt;
     switch (strategy) {
     case CONTEXT_SEMANTIC_FOCUS:
     case CONTEXT_TEMPORAL_DECAY:
         return focus;
     case CONTEXT_SPT:
-        return spt ? spt_weights(spt) : hybrid;
+        return spt ? spt_weights(spt, scope->talk) : context_hybrid;
     case CONTEXT_HYBRID:
-        return hybrid;
+        return context_hybrid;
     case CONTEXT_RECENT_ONLY:
     case CONTEXT_STRATEGY_COUNT:
         break;
@@ -85,7 +96,7 @@ static float decay(const struct context_scope *scope, uint32_t slot, int64_t now
 void context_score(const struct context_scope *scope, const struct context_request *request,
                    const struct context_candidates *candidates, float *scores)
 {
-    const float *weights = context_weights(request->strategy, scope->index->params.spt);
+    const float *weights = context_weights(request->strategy, scope);
     for (size_t i = 0; i < candidates->count; i++) {
         float sum = 0;
         for (size_t f = 0; weights && f < FEATURE_COUNT; f++)

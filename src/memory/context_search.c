@@ -11,6 +11,9 @@
 #define BM25_K1 1.2f
 #define BM25_B 0.6f
 #define SESSION_B 0.75f
+#define WIDE_FALL 0.85f
+#define WIDE_BREAK 0.4f
+#define GROUP_SPEAKERS 4 /* from so many on it is a talk of many */
 
 enum ph_status context_scope_find(const struct memory_index *index, const struct context_request *request,
                                   struct arena *arena, struct context_scope *scope)
@@ -32,6 +35,7 @@ enum ph_status context_scope_find(const struct memory_index *index, const struct
     if (!seen)
         return PH_ERR_NOMEM;
     uint64_t length = 0;
+    uint32_t speakers = 0, names = 0;
     scope->turns = turns;
     for (uint32_t i = 0; i < count; i++) {
         const struct index_turn_row *row = &index->turns[at];
@@ -43,14 +47,16 @@ enum ph_status context_scope_find(const struct memory_index *index, const struct
         } else {
             turns[scope->count++] = at;
             length += row->length;
-            if (!seen[row->speaker] && scope->speakers < 5)
-                scope->speakers++;
+            speakers += !seen[row->speaker] && !(row->flags & TURN_SYSTEM);
+            names += !seen[row->speaker] && index->speakers[row->speaker].has_name;
             seen[row->speaker] = true;
         }
         at = chained ? row->after : at + 1;
     }
     if (scope->count && length)
         scope->length_mean = (float)length / (float)scope->count;
+    bool is_group = speakers >= GROUP_SPEAKERS && scope->conversation != INDEX_NONE;
+    scope->talk = is_group ? TALK_GROUP : names ? TALK_PEOPLE : TALK_ASSISTANT;
     return PH_OK;
 }
 
@@ -173,6 +179,27 @@ static void spread_over_window(const struct context_scope *scope, const float *w
     }
 }
 
+/* Every turn around counts, WIDE_FALL less a step, WIDE_BREAK less over the border of a session. */
+static void spread_wide(const struct context_scope *scope, const float *values, float *wide)
+{
+    const struct index_turn_row *turns = scope->index->turns;
+    for (uint32_t i = 0; i < scope->count; i++) {
+        const struct index_turn_row *row = &turns[scope->turns[i]];
+        uint32_t slot = slot_or_none(scope, row->before);
+        float fall = slot != INDEX_NONE && turns[row->before].session == row->session ? 1 : WIDE_BREAK;
+        wide[i] = values[i] + (slot == INDEX_NONE ? 0 : fall * WIDE_FALL * wide[slot]);
+    }
+    float *back = wide + scope->count + 1u;
+    for (uint32_t i = scope->count; i-- > 0;) {
+        const struct index_turn_row *row = &turns[scope->turns[i]];
+        uint32_t slot = slot_or_none(scope, row->after);
+        float fall = slot != INDEX_NONE && turns[row->after].session == row->session ? 1 : WIDE_BREAK;
+        float after = slot == INDEX_NONE ? 0 : fall * WIDE_FALL * back[slot];
+        back[i] = values[i] + after;
+        wide[i] += after;
+    }
+}
+
 struct hit {
     float score;
     uint32_t slot;
@@ -267,7 +294,7 @@ enum ph_status context_search(const struct context_scope *scope, struct context_
                               struct arena *arena, struct context_search *search)
 {
     size_t n = scope->count + 1u;
-    float *all = arena_calloc(arena, 6 * n, sizeof *all);
+    float *all = arena_calloc(arena, 10 * n, sizeof *all);
     struct groups sessions, conversations;
     if (!all || !groups_open(&sessions, scope, true, arena) ||
         !groups_open(&conversations, scope, false, arena))
@@ -277,7 +304,9 @@ enum ph_status context_search(const struct context_scope *scope, struct context_
                                       .session = all + 2 * n,
                                       .conversation = all + 3 * n,
                                       .meaning = all + 4 * n,
-                                      .feedback = all + 5 * n};
+                                      .feedback = all + 5 * n,
+                                      .wide = all + 6 * n,
+                                      .meaning_wide = all + 8 * n}; /* two of each: there, and back */
     for (size_t i = 0; i < query->count; i++) {
         const struct query_term *term = &query->terms[i];
         if (term->rarity <= 0)
@@ -292,6 +321,8 @@ enum ph_status context_search(const struct context_scope *scope, struct context_
         search->conversation[i] = conversations.scores[row->conversation];
     }
     spread_over_window(scope, search->words, search->window);
+    spread_wide(scope, search->words, search->wide);
     look_at_meaning(scope, query, search->meaning);
+    spread_wide(scope, search->meaning, search->meaning_wide);
     return look_again(scope, query, search->window, search->feedback, arena) ? PH_OK : PH_ERR_NOMEM;
 }

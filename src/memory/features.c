@@ -10,7 +10,6 @@
 #include "memory/features_int.h"
 #include "memory/spt_int.h"
 
-#define GROUP_SPEAKERS 4 /* from so many on it is a talk of many */
 #define DAY_S 86400
 
 static const char *const names[FEATURE_COUNT] = {
@@ -20,27 +19,33 @@ static const char *const names[FEATURE_COUNT] = {
     [F_BEFORE_2] = "before_2",
     [F_AFTER_2] = "after_2",
     [F_WINDOW] = "window",
+    [F_WIDE] = "wide",
     [F_SESSION] = "session",
     [F_CONVERSATION] = "conversation",
     [F_GRAMS] = "grams",
     [F_GRAMS_AROUND] = "grams_around",
     [F_COVERAGE] = "coverage",
     [F_COVERAGE_AROUND] = "coverage_around",
+    [F_GENERAL] = "general",
+    [F_GENERAL_AROUND] = "general_around",
     [F_PAIRS] = "pairs",
     [F_RAREST] = "rarest",
     [F_RANK_WORDS] = "rank_words",
     [F_RANK_WINDOW] = "rank_window",
+    [F_RANK_WIDE] = "rank_wide",
     [F_RANK_SESSION] = "rank_session",
     [F_RANK_GRAMS] = "rank_grams",
     [F_RANK_MEANING] = "rank_meaning",
     [F_MEANING] = "meaning",
     [F_MEANING_AROUND] = "meaning_around",
+    [F_MEANING_WIDE] = "meaning_wide",
     [F_SOFT] = "soft",
     [F_SOFT_AROUND] = "soft_around",
     [F_FEEDBACK] = "feedback",
     [F_RANK_FEEDBACK] = "rank_feedback",
     [F_SPEAKER] = "speaker",
     [F_OTHER_SPEAKER] = "other_speaker",
+    [F_USER] = "user",
     [F_MENTIONS] = "mentions",
     [F_SPEAKER_WORDS] = "speaker_words",
     [F_ASKS] = "asks",
@@ -48,6 +53,9 @@ static const char *const names[FEATURE_COUNT] = {
     [F_ANSWERS_WORDS] = "answers_words",
     [F_LENGTH] = "length",
     [F_SHORT] = "short",
+    [F_NAMES] = "names",
+    [F_NEW] = "new",
+    [F_NAMES_WIDE] = "names_wide",
     [F_WHEN_TIME] = "when_time",
     [F_MANY_NUMBER] = "many_number",
     [F_DATE] = "date",
@@ -65,6 +73,12 @@ static const char *const names[FEATURE_COUNT] = {
 const char *feature_name(enum feature feature)
 {
     return names[feature];
+}
+
+const char *talk_name(enum talk talk)
+{
+    static const char *const talks[TALK_COUNT] = {"assistant", "people", "group"};
+    return talks[talk];
 }
 
 /* ---- Which turns ---- */
@@ -110,12 +124,14 @@ static bool choose_slots(const struct context_scope *scope, const struct context
     size_t n = scope->count, count = 0;
     float window = greatest(search->window, n), session = greatest(search->session, n);
     float meaning = greatest(search->meaning, n), feedback = greatest(search->feedback, n);
-    bool is_group = scope->speakers >= GROUP_SPEAKERS;
+    float wide = greatest(search->wide, n);
+    bool is_group = scope->talk == TALK_GROUP;
     for (uint32_t i = 0; i < n; i++) {
         if (scope->index->turns[scope->turns[i]].flags & (TURN_FORGOTTEN | TURN_SYSTEM))
             continue;
-        float score = search->window[i] / window + 0.3f * search->session[i] / session +
-                      0.5f * search->meaning[i] / meaning + 0.2f * search->feedback[i] / feedback;
+        float score = search->window[i] / window + 0.2f * search->session[i] / session +
+                      0.5f * search->wide[i] / wide + 0.5f * search->meaning[i] / meaning +
+                      0.2f * search->feedback[i] / feedback;
         score += is_group ? 4.0f / (float)(n - i) : 0;
         score += 1e-4f * (float)i / (float)n;
         struct first_look look = {.score = score, .slot = i};
@@ -254,6 +270,16 @@ static float coverage(const struct knowing *k, uint64_t has)
     return k->rarity_sum > 0 ? sum / k->rarity_sum : 0;
 }
 
+static float general_coverage(const struct knowing *k, uint64_t has)
+{
+    float sum = 0, all = 1e-6f;
+    for (size_t q = 0; q < k->query->count; q++) {
+        all += k->query->terms[q].general;
+        sum += has >> q & 1 ? k->query->terms[q].general : 0;
+    }
+    return sum / all;
+}
+
 static float at_turn(const struct knowing *k, const float *values, uint32_t turn)
 {
     uint32_t slot = turn == INDEX_NONE ? INDEX_NONE : context_scope_slot(k->scope, turn);
@@ -317,6 +343,8 @@ static void know_words(struct knowing *k, size_t i)
     f[F_BEFORE_2] = at_turn(k, words, before2);
     f[F_AFTER_2] = at_turn(k, words, after2);
     f[F_WINDOW] = k->search->window[slot];
+    f[F_WIDE] = k->search->wide[slot];
+    f[F_MEANING_WIDE] = k->search->meaning_wide[slot];
     f[F_SESSION] = k->search->session[slot];
     f[F_CONVERSATION] = k->search->conversation[slot];
     f[F_FEEDBACK] = k->search->feedback[slot];
@@ -335,10 +363,28 @@ static void know_words(struct knowing *k, size_t i)
     f[F_SOFT_AROUND] = fmaxf(beside[0].soft, beside[1].soft);
     f[F_COVERAGE] = coverage(k, here.has);
     f[F_COVERAGE_AROUND] = coverage(k, here.has | beside[0].has | beside[1].has);
+    f[F_GENERAL] = general_coverage(k, here.has);
+    f[F_GENERAL_AROUND] = general_coverage(k, here.has | beside[0].has | beside[1].has);
     f[F_PAIRS] = here.pairs;
     for (size_t q = 0; q < k->query->count; q++)
         if ((here.has >> q & 1) && k->query->terms[q].rarity >= k->rarest)
             f[F_RAREST] = 1;
+}
+
+/* Names and numbers, and words that nobody said before. */
+static void know_news(const struct knowing *k, const struct index_turn_row *row, uint32_t turn, float *f)
+{
+    float values = 0, fresh = 0;
+    for (uint32_t i = 0; i < row->word_count; i++) {
+        const struct index_term *term = &k->scope->index->terms[k->scope->index->occurrences[row->words + i]];
+        if (term->flags & TEXT_STOP)
+            continue;
+        values += term->names * 2 > term->uses || (term->flags & TEXT_NUMBER);
+        fresh += term->count && term->postings[0].turn == turn;
+    }
+    f[F_NAMES] = logf(1 + values) / 3;
+    f[F_NEW] = logf(1 + fresh) / 4;
+    f[F_NAMES_WIDE] = f[F_NAMES] * f[F_WIDE];
 }
 
 static void know_talk(struct knowing *k, size_t i)
@@ -349,6 +395,7 @@ static void know_talk(struct knowing *k, size_t i)
     bool is_named = query->is_named[row->speaker];
     f[F_SPEAKER] = is_named;
     f[F_OTHER_SPEAKER] = query->named_count && !is_named;
+    f[F_USER] = !strcmp(k->scope->index->speakers[row->speaker].name, "user");
     f[F_MENTIONS] = query->named_count && mentions_named(k, row);
     f[F_SPEAKER_WORDS] = is_named ? f[F_WORDS] : 0;
     f[F_ASKS] = (row->flags & TURN_ASKS) != 0;
@@ -361,13 +408,14 @@ static void know_talk(struct knowing *k, size_t i)
     f[F_WHEN_TIME] = (query->flags & TEXT_WHEN) && (row->flags & TURN_TIME) ? 1 : 0;
     f[F_MANY_NUMBER] = (query->flags & TEXT_MANY) && (row->flags & TURN_NUMBER) ? 1 : 0;
     f[F_DATE] = date_agrees(query, row->created_at);
+    know_news(k, row, turn_at(k, i), f);
 }
 
 /* Talk of many: who speaks to whom, and how long ago. */
 static void know_group(struct knowing *k)
 {
     const struct context_query *query = k->query;
-    if (k->scope->speakers < GROUP_SPEAKERS)
+    if (k->scope->talk != TALK_GROUP)
         return;
     size_t addressed_last = SIZE_MAX, addresses_last = SIZE_MAX, same_last = SIZE_MAX;
     for (size_t i = k->out->count; i-- > 0;) {
@@ -398,14 +446,16 @@ static void know_group(struct knowing *k)
 /* ---- Comparable ---- */
 
 static const enum feature scaled[] = {
-    F_WORDS,          F_BEFORE_1,     F_AFTER_1,     F_BEFORE_2,     F_AFTER_2,       F_WINDOW,
-    F_SESSION,        F_CONVERSATION, F_GRAMS,       F_GRAMS_AROUND, F_PAIRS,         F_MEANING,
-    F_MEANING_AROUND, F_SOFT,         F_SOFT_AROUND, F_FEEDBACK,     F_SPEAKER_WORDS, F_ANSWERS_WORDS};
+    F_NAMES_WIDE,   F_WIDE,          F_MEANING_WIDE, F_WORDS,          F_BEFORE_1,     F_AFTER_1,
+    F_BEFORE_2,     F_AFTER_2,       F_WINDOW,       F_SESSION,        F_CONVERSATION, F_GRAMS,
+    F_GRAMS_AROUND, F_PAIRS,         F_MEANING,      F_MEANING_AROUND, F_SOFT,         F_SOFT_AROUND,
+    F_FEEDBACK,     F_SPEAKER_WORDS, F_ANSWERS_WORDS};
 
 static const struct {
     enum feature rank, of;
-} ranked[] = {{F_RANK_WORDS, F_WORDS}, {F_RANK_WINDOW, F_WINDOW},   {F_RANK_SESSION, F_SESSION},
-              {F_RANK_GRAMS, F_GRAMS}, {F_RANK_MEANING, F_MEANING}, {F_RANK_FEEDBACK, F_FEEDBACK}};
+} ranked[] = {{F_RANK_WORDS, F_WORDS},      {F_RANK_WINDOW, F_WINDOW}, {F_RANK_SESSION, F_SESSION},
+              {F_RANK_WIDE, F_WIDE},        {F_RANK_GRAMS, F_GRAMS},   {F_RANK_MEANING, F_MEANING},
+              {F_RANK_FEEDBACK, F_FEEDBACK}};
 
 /* 1 for the first, 0 for the last and for those without any; equals share the better rank. */
 static void rank(struct context_candidates *out, enum feature to, enum feature of, struct first_look *order)

@@ -19,27 +19,33 @@ enum feature {
     F_BEFORE_2,
     F_AFTER_2,
     F_WINDOW,          /* of it and three on either side, less the farther */
+    F_WIDE,            /* of all turns around it, ever less */
     F_SESSION,         /* of its session as one text */
     F_CONVERSATION,    /* of its conversation as one text */
     F_GRAMS,           /* BM25 of groups of 3 and 4 letters */
     F_GRAMS_AROUND,    /* the better of its two neighbours */
     F_COVERAGE,        /* share of the query's words, by their rarity, that it has */
     F_COVERAGE_AROUND, /* the same with its two neighbours */
-    F_PAIRS,           /* words of the query that are next to each other in it too */
-    F_RAREST,          /* has the rarest word that can be found at all */
-    F_RANK_WORDS,      /* ranks: 1 for the first, falling with their logarithm */
+    F_GENERAL,         /* coverage by the words' rarity in the language instead of in the scope */
+    F_GENERAL_AROUND,
+    F_PAIRS,      /* words of the query that are next to each other in it too */
+    F_RAREST,     /* has the rarest word that can be found at all */
+    F_RANK_WORDS, /* ranks: 1 for the first, falling with their logarithm */
     F_RANK_WINDOW,
+    F_RANK_WIDE,
     F_RANK_SESSION,
     F_RANK_GRAMS,
     F_RANK_MEANING,
     F_MEANING, /* cosine of its vector with the query's */
     F_MEANING_AROUND,
+    F_MEANING_WIDE,
     F_SOFT, /* each word of the query against the nearest of its words */
     F_SOFT_AROUND,
     F_FEEDBACK, /* BM25 of words that the best turns have besides the query's */
     F_RANK_FEEDBACK,
     F_SPEAKER,       /* its speaker is whom the query names */
     F_OTHER_SPEAKER, /* the query names somebody else only */
+    F_USER,          /* said by the user of an assistant */
     F_MENTIONS,      /* names who is named in the query */
     F_SPEAKER_WORDS, /* said by the one named, times BM25 */
     F_ASKS,          /* has a question mark */
@@ -47,6 +53,9 @@ enum feature {
     F_ANSWERS_WORDS, /* that, times the BM25 of the turn before */
     F_LENGTH,
     F_SHORT,
+    F_NAMES,                  /* has names, numbers: values that are asked for later */
+    F_NEW,                    /* says words for the first time */
+    F_NAMES_WIDE,             /* names, where the talk is about it */
     F_WHEN_TIME,              /* the query asks when, the turn has a word of time */
     F_MANY_NUMBER,            /* the query asks how many, the turn has a number */
     F_DATE,                   /* written on a date that the query names */
@@ -62,11 +71,20 @@ enum feature {
     FEATURE_COUNT
 };
 
+/* Kinds of talk, of which each has its own weights in a trained selector. */
+enum talk {
+    TALK_ASSISTANT, /* between a user and an assistant: nobody has a name */
+    TALK_PEOPLE,    /* of two or three who have names; of all conversations of a user */
+    TALK_GROUP,     /* of many */
+    TALK_COUNT
+};
+
 struct query_term {
     uint32_t term; /* INDEX_NONE: in no turn */
     uint16_t flags;
-    float count;  /* in the query */
-    float rarity; /* idf in the scope; 0: a stop word or nowhere */
+    float count;   /* in the query */
+    float rarity;  /* idf in the scope; 0: a stop word or nowhere */
+    float general; /* idf in the language; 0: a stop word */
     int32_t vector;
 };
 
@@ -91,14 +109,14 @@ struct context_scope {
     uint32_t conversation; /* INDEX_NONE: all */
     const uint32_t *turns; /* [count] */
     uint32_t count;
-    uint32_t first;    /* of turns, or of places in the conversation */
-    uint32_t speakers; /* that say something in it, at most 5 counted */
+    uint32_t first; /* of turns, or of places in the conversation */
+    enum talk talk;
     float length_mean;
 };
 
 /* What a whole scope gives for a query, [count] each. */
 struct context_search {
-    float *words, *window, *session, *conversation, *meaning, *feedback;
+    float *words, *window, *wide, *session, *conversation, *meaning, *meaning_wide, *feedback;
 };
 
 struct context_candidates {
@@ -123,6 +141,7 @@ PH_MUST_USE enum ph_status context_candidates_find(const struct context_scope *s
                                                    const struct context_query *query,
                                                    const struct context_search *search, struct arena *arena,
                                                    struct context_candidates *candidates);
+const char *talk_name(enum talk talk);
 const char *feature_name(enum feature feature);
 
 #endif

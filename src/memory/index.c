@@ -61,6 +61,14 @@ void hash_table_put(struct hash_table *table, uint64_t key, uint32_t value)
     table->count++;
 }
 
+void hash_table_add(struct hash_table *table, uint64_t key, uint32_t more)
+{
+    struct hash_slot *slot = &table->slots[slot_of(table, key)];
+    table->count += !slot->key;
+    slot->key = key;
+    slot->value += more;
+}
+
 /* ---- Growing arrays ---- */
 
 /* Room for `more` elements after `count`; by halves, so that many small ones cost little. */
@@ -256,14 +264,14 @@ static bool learn_name(struct memory_index *index, struct index_speaker *speaker
     return true;
 }
 
-static uint32_t learn_speaker(struct memory_index *index, const char *name)
+static uint32_t learn_speaker(struct memory_index *index, const char *name, bool has_name)
 {
     for (uint32_t i = index->speaker_count; i-- > 0;)
         if (!strcmp(index->speakers[i].name, name))
             return i;
     if (!grow32(&index->speakers, &index->speaker_capacity, index->speaker_count, 1, sizeof *index->speakers))
         return INDEX_NONE;
-    struct index_speaker speaker = {.name = mem_strdup(name)};
+    struct index_speaker speaker = {.name = mem_strdup(name), .has_name = has_name};
     if (!speaker.name || !learn_name(index, &speaker)) {
         mem_free(speaker.name);
         mem_free(speaker.stems);
@@ -396,14 +404,15 @@ static bool reserve_turn(struct memory_index *index)
 
 enum ph_status memory_index_add(struct memory_index *index, const struct index_turn *turn)
 {
-    const char *name = turn->name && *turn->name ? turn->name : turn->role;
+    bool has_name = turn->name && *turn->name;
+    const char *name = has_name ? turn->name : turn->role;
     struct adding adding = {.row = {.message = turn->message,
                                     .created_at = turn->created_at,
                                     .tokens = turn->tokens,
                                     .words = (uint32_t)index->occurrence_count,
                                     .addressed = INDEX_NONE,
                                     .flags = strcmp(turn->role, "system") ? 0 : TURN_SYSTEM}};
-    adding.row.speaker = learn_speaker(index, name);
+    adding.row.speaker = learn_speaker(index, name, has_name);
     adding.row.conversation = learn_conversation(index, turn->conversation);
     if (adding.row.speaker == INDEX_NONE || adding.row.conversation == INDEX_NONE || !reserve_turn(index) ||
         !add_words(index, turn->text, turn->text_len, &adding) ||

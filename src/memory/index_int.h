@@ -64,6 +64,7 @@ struct index_speaker {
     uint64_t *stems; /* of the words of the name */
     size_t stem_count;
     char *name;
+    bool has_name; /* not a role only */
 };
 
 struct index_conversation {
@@ -107,6 +108,7 @@ uint32_t hash_table_find(const struct hash_table *table, uint64_t key); /* INDEX
 /* Room for one more key; false: no memory. */
 bool hash_table_reserve(struct hash_table *table, size_t more);
 void hash_table_put(struct hash_table *table, uint64_t key, uint32_t value); /* the key is new */
+void hash_table_add(struct hash_table *table, uint64_t key, uint32_t more);  /* to its value, or to 0 */
 
 /* Grams of 3 and 4 letters of "<word>": hashes, at most `max`. */
 size_t text_grams(const char *folded, size_t len, uint64_t *grams, size_t max);

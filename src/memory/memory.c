@@ -84,7 +84,9 @@ void memory_free(struct memory *memory)
 static void open_selector(struct memory *memory)
 {
     struct ph_err err;
-    if (memory->selector && spt_open(&memory->spt, memory->selector, &err) != PH_OK) {
+    enum ph_status status = memory->selector ? spt_open(&memory->spt, memory->selector, &err)
+                                             : spt_open_shipped(&memory->spt, &err);
+    if (status != PH_OK) {
         memory->spt = NULL;
         log_warn("memory", "the trained selector cannot be used: %s", err.message);
     }
@@ -277,6 +279,8 @@ static enum ph_status index_message(void *ud, const struct store_message *stored
                               .text_len = message.chat.content.len,
                               .created_at = stored->created_ms / 1000,
                               .tokens = message.tokens};
+    if (!memory_message_about(&indexing->scratch, message.extra, &turn.about, &turn.about_len))
+        return PH_ERR_NOMEM;
     return memory_index_add(indexing->index, &turn);
 }
 

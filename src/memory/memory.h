@@ -31,7 +31,7 @@ struct memory;
 struct memory_params {
     const char *dir;      /* of the embedded store; copied, as the others */
     const char *postgres; /* "postgresql://..."; NULL: the embedded store */
-    const char *selector; /* a file of the trained selector; NULL: there is none */
+    const char *selector; /* a file of pharos train spt; NULL: the shipped one */
     bool must_exist;      /* a store that is not there is an error, not made */
     bool read_only;
     const struct clock_source *clock;
@@ -74,6 +74,10 @@ PH_MUST_USE bool memory_message_read(struct arena *arena, const struct store_mes
 /* number, seq and created_ms are not written. */
 PH_MUST_USE bool memory_message_write(struct arena *arena, const struct memory_message *message,
                                       const char *finish, struct store_message *out);
+/* The texts in a message's metadata (captions, titles), by which it is to be found too; *about NULL: none.
+ * false: no memory. */
+PH_MUST_USE bool memory_message_about(struct arena *arena, const char *extra, const char **about,
+                                      size_t *about_len);
 uint64_t memory_message_print(const struct chat_message *message);
 const char *memory_role_name(enum chat_role role);
 

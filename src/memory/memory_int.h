@@ -39,7 +39,7 @@ struct memory_user {
 struct memory {
     uv_mutex_t lock;
     char *dir, *postgres, *selector;
-    struct spt *spt; /* NULL: there is none, or it cannot be read */
+    struct spt *spt; /* NULL: it cannot be read */
     bool must_exist, read_only;
     const struct clock_source *clock;
     size_t bytes_max;

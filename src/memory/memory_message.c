@@ -302,6 +302,31 @@ static bool read_thoughts(struct arena *arena, const struct json *list, struct c
     return true;
 }
 
+bool memory_message_about(struct arena *arena, const char *extra, const char **about, size_t *about_len)
+{
+    struct json *value;
+    struct buf text;
+    *about = NULL;
+    *about_len = 0;
+    if (!strchr(extra, '{') || json_parse(arena, extra, strlen(extra), &value, NULL) != PH_OK)
+        return true;
+    buf_init(&text, MEMORY_ABOUT_BYTES_MAX);
+    JSON_EACH (one, json_get(value, "metadata")) {
+        if (!json_is(one, JSON_STRING) || !memchr(one->u.str.text, ' ', one->u.str.len))
+            continue; /* a name or a key is no text */
+        buf_append(&text, one->u.str.text, one->u.str.len);
+        buf_putc(&text, '\n');
+    }
+    bool enough = true;
+    if (text.len) {
+        *about = arena_strndup(arena, text.data, text.len);
+        *about_len = text.len;
+        enough = *about;
+    }
+    buf_release(&text);
+    return enough;
+}
+
 static bool read_extra(struct arena *arena, const char *extra, struct memory_message *out)
 {
     struct json *value;

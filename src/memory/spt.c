@@ -1,10 +1,11 @@
 /* The selector's file is a GGUF without tensors:
  *   general.architecture "pharos-spt"
  *   spt.features        the names of the features, between commas
- *   spt.weights         f32 [features]
+ *   spt.weights         f32 [talks][features]: with an assistant, of people, of a group
  *   spt.words.stems     u64 [words], ascending: hashes of stems (text_hash)
  *   spt.words.rarity    f32 [words]
  *   spt.words.vectors   i8 [words][SPT_WIDTH], unit length x 127
+ *   spt.words.texts     u8 [words][SPT_WORD_TEXT]: a word of the stem, zeroes behind it
  * A feature that the file does not know has weight 0; one that we do not know is an error. */
 #include "memory/spt.h"
 
@@ -14,6 +15,7 @@
 #include "base/mem.h"
 #include "memory/features_int.h"
 #include "memory/spt_int.h"
+#include "memory/spt_words_int.h"
 #include "model/model.h"
 
 struct spt {
@@ -22,7 +24,8 @@ struct spt {
     const uint8_t *stems; /* unaligned */
     const uint8_t *rarities;
     const int8_t *vectors;
-    float weights[FEATURE_COUNT];
+    const char *texts;
+    float weights[TALK_COUNT][FEATURE_COUNT];
 };
 
 static enum ph_status find_array(const struct spt *spt, const char *key, enum gguf_type type, uint64_t count,
@@ -42,7 +45,8 @@ static enum ph_status read_weights(struct spt *spt, struct ph_err *err)
         return ph_fail(err, PH_ERR_FORMAT, "%s: spt.features is missing", gguf_path(spt->gguf));
     enum ph_status status = find_array(spt, "spt.weights", GGUF_FLOAT32, 0, &weights, err);
     size_t at = 0;
-    for (uint64_t i = 0; !status && i < weights.count; i++) {
+    uint64_t count = weights.count / TALK_COUNT;
+    for (uint64_t i = 0; !status && i < count; i++) {
         size_t end = at;
         while (end < features.len && features.text[end] != ',')
             end++;
@@ -54,7 +58,8 @@ static enum ph_status read_weights(struct spt *spt, struct ph_err *err)
         if (feature == FEATURE_COUNT)
             return ph_fail(err, PH_ERR_UNSUPPORTED, "%s: feature %.*s is not known to this version",
                            gguf_path(spt->gguf), (int)(end - at), features.text + at);
-        spt->weights[feature] = (float)gguf_array_number(&weights, i);
+        for (uint64_t talk = 0; talk < TALK_COUNT; talk++)
+            spt->weights[talk][feature] = (float)gguf_array_number(&weights, talk * count + i);
         at = end + 1;
     }
     return status;
@@ -69,18 +74,21 @@ static uint64_t stem_at(const struct spt *spt, uint32_t row)
 
 static enum ph_status read_words(struct spt *spt, struct ph_err *err)
 {
-    struct gguf_array stems, rarities, vectors;
+    struct gguf_array stems, rarities, vectors, texts;
     enum ph_status status = find_array(spt, "spt.words.stems", GGUF_UINT64, 0, &stems, err);
     if (!status)
         status = find_array(spt, "spt.words.rarity", GGUF_FLOAT32, stems.count, &rarities, err);
     if (!status)
         status = find_array(spt, "spt.words.vectors", GGUF_INT8, stems.count * SPT_WIDTH, &vectors, err);
+    if (!status)
+        status = find_array(spt, "spt.words.texts", GGUF_UINT8, stems.count * SPT_WORD_TEXT, &texts, err);
     if (status)
         return status;
     spt->words = (uint32_t)stems.count;
     spt->stems = stems.data;
     spt->rarities = rarities.data;
     spt->vectors = (const int8_t *)vectors.data;
+    spt->texts = (const char *)texts.data;
     for (uint32_t i = 1; i < spt->words; i++)
         if (stem_at(spt, i) <= stem_at(spt, i - 1))
             return ph_fail(err, PH_ERR_FORMAT, "%s: spt.words.stems is not in order at %u",
@@ -88,16 +96,20 @@ static enum ph_status read_words(struct spt *spt, struct ph_err *err)
     return PH_OK;
 }
 
-enum ph_status spt_open(struct spt **out, const char *path, struct ph_err *err)
+static enum ph_status read_selector(struct spt **out, struct gguf *gguf, struct ph_err *err)
 {
-    struct spt *spt = mem_calloc(1, sizeof *spt);
-    if (!spt)
-        return ph_fail(err, PH_ERR_NOMEM, "out of memory");
     struct gguf_string architecture;
-    enum ph_status status = gguf_open(&spt->gguf, path, err);
-    if (!status && (!gguf_get_string(spt->gguf, "general.architecture", &architecture) ||
-                    architecture.len != 10 || memcmp(architecture.text, "pharos-spt", 10)))
-        status = ph_fail(err, PH_ERR_FORMAT, "%s: not a selector, which `pharos train spt` makes", path);
+    struct spt *spt = mem_calloc(1, sizeof *spt);
+    if (!spt) {
+        gguf_free(gguf);
+        return ph_fail(err, PH_ERR_NOMEM, "out of memory");
+    }
+    spt->gguf = gguf;
+    enum ph_status status = PH_OK;
+    if (!gguf_get_string(gguf, "general.architecture", &architecture) || architecture.len != 10 ||
+        memcmp(architecture.text, "pharos-spt", 10) != 0)
+        status = ph_fail(err, PH_ERR_FORMAT, "%s: not a selector, which `pharos train spt` makes",
+                         gguf_path(gguf));
     if (!status)
         status = read_weights(spt, err);
     if (!status)
@@ -108,6 +120,21 @@ enum ph_status spt_open(struct spt **out, const char *path, struct ph_err *err)
     }
     *out = spt;
     return PH_OK;
+}
+
+enum ph_status spt_open(struct spt **out, const char *path, struct ph_err *err)
+{
+    struct gguf *gguf;
+    enum ph_status status = gguf_open(&gguf, path, err);
+    return status ? status : read_selector(out, gguf, err);
+}
+
+enum ph_status spt_open_shipped(struct spt **out, struct ph_err *err)
+{
+    struct gguf *gguf;
+    struct spt_bytes bytes = spt_shipped();
+    enum ph_status status = gguf_open_memory(&gguf, bytes.data, bytes.len, "the shipped selector", err);
+    return status ? status : read_selector(out, gguf, err);
 }
 
 void spt_close(struct spt *spt)
@@ -143,9 +170,17 @@ float spt_word_weight(const struct spt *spt, int32_t row)
     return rarity;
 }
 
-const float *spt_weights(const struct spt *spt)
+/* weight = a / (a + share), spt_words.c */
+float spt_word_rarity(const struct spt *spt, int32_t row)
 {
-    return spt->weights;
+    float weight = row < 0 ? 1 : spt_word_weight(spt, row);
+    float share = 1e-3f * (1 - weight) / fmaxf(weight, 1e-6f);
+    return -logf(fmaxf(share, 1e-6f));
+}
+
+const float *spt_weights(const struct spt *spt, unsigned talk)
+{
+    return spt->weights[talk];
 }
 
 float spt_cosine(const int8_t *a, const int8_t *b)
@@ -164,4 +199,57 @@ void spt_direction(const float sum[SPT_WIDTH], int8_t out[SPT_WIDTH])
     float scale = square > 0 ? 127.0f / sqrtf(square) : 0;
     for (size_t i = 0; i < SPT_WIDTH; i++)
         out[i] = (int8_t)lrintf(sum[i] * scale);
+}
+
+enum ph_status spt_write(const char *path, const struct spt_word_table *words, const float *weights,
+                         struct ph_err *err)
+{
+    struct gguf_writer *writer;
+    struct buf features;
+    enum ph_status status = gguf_writer_open(&writer, path, err);
+    if (status)
+        return status;
+    buf_init(&features, 65536);
+    for (int f = 0; f < FEATURE_COUNT; f++) {
+        buf_puts(&features, f ? "," : "");
+        buf_puts(&features, feature_name((enum feature)f));
+    }
+    gguf_writer_set_string(writer, "general.architecture", "pharos-spt", 10);
+    gguf_writer_set_string(writer, "spt.features", features.data, features.len);
+    const struct gguf_array arrays[] = {
+        {GGUF_FLOAT32, (size_t)TALK_COUNT * FEATURE_COUNT, (const uint8_t *)weights,
+         (size_t)TALK_COUNT * FEATURE_COUNT * sizeof *weights},
+        {GGUF_UINT64, words->count, (const uint8_t *)words->stems, words->count * sizeof *words->stems},
+        {GGUF_FLOAT32, words->count, (const uint8_t *)words->rarities, words->count * sizeof(float)},
+        {GGUF_INT8, words->count * SPT_WIDTH, (const uint8_t *)words->vectors, words->count * SPT_WIDTH},
+        {GGUF_UINT8, words->count * SPT_WORD_TEXT, (const uint8_t *)words->texts,
+         words->count * SPT_WORD_TEXT},
+    };
+    gguf_writer_set_array(writer, "spt.weights", &arrays[0]);
+    gguf_writer_set_array(writer, "spt.words.stems", &arrays[1]);
+    gguf_writer_set_array(writer, "spt.words.rarity", &arrays[2]);
+    gguf_writer_set_array(writer, "spt.words.vectors", &arrays[3]);
+    gguf_writer_set_array(writer, "spt.words.texts", &arrays[4]);
+    buf_release(&features);
+    return gguf_writer_close(writer, err);
+}
+
+bool spt_copy_words(const struct spt *spt, struct spt_word_table *table)
+{
+    size_t n = spt->words;
+    *table = (struct spt_word_table){.count = n,
+                                     .stems = mem_alloc(n * sizeof *table->stems + 1),
+                                     .rarities = mem_alloc(n * sizeof *table->rarities + 1),
+                                     .vectors = mem_alloc(n * SPT_WIDTH + 1),
+                                     .texts = mem_calloc(n + 1, sizeof *table->texts)};
+    if (!table->stems || !table->rarities || !table->vectors || !table->texts) {
+        spt_word_table_release(table);
+        return false;
+    }
+    memcpy(table->stems, spt->stems, n * sizeof *table->stems);
+    memcpy(table->rarities, spt->rarities, n * sizeof *table->rarities);
+    memcpy(table->vectors, spt->vectors, n * SPT_WIDTH);
+    for (size_t i = 0; i < n; i++)
+        memcpy(table->texts[i], spt->texts + i * SPT_WORD_TEXT, SPT_WORD_TEXT - 1);
+    return true;
 }

@@ -19,7 +19,31 @@ struct spt;
 
 /* A file of `pharos train spt`. Errors name the file and what is wrong in it. */
 PH_MUST_USE enum ph_status spt_open(struct spt **out, const char *path, struct ph_err *err);
+/* The one that comes with the program, models/spt.gguf. */
+PH_MUST_USE enum ph_status spt_open_shipped(struct spt **out, struct ph_err *err);
 void spt_close(struct spt *spt); /* NULL is fine */
+
+/* ---- Training ---- */
+
+struct spt_training {
+    const char *const
+        *texts; /* plain text, paragraphs between empty lines: word vectors are learned from it, and
+                               * from the cases' messages */
+    size_t text_count;
+    const char *const *cases; /* files */
+    size_t case_count;
+    const char *words_of; /* a selector whose word vectors are kept; NULL: they are learned */
+    const char *skip;     /* a source or a case's id that is left out; NULL: none */
+    const char *out;      /* the selector's file */
+    size_t words_max;     /* 0: 24,000 */
+    size_t questions_max; /* of one file of cases, spread over it; 0: 3,000 */
+    size_t made_up;       /* questions for a case that has none; 0: 24 */
+    size_t epochs;        /* 0: 20 */
+    uint64_t seed;
+    void (*note)(void *ud, const char *text); /* what is done, and what came of it; may be NULL */
+    void *ud;
+};
+PH_MUST_USE enum ph_status spt_train(const struct spt_training *training, struct ph_err *err);
 
 /* ---- Cases: JSON lines, docs/MEMORY.md has the format ---- */
 

@@ -7,9 +7,25 @@
 int32_t spt_word(const struct spt *spt, uint64_t stem);            /* its row; -1: unknown. spt NULL: -1 */
 const int8_t *spt_word_vector(const struct spt *spt, int32_t row); /* [SPT_WIDTH], unit length x 127 */
 float spt_word_weight(const struct spt *spt, int32_t row);         /* a rare word says more */
-float spt_cosine(const int8_t *a, const int8_t *b);                /* of two such vectors */
+float spt_word_rarity(const struct spt *spt,
+                      int32_t row);                 /* its idf in the language; of an unknown word too */
+float spt_cosine(const int8_t *a, const int8_t *b); /* of two such vectors */
 /* The direction of a sum of vectors; all 0 where the sum is. */
 void spt_direction(const float sum[SPT_WIDTH], int8_t out[SPT_WIDTH]);
-const float *spt_weights(const struct spt *spt); /* [FEATURE_COUNT], features_int.h */
+/* [FEATURE_COUNT], features_int.h; talk: of enum talk. */
+const float *spt_weights(const struct spt *spt, unsigned talk);
+
+struct spt_word_table;
+struct spt_bytes {
+    const uint8_t *data;
+    size_t len;
+};
+struct spt_bytes spt_shipped(void); /* a file */
+
+/* The words of a file, to be trained with again; their texts are empty. false: no memory. */
+bool spt_copy_words(const struct spt *spt, struct spt_word_table *table);
+/* weights [TALK_COUNT][FEATURE_COUNT]. */
+PH_MUST_USE enum ph_status spt_write(const char *path, const struct spt_word_table *words,
+                                     const float *weights, struct ph_err *err);
 
 #endif
