@@ -1,6 +1,6 @@
 /* How much of the evidence a context has.
  *
- *   build/bench_memory [--spt F.gguf] [--limit N] [--rows F] CASES.jsonl...
+ *   build/bench_memory [--spt F.gguf] [--embed F.gguf] [--limit N] [--rows F] CASES.jsonl...
  *   build/bench_memory --sum F
  *
  * For every file and kind of question, each strategy's evidence recall at 1,024 tokens, the share of questions with
@@ -11,7 +11,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/embedder.h"
 #include "memory/context.h"
+#include "memory/embed.h"
 #include "memory/spt.h"
 
 #define KINDS_MAX 16
@@ -24,6 +26,9 @@ struct score {
 };
 
 struct bench {
+    struct embed_space *space; /* NULL: no embedding model */
+    float *vectors;            /* of the case's messages */
+    struct context_near *near; /* room for them */
     const struct spt *spt;
     size_t limit, cases;
     char kinds[KINDS_MAX][32];
@@ -81,6 +86,38 @@ static double recall(const struct memory_index *index, const struct spt_question
     return (double)found / (double)q->evidence_count;
 }
 
+static void embed_messages(struct bench *bench, const struct spt_case *one)
+{
+    struct ph_err err;
+    size_t width = embed_space_width(bench->space);
+    bench->vectors = calloc(one->message_count, width * sizeof(float));
+    bench->near = calloc(one->message_count, sizeof *bench->near);
+    for (size_t i = 0; bench->vectors && bench->near && i < one->message_count; i++) {
+        struct embed_text text = {one->messages[i].text, one->messages[i].text_len};
+        check(embed_texts(bench->space, &text, 1, false, bench->vectors + i * width, &err), &err);
+    }
+}
+
+static void find_near(struct bench *bench, const struct spt_question *q, struct context_request *request)
+{
+    struct ph_err err;
+    struct embed_text text = {q->query, q->query_len};
+    size_t width = embed_space_width(bench->space);
+    float *query = calloc(width, sizeof *query);
+    if (!query)
+        exit(1);
+    check(embed_texts(bench->space, &text, 1, false, query, &err), &err);
+    for (size_t i = 0; i < q->before; i++) {
+        float sum = 0;
+        for (size_t k = 0; k < width; k++)
+            sum += query[k] * bench->vectors[i * width + k];
+        bench->near[i] = (struct context_near){.message = (int64_t)i + 1, .cosine = sum};
+    }
+    request->near = bench->near;
+    request->near_count = q->before;
+    free(query);
+}
+
 static void measure(struct bench *bench, const struct memory_index *index, const struct spt_question *q,
                     enum context_strategy strategy, struct arena *arena)
 {
@@ -92,6 +129,8 @@ static void measure(struct bench *bench, const struct memory_index *index, const
                                       .before = (int64_t)q->before + 1,
                                       .after = q->after};
     struct score *score = &bench->scores[kind_of(bench, q->kind)][strategy];
+    if (bench->space)
+        find_near(bench, q, &request);
     double start = cpu_s();
     double at_1024 = recall(index, q, &request, 1024, arena);
     if (bench->time_count[strategy] < TIMES_MAX)
@@ -123,11 +162,17 @@ static enum ph_status measure_case(void *ud, const struct spt_case *one)
     check(spt_case_index(one, &(struct index_params){.spt = bench->spt}, &index, &err), &err);
     struct arena arena;
     arena_init(&arena, ARENA_BYTES_MAX);
+    if (bench->space)
+        embed_messages(bench, one);
     for (size_t i = 0; i < one->question_count; i++)
         for (int s = 0; s < CONTEXT_STRATEGY_COUNT; s++)
             if (one->questions[i].evidence_count && (s != CONTEXT_SPT || bench->spt))
                 measure(bench, index, &one->questions[i], (enum context_strategy)s, &arena);
     arena_release(&arena);
+    free(bench->vectors);
+    free(bench->near);
+    bench->vectors = NULL;
+    bench->near = NULL;
     memory_index_free(index);
     return PH_OK;
 }
@@ -221,6 +266,8 @@ static void report(struct bench *bench, const char *path)
 
 struct options {
     struct spt *spt;
+    struct embedder *embedder;
+    struct embed_space *space;
     size_t limit;
     const char *rows;
 };
@@ -234,6 +281,7 @@ static void run(const struct options *options, const char *path, bool is_sum)
     if (!bench || !bench->times[CONTEXT_STRATEGY_COUNT - 1])
         exit(1);
     bench->spt = options->spt;
+    bench->space = options->space;
     bench->limit = options->limit;
     if (is_sum)
         read_rows(bench, path);
@@ -256,6 +304,11 @@ int main(int argc, char **argv)
         if (!strcmp(argv[i], "--spt") && value) {
             check(spt_open(&options.spt, value, &err), &err);
             i++;
+        } else if (!strcmp(argv[i], "--embed") && value) {
+            const struct embedder_params params = {.model_path = value, .threads = 2};
+            check(embedder_open(&options.embedder, &params, &err), &err);
+            check(embed_space_of_model(&options.space, options.embedder, &err), &err);
+            i++;
         } else if (!strcmp(argv[i], "--limit") && value) {
             options.limit = (size_t)strtoul(argv[++i], NULL, 10);
         } else if (!strcmp(argv[i], "--rows") && value) {
@@ -267,5 +320,7 @@ int main(int argc, char **argv)
         }
     }
     spt_close(options.spt);
+    embed_space_free(options.space);
+    embedder_free(options.embedder);
     return 0;
 }

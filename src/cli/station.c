@@ -149,7 +149,8 @@ static void start_indexing(struct station *station, const struct provider *provi
     if (!params.embedder)
         log_warn("station", "memory.embedding: %s is no embedding model; messages get no vectors",
                  provider_model_id(provider));
-    else if (embed_worker_start(&station->indexing, &params, &err) != PH_OK)
+    else if (embed_worker_start(&station->indexing, &params, &err) != PH_OK ||
+             memory_use_embedder(station->memory, params.embedder, &err) != PH_OK)
         log_warn("station", "memory.embedding: %s", err.message);
 }
 

@@ -30,7 +30,7 @@ static enum ph_status find_candidates(struct building *b)
     if (!status)
         status = context_query_read(&b->scope, b->request, b->arena, &b->query);
     if (!status)
-        status = context_search(&b->scope, &b->query, b->arena, &b->search);
+        status = context_search(&b->scope, b->request, &b->query, b->arena, &b->search);
     if (!status)
         status = context_candidates_find(&b->scope, &b->query, &b->search, b->arena, &b->candidates);
     if (status)

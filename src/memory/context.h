@@ -66,6 +66,12 @@ enum context_strategy {
 const char *context_strategy_name(enum context_strategy strategy);             /* "hybrid" */
 bool context_strategy_find(const char *name, enum context_strategy *strategy); /* false: no such name */
 
+/* How near a message is to the query, by an embedding model. */
+struct context_near {
+    int64_t message;
+    float cosine;
+};
+
 struct context_request {
     int64_t conversation; /* whose turns are looked at; 0: all of the user's */
     const char *query;    /* what is to be answered, UTF-8 */
@@ -78,7 +84,10 @@ struct context_request {
     int64_t now;           /* Unix seconds; 0: the newest turn's time */
     const int64_t
         *previous; /* messages chosen for the turn before, ascending: kept where they do no harm, so */
-    size_t previous_count; /* ... that prompt caches hit */
+    size_t previous_count;
+    const struct context_near
+        *near; /* the nearest, ascending by message; NULL: the selector's own words are */
+    size_t near_count; /* ... compared instead */ /* ... that prompt caches hit */
     /* What a message costs, instead of what its turn said. NULL: that. Asked for candidates only. */
     uint32_t (*cost)(void *ud, int64_t message);
     void *cost_ud;

@@ -15,7 +15,7 @@ struct reading {
 /* The term that the index has for a word; only words of the scope's turns count for rarity. */
 static uint32_t turns_with(const struct context_scope *scope, const struct index_term *term)
 {
-    if (scope->conversation == INDEX_NONE && scope->count == scope->index->turn_count)
+    if (scope->count == scope->index->turn_count)
         return term->count;
     uint32_t count = 0;
     for (uint32_t i = 0; i < term->count; i++)

@@ -7,52 +7,79 @@
 
 #include "memory/features_int.h"
 #include "memory/spt_int.h"
+#include "tensor/tensor.h"
 
 #define BM25_K1 1.2f
 #define BM25_B 0.6f
 #define SESSION_B 0.75f
+#define MEANING_BLOCK 256 /* turns at once */
 #define WIDE_FALL 0.85f
 #define WIDE_BREAK 0.4f
+#define WIDE_LEAST 1e-6f /* what is less is nothing, or it would end in slow denormal numbers */
 #define GROUP_SPEAKERS 4 /* from so many on it is a talk of many */
+
+struct scope_arrays { /* what the scope's constant ones point to */
+    uint32_t *turns, *before;
+    bool *breaks, *seen;
+};
+
+static bool scope_arrays_take(struct scope_arrays *a, size_t count, size_t speakers, struct arena *arena)
+{
+    a->turns = arena_alloc(arena, (count + 1) * sizeof *a->turns);
+    a->before = arena_alloc(arena, (count + 1) * sizeof *a->before);
+    a->breaks = arena_alloc(arena, count + 1);
+    a->seen = arena_calloc(arena, speakers + 1, sizeof *a->seen);
+    return a->turns && a->before && a->breaks && a->seen;
+}
+
+static void scope_take(struct context_scope *scope, struct scope_arrays *a, uint32_t turn)
+{
+    const struct index_turn_row *row = &scope->index->turns[turn];
+    uint32_t slot = scope->count, before = row->before;
+    if (before != INDEX_NONE) { /* a slot, if it is one of those taken before */
+        uint32_t place = scope->conversation == INDEX_NONE ? before : row->place - 1;
+        before = place >= scope->first && place - scope->first < slot ? place - scope->first : INDEX_NONE;
+    }
+    a->turns[slot] = turn;
+    a->before[slot] = before;
+    a->breaks[slot] = before == INDEX_NONE || scope->index->turns[row->before].session != row->session;
+    scope->count++;
+}
 
 enum ph_status context_scope_find(const struct memory_index *index, const struct context_request *request,
                                   struct arena *arena, struct context_scope *scope)
 {
+    struct scope_arrays a;
     *scope = (struct context_scope){.index = index, .conversation = INDEX_NONE, .length_mean = 1};
     uint32_t at = 0, count = index->turn_count;
     if (request->conversation) {
         scope->conversation = hash_table_find(&index->known_as, (uint64_t)request->conversation + 1);
-        count = 0;
-        if (scope->conversation != INDEX_NONE) {
-            at = index->conversations[scope->conversation].first;
-            count = index->conversations[scope->conversation].turns;
-        }
+        bool known = scope->conversation != INDEX_NONE;
+        at = known ? index->conversations[scope->conversation].first : 0;
+        count = known ? index->conversations[scope->conversation].turns : 0;
     }
-    uint32_t *turns = arena_alloc(arena, (count + 1u) * sizeof *turns);
-    if (!turns)
-        return PH_ERR_NOMEM;
-    bool *seen = arena_calloc(arena, index->speaker_count + 1u, sizeof *seen);
-    if (!seen)
+    if (!scope_arrays_take(&a, count, index->speaker_count, arena))
         return PH_ERR_NOMEM;
     uint64_t length = 0;
     uint32_t speakers = 0, names = 0;
-    scope->turns = turns;
     for (uint32_t i = 0; i < count; i++) {
         const struct index_turn_row *row = &index->turns[at];
-        bool chained = scope->conversation != INDEX_NONE;
         if (request->before && row->message >= request->before)
             break;
         if (request->after && row->message <= request->after) {
             scope->first = i + 1;
         } else {
-            turns[scope->count++] = at;
+            scope_take(scope, &a, at);
             length += row->length;
-            speakers += !seen[row->speaker] && !(row->flags & TURN_SYSTEM);
-            names += !seen[row->speaker] && index->speakers[row->speaker].has_name;
-            seen[row->speaker] = true;
+            speakers += !a.seen[row->speaker] && !(row->flags & TURN_SYSTEM);
+            names += !a.seen[row->speaker] && index->speakers[row->speaker].has_name;
+            a.seen[row->speaker] = true;
         }
-        at = chained ? row->after : at + 1;
+        at = request->conversation ? row->after : at + 1;
     }
+    scope->turns = a.turns;
+    scope->before = a.before;
+    scope->breaks = a.breaks;
     if (scope->count && length)
         scope->length_mean = (float)length / (float)scope->count;
     bool is_group = speakers >= GROUP_SPEAKERS && scope->conversation != INDEX_NONE;
@@ -179,24 +206,24 @@ static void spread_over_window(const struct context_scope *scope, const float *w
     }
 }
 
-/* Every turn around counts, WIDE_FALL less a step, WIDE_BREAK less over the border of a session. */
+/* Every turn around counts, WIDE_FALL less a step, WIDE_BREAK less over the border of a session. wide has
+ * room for two: there, and back. */
 static void spread_wide(const struct context_scope *scope, const float *values, float *wide)
 {
-    const struct index_turn_row *turns = scope->index->turns;
-    for (uint32_t i = 0; i < scope->count; i++) {
-        const struct index_turn_row *row = &turns[scope->turns[i]];
-        uint32_t slot = slot_or_none(scope, row->before);
-        float fall = slot != INDEX_NONE && turns[row->before].session == row->session ? 1 : WIDE_BREAK;
-        wide[i] = values[i] + (slot == INDEX_NONE ? 0 : fall * WIDE_FALL * wide[slot]);
-    }
     float *back = wide + scope->count + 1u;
+    for (uint32_t i = 0; i < scope->count; i++) {
+        uint32_t before = scope->before[i];
+        float fall = scope->breaks[i] ? WIDE_BREAK * WIDE_FALL : WIDE_FALL;
+        float left = before == INDEX_NONE ? 0 : fall * wide[before];
+        wide[i] = values[i] + (left > WIDE_LEAST ? left : 0);
+        back[i] = values[i];
+    }
     for (uint32_t i = scope->count; i-- > 0;) {
-        const struct index_turn_row *row = &turns[scope->turns[i]];
-        uint32_t slot = slot_or_none(scope, row->after);
-        float fall = slot != INDEX_NONE && turns[row->after].session == row->session ? 1 : WIDE_BREAK;
-        float after = slot == INDEX_NONE ? 0 : fall * WIDE_FALL * back[slot];
-        back[i] = values[i] + after;
-        wide[i] += after;
+        uint32_t before = scope->before[i];
+        float fall = scope->breaks[i] ? WIDE_BREAK * WIDE_FALL : WIDE_FALL;
+        wide[i] += back[i] - values[i];
+        if (before != INDEX_NONE && back[i] > WIDE_LEAST)
+            back[before] += fall * back[i];
     }
 }
 
@@ -279,25 +306,55 @@ static bool look_again(const struct context_scope *scope, const struct context_q
     return true;
 }
 
-static void look_at_meaning(const struct context_scope *scope, const struct context_query *query, float *out)
+/* Both ascend by message. */
+static void look_at_near(const struct context_scope *scope, const struct context_request *request, float *out)
 {
-    if (!scope->index->vectors || !query->has_direction)
-        return;
-    for (uint32_t i = 0; i < scope->count; i++) {
-        float cosine =
-            spt_cosine(query->direction, scope->index->vectors + (size_t)scope->turns[i] * SPT_WIDTH);
-        out[i] = cosine > 0 ? cosine : 0;
+    uint32_t slot = 0;
+    for (size_t i = 0; i < request->near_count; i++) {
+        while (slot < scope->count &&
+               scope->index->turns[scope->turns[slot]].message < request->near[i].message)
+            slot++;
+        if (slot == scope->count)
+            return;
+        if (scope->index->turns[scope->turns[slot]].message == request->near[i].message &&
+            request->near[i].cosine > 0)
+            out[slot] = request->near[i].cosine;
     }
 }
 
-enum ph_status context_search(const struct context_scope *scope, struct context_query *query,
-                              struct arena *arena, struct context_search *search)
+static void look_at_meaning(const struct context_scope *scope, const struct context_request *request,
+                            const struct context_query *query, float *out)
+{
+    if (request->near) {
+        look_at_near(scope, request, out);
+        return;
+    }
+    const int8_t *vectors = scope->index->vectors;
+    int32_t dots[MEANING_BLOCK];
+    if (!vectors || !query->has_direction)
+        return;
+    for (uint32_t i = 0; i < scope->count;) { /* runs of turns that lie next to each other */
+        uint32_t run = 1;
+        while (run < MEANING_BLOCK && i + run < scope->count &&
+               scope->turns[i + run] == scope->turns[i] + run)
+            run++;
+        tensor_codes_dot(scope->index->kernels, query->direction,
+                         vectors + (size_t)scope->turns[i] * SPT_WIDTH, run, SPT_WIDTH, dots);
+        for (uint32_t k = 0; k < run; k++)
+            out[i + k] = dots[k] > 0 ? (float)dots[k] / (127.0f * 127.0f) : 0;
+        i += run;
+    }
+}
+
+enum ph_status context_search(const struct context_scope *scope, const struct context_request *request,
+                              struct context_query *query, struct arena *arena, struct context_search *search)
 {
     size_t n = scope->count + 1u;
     float *all = arena_calloc(arena, 10 * n, sizeof *all);
     struct groups sessions, conversations;
+    bool several = scope->conversation == INDEX_NONE && scope->index->conversation_count > 1;
     if (!all || !groups_open(&sessions, scope, true, arena) ||
-        !groups_open(&conversations, scope, false, arena))
+        (several && !groups_open(&conversations, scope, false, arena)))
         return PH_ERR_NOMEM;
     *search = (struct context_search){.words = all,
                                       .window = all + n,
@@ -313,16 +370,17 @@ enum ph_status context_search(const struct context_scope *scope, struct context_
             continue;
         add_term(search->words, scope, term->term, term->rarity);
         groups_add_term(&sessions, scope, term);
-        groups_add_term(&conversations, scope, term);
+        if (several)
+            groups_add_term(&conversations, scope, term);
     }
     for (uint32_t i = 0; i < scope->count; i++) {
         const struct index_turn_row *row = &scope->index->turns[scope->turns[i]];
         search->session[i] = sessions.scores[row->session];
-        search->conversation[i] = conversations.scores[row->conversation];
+        search->conversation[i] = several ? conversations.scores[row->conversation] : 0;
     }
     spread_over_window(scope, search->words, search->window);
     spread_wide(scope, search->words, search->wide);
-    look_at_meaning(scope, query, search->meaning);
+    look_at_meaning(scope, request, query, search->meaning);
     spread_wide(scope, search->meaning, search->meaning_wide);
     return look_again(scope, query, search->window, search->feedback, arena) ? PH_OK : PH_ERR_NOMEM;
 }

@@ -122,25 +122,25 @@ static bool choose_slots(const struct context_scope *scope, const struct context
     if (!heap || !chosen)
         return false;
     size_t n = scope->count, count = 0;
-    float window = greatest(search->window, n), session = greatest(search->session, n);
-    float meaning = greatest(search->meaning, n), feedback = greatest(search->feedback, n);
-    float wide = greatest(search->wide, n);
+    const float window = 1 / greatest(search->window, n), session = 0.2f / greatest(search->session, n);
+    const float meaning = 0.5f / greatest(search->meaning, n), wide = 0.5f / greatest(search->wide, n);
+    const float feedback = 0.2f / greatest(search->feedback, n), newer = 1e-4f / (float)(n + 1);
     bool is_group = scope->talk == TALK_GROUP;
     for (uint32_t i = 0; i < n; i++) {
-        if (scope->index->turns[scope->turns[i]].flags & (TURN_FORGOTTEN | TURN_SYSTEM))
+        float score = search->window[i] * window + search->session[i] * session + search->wide[i] * wide +
+                      search->meaning[i] * meaning + search->feedback[i] * feedback + newer * (float)i;
+        if (is_group)
+            score += 4.0f / (float)(n - i);
+        if ((count == CANDIDATES_MAX && score <= heap[0].score) ||
+            (scope->index->turns[scope->turns[i]].flags & (TURN_FORGOTTEN | TURN_SYSTEM)))
             continue;
-        float score = search->window[i] / window + 0.2f * search->session[i] / session +
-                      0.5f * search->wide[i] / wide + 0.5f * search->meaning[i] / meaning +
-                      0.2f * search->feedback[i] / feedback;
-        score += is_group ? 4.0f / (float)(n - i) : 0;
-        score += 1e-4f * (float)i / (float)n;
         struct first_look look = {.score = score, .slot = i};
         if (count < CANDIDATES_MAX) {
             heap[count++] = look;
             if (count == CANDIDATES_MAX)
                 for (size_t k = CANDIDATES_MAX / 2; k-- > 0;)
                     sift(heap, count, k);
-        } else if (score > heap[0].score) {
+        } else {
             heap[0] = look;
             sift(heap, count, 0);
         }

@@ -106,8 +106,10 @@ struct context_query {
 /* The turns looked at, numbered from 0 in their order: a slot is a turn's place there. */
 struct context_scope {
     const struct memory_index *index;
-    uint32_t conversation; /* INDEX_NONE: all */
-    const uint32_t *turns; /* [count] */
+    uint32_t conversation;  /* INDEX_NONE: all */
+    const uint32_t *turns;  /* [count] */
+    const uint32_t *before; /* [count] slot of the turn before in its conversation, or INDEX_NONE */
+    const bool *breaks;     /* [count] begins a session */
     uint32_t count;
     uint32_t first; /* of turns, or of places in the conversation */
     enum talk talk;
@@ -134,7 +136,8 @@ uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn);
 PH_MUST_USE enum ph_status context_query_read(const struct context_scope *scope,
                                               const struct context_request *request, struct arena *arena,
                                               struct context_query *query);
-PH_MUST_USE enum ph_status context_search(const struct context_scope *scope, struct context_query *query,
+PH_MUST_USE enum ph_status context_search(const struct context_scope *scope,
+                                          const struct context_request *request, struct context_query *query,
                                           struct arena *arena, struct context_search *search);
 /* The best of the scope by a first look, and all that is known about them. */
 PH_MUST_USE enum ph_status context_candidates_find(const struct context_scope *scope,

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "memory/index_int.h"
 #include "memory/spt_int.h"
+#include "tensor/tensor.h"
 
 #define SESSION_GAP_S 7200   /* a longer silence begins a new session ... */
 #define SESSION_TURNS_MAX 40 /* ... and so does this many turns, where times are unknown */
@@ -106,6 +107,7 @@ enum ph_status memory_index_create(struct memory_index **out, const struct index
     if (!index)
         return ph_fail(err, PH_ERR_NOMEM, "out of memory");
     index->params = *params;
+    index->kernels = kernels_select(NULL);
     enum ph_status status = text_stemmer_create(&index->stemmer, params->language, err);
     if (status) {
         memory_index_free(index);

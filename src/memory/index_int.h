@@ -76,6 +76,7 @@ struct index_conversation {
 struct memory_index {
     struct index_params params;
     struct text_stemmer *stemmer;
+    const struct kernels *kernels;
     struct hash_table term_of;  /* stem -> term */
     struct hash_table gram_of;  /* hash -> gram */
     struct hash_table known_as; /* conversation's number -> conversation */

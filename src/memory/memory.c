@@ -59,6 +59,7 @@ static void user_free(struct memory_user *user)
 {
     drop_histories(user);
     memory_index_free(user->index);
+    vectors_close(user->vectors);
     uv_mutex_destroy(&user->lock);
     mem_free(user->name);
     mem_free(user);
@@ -77,6 +78,7 @@ void memory_free(struct memory *memory)
     mem_free(memory->postgres);
     mem_free(memory->selector);
     spt_close(memory->spt);
+    memory_near_release(memory);
     mem_free(memory);
 }
 

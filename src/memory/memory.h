@@ -1,12 +1,10 @@
 /* memory: what the station remembers, as the gateway and the command line use it.
- *
- * Behind this door are the store (store.h: durable, one row a message), the users' indexes and the building
- * of contexts (context.h), and here: what of them is kept in memory, and the turns of chats. A turn finds out
- * which messages of a request are new, which of the old ones the model gets to see, and stores what was said.
- *
- * Nothing is opened before it is needed: a station whose requests name no conversation has no store file and
- * pays nothing. A store that cannot be opened is tried again at the next call.
- *
+ * Behind this door are the store (store.h: durable, one row a message), the users' indexes and the
+ * building of contexts (context.h), and here: what of them is kept in memory, and the turns of chats. A
+ * turn finds out which messages of a request are new, which of the old ones the model gets to see, and
+ * stores what was said.
+ * Nothing is opened before it is needed: a station whose requests name no conversation has no store file
+ * and pays nothing. A store that cannot be opened is tried again at the next call.
  * Calls block (a disk, a database) and belong on helper threads, but for those that say "asynchronous".
  * Thread: any; calls for one user wait for each other. */
 #ifndef PHAROS_MEMORY_MEMORY_H
@@ -38,6 +36,8 @@ struct memory_params {
     size_t bytes_max; /* of indexes and conversations kept in memory; 0: MEMORY_BYTES_MAX */
 };
 
+struct embedder; /* engine/embedder.h */
+
 /* Opens nothing. */
 PH_MUST_USE enum ph_status memory_create(struct memory **out, const struct memory_params *params,
                                          struct ph_err *err);
@@ -45,6 +45,10 @@ PH_MUST_USE enum ph_status memory_create(struct memory **out, const struct memor
 void memory_free(struct memory *memory);
 /* Opens it when it was not open. Lives as long as the memory. */
 PH_MUST_USE enum ph_status memory_store(struct memory *memory, struct store **out, struct ph_err *err);
+/* From now on contexts heed how near messages are in this model's space; who stores their vectors is
+ * embed.h's worker. It outlives the memory. The first one stays. */
+PH_MUST_USE enum ph_status memory_use_embedder(struct memory *memory, struct embedder *embedder,
+                                               struct ph_err *err);
 /* A new message's or conversation's name. */
 void memory_make_id(struct memory *memory, const char *prefix, char out[ID_TEXT_MAX]);
 /* What is in memory now. */
@@ -123,8 +127,8 @@ struct memory_turn {
     bool unkept;
 };
 
-/* Loads, recognises, builds. PH_ERR_NOTFOUND: no such conversation or response. The turn is valid, and to be
- * released, whatever comes back. */
+/* Loads, recognises, builds. PH_ERR_NOTFOUND: no such conversation or response. The turn is valid, and to
+ * be released, whatever comes back. */
 PH_MUST_USE enum ph_status memory_turn_open(struct memory *memory, const struct memory_turn_params *params,
                                             struct memory_turn *turn, struct ph_err *err);
 void memory_turn_release(struct memory_turn *turn);

@@ -122,8 +122,10 @@ static enum ph_status build(struct building *b, const struct store_conversation 
                                       .cost_ud = b};
     if (params->counter)
         request.cost = b->history ? cost_in_history : cost_in_store;
-    if (status == PH_OK)
+    if (status == PH_OK) {
+        memory_find_near(b->memory, b->user, b->arena, &request);
         status = context_build(b->user->index, &request, b->arena, &result, b->err);
+    }
     return status == PH_OK ? take_result(b, &result) : status;
 }
 

@@ -4,8 +4,10 @@
 
 #include <uv.h>
 
+#include "memory/embed.h"
 #include "memory/memory.h"
 #include "memory/spt.h"
+#include "memory/vectors.h"
 
 #define COST_NEVER (2 * MEMORY_CONTEXT_BUDGET_MAX) /* of a message that shall not be chosen */
 
@@ -32,6 +34,7 @@ struct memory_user {
     size_t bytes;
     int64_t number, deletions;
     struct memory_index *index; /* NULL: not needed so far */
+    struct vectors *vectors;    /* likewise */
     struct history *histories;
     size_t history_count;
 };
@@ -39,7 +42,9 @@ struct memory_user {
 struct memory {
     uv_mutex_t lock;
     char *dir, *postgres, *selector;
-    struct spt *spt; /* NULL: it cannot be read */
+    struct spt *spt;           /* NULL: it cannot be read */
+    struct embed_space *space; /* of the embedding model; NULL: there is none, or not yet */
+    struct vector_home *home;  /* NULL: not needed so far */
     bool must_exist, read_only;
     const struct clock_source *clock;
     size_t bytes_max;
@@ -65,6 +70,11 @@ PH_MUST_USE enum ph_status memory_user_refresh(struct memory_user *user, struct 
 /* The index with everything that is stored of the user. */
 PH_MUST_USE enum ph_status memory_user_index(const struct memory *memory, struct memory_user *user,
                                              struct ph_err *err);
+
+/* Fills request->near, in the arena; leaves it empty where there is no embedding model. */
+void memory_find_near(struct memory *memory, struct memory_user *user, struct arena *arena,
+                      struct context_request *request);
+void memory_near_release(struct memory *memory); /* after the users' vectors */
 
 /* ---- Conversations (memory_history.c) */
 

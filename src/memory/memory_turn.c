@@ -359,6 +359,7 @@ static enum ph_status choose(struct making *m, uint32_t left)
                                       .cost = cost_callback,
                                       .cost_ud = m};
     arena_init(&scratch, TURN_BYTES_MAX);
+    memory_find_near(m->memory, m->user, &scratch, &request);
     status = context_build(m->user->index, &request, &scratch, &result, m->err);
     for (size_t i = 0; status == PH_OK && i < result.count; i++) {
         size_t place = place_of(m, result.items[i].message);

@@ -47,34 +47,63 @@ static bool read_place(const struct json *value, uint32_t max, uint32_t *out)
     return true;
 }
 
-static enum ph_status read_question(struct reading *r, const struct json *from, uint32_t messages,
-                                    struct spt_question *to)
+static enum ph_status read_places(struct reading *r, const struct json *list, uint32_t messages,
+                                  struct spt_question *to)
 {
-    const struct json *query = json_get(from, "query"), *evidence = json_get(from, "evidence");
-    if (!json_is(query, JSON_STRING) || !json_is(evidence, JSON_ARRAY))
-        return wrong(r, "a question needs a text in \"query\" and a list in \"evidence\"");
-    double quality = 1;
-    json_to_double(json_get(from, "quality"), &quality);
-    *to = (struct spt_question){.query = query->u.str.text,
-                                .query_len = query->u.str.len,
-                                .name = json_text(json_get(from, "name"), NULL),
-                                .kind = json_text(json_get(from, "kind"), ""),
-                                .before = messages,
-                                .evidence_count = json_count(evidence),
-                                .quality = (float)(quality < 0   ? 0
-                                                   : quality > 1 ? 1
-                                                                 : quality)};
-    if (json_get(from, "before") && !read_place(json_get(from, "before"), messages, &to->before))
-        return wrong(r, "\"before\" is not the place of a message");
-    if (json_get(from, "after") && !read_place(json_get(from, "after"), messages, &to->after))
-        return wrong(r, "\"after\" is not the place of a message");
-    uint32_t *places = arena_calloc(&r->arena, to->evidence_count + 1, sizeof *places);
+    if (!json_is(list, JSON_ARRAY))
+        return wrong(r, "a question needs a list of messages in \"evidence\", a context one in \"items\"");
+    uint32_t *places = arena_calloc(&r->arena, json_count(list) + 1, sizeof *places);
     if (!places)
         return ph_fail(r->err, PH_ERR_NOMEM, "out of memory");
     to->evidence = places;
-    JSON_EACH (one, evidence)
+    to->evidence_count = json_count(list);
+    JSON_EACH (one, list)
         if (!read_place(one, messages - 1, places++))
-            return wrong(r, "\"evidence\" names a message that is not there");
+            return wrong(r, "\"evidence\" or \"items\" names a message that is not there");
+    return PH_OK;
+}
+
+static float read_quality(const struct json *from)
+{
+    double quality = 1;
+    json_to_double(json_get(from, "quality"), &quality);
+    return (float)(quality < 0 ? 0 : quality > 1 ? 1 : quality);
+}
+
+/* As many questions as it has contexts, or one. */
+static size_t count_questions(const struct json *question)
+{
+    size_t contexts = json_count(json_get(question, "contexts"));
+    return contexts ? contexts : 1;
+}
+
+static enum ph_status read_question(struct reading *r, const struct json *from, uint32_t messages,
+                                    struct spt_question *to)
+{
+    const struct json *query = json_get(from, "query"), *contexts = json_get(from, "contexts");
+    if (!json_is(query, JSON_STRING))
+        return wrong(r, "a question needs a text in \"query\"");
+    struct spt_question question = {.query = query->u.str.text,
+                                    .query_len = query->u.str.len,
+                                    .name = json_text(json_get(from, "name"), NULL),
+                                    .kind = json_text(json_get(from, "kind"), ""),
+                                    .before = messages,
+                                    .quality = read_quality(from)};
+    if (json_get(from, "before") && !read_place(json_get(from, "before"), messages, &question.before))
+        return wrong(r, "\"before\" is not the place of a message");
+    if (json_get(from, "after") && !read_place(json_get(from, "after"), messages, &question.after))
+        return wrong(r, "\"after\" is not the place of a message");
+    if (!json_count(contexts)) {
+        *to = question;
+        return read_places(r, json_get(from, "evidence"), messages, to);
+    }
+    JSON_EACH (context, contexts) {
+        *to = question;
+        to->quality = read_quality(context);
+        enum ph_status status = read_places(r, json_get(context, "items"), messages, to++);
+        if (status)
+            return status;
+    }
     return PH_OK;
 }
 
@@ -85,8 +114,9 @@ static enum ph_status read_case(struct reading *r, const struct json *root, stru
         return wrong(r, "a case needs \"messages\"");
     *one = (struct spt_case){.id = json_text(json_get(root, "id"), ""),
                              .source = json_text(json_get(root, "source"), ""),
-                             .message_count = json_count(messages),
-                             .question_count = json_count(questions)};
+                             .message_count = json_count(messages)};
+    JSON_EACH (question, questions)
+        one->question_count += count_questions(question);
     one->messages = arena_calloc(&r->arena, one->message_count, sizeof *one->messages);
     one->questions = arena_calloc(&r->arena, one->question_count + 1, sizeof *one->questions);
     if (!one->messages || !one->questions)
@@ -104,7 +134,7 @@ static enum ph_status read_case(struct reading *r, const struct json *root, stru
         status = read_question(r, question, (uint32_t)one->message_count, &one->questions[at]);
         if (status)
             return status;
-        at++;
+        at += count_questions(question);
     }
     return PH_OK;
 }

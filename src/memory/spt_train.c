@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "memory/context_int.h"
 #include "memory/spt_train_int.h"
+#include "train/train.h"
 
 #define WORDS_DEFAULT 24000
 #define QUESTIONS_DEFAULT 3000
@@ -198,13 +199,13 @@ static enum ph_status add_question(struct training *t, const struct memory_index
     struct context_query query;
     struct context_search search;
     struct context_candidates candidates;
-    struct spt_example example = {.weight = question->quality};
+    struct spt_example example = {.weight = fmaxf(question->quality, LOSS_QUALITY_MIN)};
     arena_init(&arena, ARENA_BYTES_MAX);
     enum ph_status status = context_scope_find(index, &request, &arena, &scope);
     if (!status)
         status = context_query_read(&scope, &request, &arena, &query);
     if (!status)
-        status = context_search(&scope, &query, &arena, &search);
+        status = context_search(&scope, &request, &query, &arena, &search);
     if (!status)
         status = context_candidates_find(&scope, &query, &search, &arena, &candidates);
     status = status ? no_memory(t) : keep_example(t, &scope, question, &candidates, &example);

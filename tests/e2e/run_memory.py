@@ -161,14 +161,15 @@ def budgets(t):
     seen, route = t.seen(), reply.headers["x-pharos-route"]
     assert any("Vinterlyst" in text for _, text in seen), seen
     assert seen[-1] == ("user", "What is the name of Ingrid's boat?") and len(seen) < 30, seen
-    assert "strategy=hybrid" in route and "/300;" in route, route
+    assert "strategy=spt" in route and "/300;" in route, route
     tokens = int(route.split("context=")[1].split("/")[0])
     assert tokens <= 300, route
     kept = t.kept(name)
-    assert seen[-5:-1] == kept[-6:-2], (seen[-5:], kept[-6:])  # the newest four
+    assert seen[-4:-1] == kept[-5:-2], (seen[-4:], kept[-5:])  # the newest four, the first of them joined
+    assert seen[-5][0] == kept[-6][0] and seen[-5][1].endswith(kept[-6][1]), (seen[-5], kept[-6])
     # a window is a budget too
     reply = t.chat(name, user("And the lighthouse, where is it?"), model="narrow", max_tokens=100)
-    assert reply.status == 200 and "strategy=hybrid" in reply.headers["x-pharos-route"], reply.headers["x-pharos-route"]
+    assert reply.status == 200 and "strategy=spt" in reply.headers["x-pharos-route"], reply.headers["x-pharos-route"]
     reply = t.send("POST", "/v1/chat/completions", {"model": "m", "messages": [user("x")]}, x_conversation_id=name, x_context_budget="200",
                    x_context_strategy="recent_only")
     assert "strategy=recent_only" in reply.headers["x-pharos-route"] and "/200;" in reply.headers["x-pharos-route"]
@@ -354,7 +355,7 @@ def contexts(t):
     assert reply.status == 200, reply.text
     found = reply.json
     assert any("green clock" in item["content"] for item in found["items"]) and found["tokens"] <= 120, found
-    assert found["budget_tokens"] == 120 and found["strategy"] == "hybrid" and found["elapsed_ms"] < 1000
+    assert found["budget_tokens"] == 120 and found["strategy"] == "spt" and found["elapsed_ms"] < 1000
     top = max(found["items"], key=lambda item: item["score"])
     assert top["why"] and all(isinstance(reason["what"], str) for reason in top["why"]), top
     assert {"id", "conversation", "role", "name", "content", "created_at", "metadata", "tokens", "score", "why"} == set(top)
@@ -579,7 +580,7 @@ def local_model(_upstream):
                 user(f"Once upon a time there was a dog, number {turn}.")], "metadata": {"conversation_id": "tale"}})
             assert reply.status == 200, reply.text
             assert reply.json["usage"]["prompt_tokens"] + 12 <= 256, reply.json["usage"]
-        assert "strategy=hybrid" in reply.headers["x-pharos-route"], reply.headers["x-pharos-route"]
+        assert "strategy=spt" in reply.headers["x-pharos-route"], reply.headers["x-pharos-route"]
         assert len(t.kept("tale")) == 24
         run = subprocess.run([PHAROS, "chat", "--url", station.url, "--conversation", "typed"], input="Hello.\nAnd then?\n", capture_output=True,
                              text=True, timeout=60, check=True)

@@ -229,6 +229,22 @@ static void test_small_arena(void **state)
     memory_index_free(index);
 }
 
+/* What an embedding model finds near is found without a word in common. */
+static void test_near(void **state)
+{
+    (void)state;
+    struct memory_index *index = talk_index(7);
+    const struct context_near near[] = {{2, 0.1f}, {6, 0.9f}, {99, 0.5f}};
+    struct context_request request = {
+        .query = "gardening", .strategy = CONTEXT_HYBRID, .budget_tokens = 16, .near = near, .near_count = 3};
+    struct built built;
+    build(&built, index, request);
+    assert_int_equal(built.result.count, 1);
+    assert_true(has(&built, 6));
+    arena_release(&built.arena);
+    memory_index_free(index);
+}
+
 static void test_strategies(void **state)
 {
     (void)state;
@@ -243,10 +259,9 @@ static void test_strategies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words),       cmocka_unit_test(test_finds),
-        cmocka_unit_test(test_explains),    cmocka_unit_test(test_recent),
-        cmocka_unit_test(test_scope),       cmocka_unit_test(test_costs),
-        cmocka_unit_test(test_small_arena), cmocka_unit_test(test_strategies),
+        cmocka_unit_test(test_words),       cmocka_unit_test(test_finds), cmocka_unit_test(test_explains),
+        cmocka_unit_test(test_recent),      cmocka_unit_test(test_scope), cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_small_arena), cmocka_unit_test(test_near),  cmocka_unit_test(test_strategies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,6 +118,11 @@ static void test_cases(void **state)
     assert_int_equal(counts[0], 2);
     assert_int_equal(counts[1], 3);
     assert_int_equal(counts[2], 1);
+    size_t contexts[3] = {0}; /* what a jury made of two contexts is two questions */
+    write_cases("{\"messages\":[{\"content\":\"x\"},{\"content\":\"y\"}],\"questions\":[{\"query\":\"who?\","
+                "\"contexts\":[{\"items\":[1],\"quality\":0.9},{\"items\":[0,1],\"quality\":0.2}]}]}");
+    assert_int_equal(spt_cases_read(in_dir("cases.jsonl"), count_case, contexts, &err), PH_OK);
+    assert_int_equal(contexts[2], 2);
     static const char *const wrong[] = {
         "nonsense",
         "{}",
