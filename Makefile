@@ -3,7 +3,7 @@
 #   make            build/pharos              make run      install what is missing, build, start the station
 #   make test       every test                make lint     arrows, budgets, banned functions, format
 #   make model      train the default model from its data (DATA=folder), hours: models/README.md
-#   make spt        train the context selector, a minute
+#   make spt        train the context selector, minutes
 #   make bench      speed beside its limits (bench-train, bench-gateway, bench-memory: those parts)
 #   make soak       long runs, kills, memory  make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
@@ -54,6 +54,7 @@ flags_optimizer      := $(KERNEL_FLAGS)
 flags_muon           := $(KERNEL_FLAGS)
 flags_spt                 := $(KERNEL_FLAGS)
 flags_spt_words           := $(KERNEL_FLAGS)
+flags_spt_distil          := $(KERNEL_FLAGS)
 kernel_flags = $(or $(flags_$(1)),$(foreach set,ref avx2 avx512 avx512bf16 amx,$(if $(filter %_$(set),$(1)),$(flags_kernels_$(set)))))
 
 SOURCES := $(sort $(wildcard src/*/*.c))

@@ -6,7 +6,7 @@
 
 struct args {
     struct cli_list texts, cases;
-    const char *words_of, *skip, *out;
+    const char *teacher, *words_of, *skip, *out;
     size_t words, questions, made_up, epochs, seed;
 };
 
@@ -17,6 +17,8 @@ static const struct cli_option options[] = {
     {CLI_OPTION("--out", "F.gguf", CLI_TEXT, struct args, out, "the selector"), .required = true},
     {CLI_OPTION("--text", "F.txt", CLI_LIST, struct args, texts,
                 "plain text that word vectors are learned from, beside the cases' messages")},
+    {CLI_OPTION("--teacher", "F.gguf", CLI_TEXT, struct args, teacher,
+                "an embedding model whose meanings the word vectors learn (minutes)")},
     {CLI_OPTION("--words-of", "F.gguf", CLI_TEXT, struct args, words_of,
                 "keep the word vectors of this selector instead of learning them")},
     {CLI_OPTION("--skip", "NAME", CLI_TEXT, struct args, skip,
@@ -59,6 +61,7 @@ int cmd_train_spt(int argc, char **argv)
                                                              .text_count = args.texts.count,
                                                              .cases = args.cases.items,
                                                              .case_count = args.cases.count,
+                                                             .teacher = args.teacher,
                                                              .words_of = args.words_of,
                                                              .skip = args.skip,
                                                              .out = args.out,

@@ -7,8 +7,7 @@
 #include "memory/spt_int.h"
 
 #define PREVIOUS_BONUS \
-    0.5f                /* for what was chosen for the turn before: caches hit where the choice is close */
-#define COST_POWER 0.5f /* see context_pack */
+    0.5f /* for what was chosen for the turn before: caches hit where the choice is close */
 
 struct building {
     const struct memory_index *index;

@@ -1,12 +1,15 @@
 /* Packing is a knapsack: what is in must be worth its tokens. Entries are taken by score - power *
  * log(tokens), the logarithm of worth over a root of the cost: plain density prefers many short turns that
- * say little, plain score prefers long ones. What does not fit is passed over for what does. */
+ * say little, plain score prefers long ones. A question and its answer belong together: the one that
+ * scores less is worth at least what the other is, less a gap. What does not fit is passed over for what
+ * does. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "memory/context_int.h"
 
 #define COST_POWER 0.5f
+#define PARTNER_GAP 3.0f
 
 struct order {
     float worth;
@@ -21,14 +24,21 @@ static int by_worth(const void *a, const void *b)
     return x->entry < y->entry ? -1 : x->entry > y->entry;
 }
 
+static float worth(const struct pack_entry *entry)
+{
+    return entry->score - COST_POWER * logf((float)entry->tokens + 1);
+}
+
 uint32_t context_pack(struct pack_entry *entries, size_t count, uint32_t budget, struct arena *arena)
 {
     struct order *order = arena_alloc(arena, (count + 1) * sizeof *order);
     if (!order)
         return 0;
-    for (size_t i = 0; i < count; i++)
-        order[i] = (struct order){.worth = entries[i].score - COST_POWER * logf((float)entries[i].tokens + 1),
-                                  .entry = (uint32_t)i};
+    for (size_t i = 0; i < count; i++) {
+        float own = worth(&entries[i]), gap = PARTNER_GAP;
+        float pulled = entries[i].partner == INDEX_NONE ? own : worth(&entries[entries[i].partner]) - gap;
+        order[i] = (struct order){.worth = pulled > own ? pulled : own, .entry = (uint32_t)i};
+    }
     qsort(order, count, sizeof *order, by_worth);
     uint32_t taken = 0;
     for (size_t i = 0; i < count; i++) {

@@ -3,7 +3,8 @@
  *   spt.features        the names of the features, between commas
  *   spt.weights         f32 [talks][features]: with an assistant, of people, of a group
  *   spt.words.stems     u64 [words], ascending: hashes of stems (text_hash)
- *   spt.words.rarity    f32 [words]
+ *   spt.words.rarity    f32 [words], a / (a + share of all words), a = 0.001
+ *   spt.words.weights   f32 [words], in the direction of a text
  *   spt.words.vectors   i8 [words][SPT_WIDTH], unit length x 127
  *   spt.words.texts     u8 [words][SPT_WORD_TEXT]: a word of the stem, zeroes behind it
  * A feature that the file does not know has weight 0; one that we do not know is an error. */
@@ -22,7 +23,7 @@ struct spt {
     struct gguf *gguf;
     uint32_t words;
     const uint8_t *stems; /* unaligned */
-    const uint8_t *rarities;
+    const uint8_t *rarities, *weights_of_words;
     const int8_t *vectors;
     const char *texts;
     float weights[TALK_COUNT][FEATURE_COUNT];
@@ -74,10 +75,12 @@ static uint64_t stem_at(const struct spt *spt, uint32_t row)
 
 static enum ph_status read_words(struct spt *spt, struct ph_err *err)
 {
-    struct gguf_array stems, rarities, vectors, texts;
+    struct gguf_array stems, rarities, weights, vectors, texts;
     enum ph_status status = find_array(spt, "spt.words.stems", GGUF_UINT64, 0, &stems, err);
     if (!status)
         status = find_array(spt, "spt.words.rarity", GGUF_FLOAT32, stems.count, &rarities, err);
+    if (!status)
+        status = find_array(spt, "spt.words.weights", GGUF_FLOAT32, stems.count, &weights, err);
     if (!status)
         status = find_array(spt, "spt.words.vectors", GGUF_INT8, stems.count * SPT_WIDTH, &vectors, err);
     if (!status)
@@ -87,6 +90,7 @@ static enum ph_status read_words(struct spt *spt, struct ph_err *err)
     spt->words = (uint32_t)stems.count;
     spt->stems = stems.data;
     spt->rarities = rarities.data;
+    spt->weights_of_words = weights.data;
     spt->vectors = (const int8_t *)vectors.data;
     spt->texts = (const char *)texts.data;
     for (uint32_t i = 1; i < spt->words; i++)
@@ -163,18 +167,23 @@ const int8_t *spt_word_vector(const struct spt *spt, int32_t row)
     return spt->vectors + (size_t)row * SPT_WIDTH;
 }
 
-float spt_word_weight(const struct spt *spt, int32_t row)
+static float float_at(const uint8_t *values, int32_t row)
 {
-    float rarity;
-    memcpy(&rarity, spt->rarities + (size_t)row * sizeof rarity, sizeof rarity);
-    return rarity;
+    float value;
+    memcpy(&value, values + (size_t)row * sizeof value, sizeof value);
+    return value;
 }
 
-/* weight = a / (a + share), spt_words.c */
+float spt_word_weight(const struct spt *spt, int32_t row)
+{
+    return float_at(spt->weights_of_words, row);
+}
+
+/* rarity = a / (a + share), spt_words.c */
 float spt_word_rarity(const struct spt *spt, int32_t row)
 {
-    float weight = row < 0 ? 1 : spt_word_weight(spt, row);
-    float share = 1e-3f * (1 - weight) / fmaxf(weight, 1e-6f);
+    float rarity = row < 0 ? 1 : float_at(spt->rarities, row);
+    float share = 1e-3f * (1 - rarity) / fmaxf(rarity, 1e-6f);
     return -logf(fmaxf(share, 1e-6f));
 }
 
@@ -221,6 +230,7 @@ enum ph_status spt_write(const char *path, const struct spt_word_table *words, c
          (size_t)TALK_COUNT * FEATURE_COUNT * sizeof *weights},
         {GGUF_UINT64, words->count, (const uint8_t *)words->stems, words->count * sizeof *words->stems},
         {GGUF_FLOAT32, words->count, (const uint8_t *)words->rarities, words->count * sizeof(float)},
+        {GGUF_FLOAT32, words->count, (const uint8_t *)words->weights, words->count * sizeof(float)},
         {GGUF_INT8, words->count * SPT_WIDTH, (const uint8_t *)words->vectors, words->count * SPT_WIDTH},
         {GGUF_UINT8, words->count * SPT_WORD_TEXT, (const uint8_t *)words->texts,
          words->count * SPT_WORD_TEXT},
@@ -228,8 +238,9 @@ enum ph_status spt_write(const char *path, const struct spt_word_table *words, c
     gguf_writer_set_array(writer, "spt.weights", &arrays[0]);
     gguf_writer_set_array(writer, "spt.words.stems", &arrays[1]);
     gguf_writer_set_array(writer, "spt.words.rarity", &arrays[2]);
-    gguf_writer_set_array(writer, "spt.words.vectors", &arrays[3]);
-    gguf_writer_set_array(writer, "spt.words.texts", &arrays[4]);
+    gguf_writer_set_array(writer, "spt.words.weights", &arrays[3]);
+    gguf_writer_set_array(writer, "spt.words.vectors", &arrays[4]);
+    gguf_writer_set_array(writer, "spt.words.texts", &arrays[5]);
     buf_release(&features);
     return gguf_writer_close(writer, err);
 }
@@ -240,14 +251,16 @@ bool spt_copy_words(const struct spt *spt, struct spt_word_table *table)
     *table = (struct spt_word_table){.count = n,
                                      .stems = mem_alloc(n * sizeof *table->stems + 1),
                                      .rarities = mem_alloc(n * sizeof *table->rarities + 1),
+                                     .weights = mem_alloc(n * sizeof *table->weights + 1),
                                      .vectors = mem_alloc(n * SPT_WIDTH + 1),
                                      .texts = mem_calloc(n + 1, sizeof *table->texts)};
-    if (!table->stems || !table->rarities || !table->vectors || !table->texts) {
+    if (!table->stems || !table->rarities || !table->weights || !table->vectors || !table->texts) {
         spt_word_table_release(table);
         return false;
     }
     memcpy(table->stems, spt->stems, n * sizeof *table->stems);
     memcpy(table->rarities, spt->rarities, n * sizeof *table->rarities);
+    memcpy(table->weights, spt->weights_of_words, n * sizeof *table->weights);
     memcpy(table->vectors, spt->vectors, n * SPT_WIDTH);
     for (size_t i = 0; i < n; i++)
         memcpy(table->texts[i], spt->texts + i * SPT_WORD_TEXT, SPT_WORD_TEXT - 1);

@@ -32,6 +32,7 @@ struct spt_training {
     size_t text_count;
     const char *const *cases; /* files */
     size_t case_count;
+    const char *teacher;  /* an embedding model whose meanings the word vectors learn; NULL: none */
     const char *words_of; /* a selector whose word vectors are kept; NULL: they are learned */
     const char *skip;     /* a source or a case's id that is left out; NULL: none */
     const char *out;      /* the selector's file */

@@ -28,6 +28,7 @@
 struct training {
     const struct spt_training *set;
     struct spt_words *texts;
+    struct spt_sample sample; /* of the texts, for a teacher */
     struct spt_word_table words;
     struct spt *spt;
     struct arena kept; /* examples */
@@ -72,6 +73,8 @@ static enum ph_status read_words(void *ud, const struct spt_case *one)
         return PH_OK;
     for (size_t i = 0; i < one->message_count; i++) {
         enum ph_status status = spt_words_add(t->texts, one->messages[i].text, one->messages[i].text_len);
+        if (!status && t->set->teacher)
+            status = spt_sample_add(&t->sample, one->messages[i].text, one->messages[i].text_len);
         if (status)
             return status == PH_ERR_LIMIT ? PH_OK : no_memory(t);
     }
@@ -89,6 +92,8 @@ static enum ph_status read_text(struct training *t, const char *path)
                !(begin[len] == '\n' && len + 1 < left && begin[len + 1] == '\n'))
             len++;
         status = spt_words_add(t->texts, begin, len);
+        if (!status && t->set->teacher)
+            status = spt_sample_add(&t->sample, begin, len);
         at += len + 1;
     }
     if (status == PH_ERR_LIMIT)
@@ -97,13 +102,31 @@ static enum ph_status read_text(struct training *t, const char *path)
     return status == PH_ERR_NOMEM ? no_memory(t) : status;
 }
 
+static enum ph_status learn_meaning(struct training *t)
+{
+    double agreement = 0;
+    if (!t->set->teacher)
+        return PH_OK;
+    note(t, "asking %s about %zu texts and %zu words", t->set->teacher, t->sample.count, t->words.count);
+    enum ph_status status =
+        spt_distil(&t->words, &t->sample, t->set->teacher, t->set->seed, &agreement, t->err);
+    if (!status)
+        note(t, "the vectors agree with it by a cosine of %.3f on texts that were held out", agreement);
+    return status;
+}
+
 static enum ph_status learn_words(struct training *t)
 {
     enum ph_status status = spt_words_create(&t->texts, t->err);
-    for (size_t i = 0; !status && i < t->set->text_count; i++)
+    rng_init(&t->sample.rng, t->set->seed);
+    for (size_t i = 0; !status && i < t->set->text_count; i++) {
+        spt_sample_file(&t->sample);
         status = read_text(t, t->set->texts[i]);
-    for (size_t i = 0; !status && i < t->set->case_count; i++)
+    }
+    for (size_t i = 0; !status && i < t->set->case_count; i++) {
+        spt_sample_file(&t->sample);
         status = spt_cases_read(t->set->cases[i], read_words, t, t->err);
+    }
     if (!status)
         note(t, "texts are read; learning word vectors");
     size_t max = t->set->words_max ? t->set->words_max : WORDS_DEFAULT;
@@ -113,7 +136,7 @@ static enum ph_status learn_words(struct training *t)
     t->texts = NULL;
     if (!status)
         note(t, "%zu word vectors", t->words.count);
-    return status;
+    return status ? status : learn_meaning(t);
 }
 
 /* ---- Examples ---- */
@@ -255,21 +278,51 @@ static enum ph_status count_questions(void *ud, const struct spt_case *one)
     return PH_OK;
 }
 
-static enum ph_status read_questions(void *ud, const struct spt_case *one)
+static enum ph_status read_case(struct training *t, const struct spt_case *one, size_t seen)
 {
-    struct training *t = ud;
-    if (is_skipped(t, one))
-        return PH_OK;
     struct memory_index *index;
     enum ph_status status = spt_case_index(one, &(struct index_params){.spt = t->spt}, &index, t->err);
     if (status)
         return status;
     for (size_t i = 0; i < one->question_count && !status; i++)
-        if (t->seen++ % t->stride == 0 && one->questions[i].evidence_count)
+        if (seen++ % t->stride == 0 && one->questions[i].evidence_count)
             status = add_question(t, index, &one->questions[i], one->source);
     if (!status && !one->question_count)
         status = make_questions(t, index, one->source);
     memory_index_free(index);
+    return status;
+}
+
+/* Two people without their names are a user and an assistant to us: what is asked about them later is
+ * asked about these too. false: it is no talk of two people with names. */
+static bool take_names(const struct spt_case *one)
+{
+    const char *first = one->messages[0].name, *second = NULL;
+    for (size_t i = 0; i < one->message_count; i++) {
+        const char *name = one->messages[i].name;
+        if (!name || !first)
+            return false;
+        if (!second && strcmp(name, first) != 0)
+            second = name;
+        if (strcmp(name, first) != 0 && strcmp(name, second) != 0)
+            return false;
+    }
+    for (size_t i = 0; second && i < one->message_count; i++) {
+        one->messages[i].role = strcmp(one->messages[i].name, first) != 0 ? "assistant" : "user";
+        one->messages[i].name = NULL;
+    }
+    return second;
+}
+
+static enum ph_status read_questions(void *ud, const struct spt_case *one)
+{
+    struct training *t = ud;
+    if (is_skipped(t, one))
+        return PH_OK;
+    enum ph_status status = read_case(t, one, t->seen);
+    if (!status && take_names(one))
+        status = read_case(t, one, t->seen);
+    t->seen += one->question_count;
     return status;
 }
 
@@ -344,6 +397,7 @@ enum ph_status spt_train(const struct spt_training *set, struct ph_err *err)
         status = spt_write(set->out, &t.words, weights[0], err);
     arena_release(&t.kept);
     mem_free(t.examples);
+    spt_sample_release(&t.sample);
     spt_word_table_release(&t.words);
     return status;
 }

@@ -300,33 +300,32 @@ static void orthonormalise(float *y, size_t rows, double *g)
         }
 }
 
-/* Jacobi's rotations: g becomes diagonal, v its eigenvectors in columns. */
-static void diagonalise(double *g, double *v)
+void symmetric_diagonalise(double *g, double *v, size_t n)
 {
-    memset(v, 0, RANK * RANK * sizeof *v);
-    for (size_t i = 0; i < RANK; i++)
-        v[i * RANK + i] = 1;
+    memset(v, 0, n * n * sizeof *v);
+    for (size_t i = 0; i < n; i++)
+        v[i * n + i] = 1;
     for (int sweep = 0; sweep < 12; sweep++)
-        for (size_t p = 0; p + 1 < RANK; p++)
-            for (size_t q = p + 1; q < RANK; q++) {
-                double apq = g[p * RANK + q];
+        for (size_t p = 0; p + 1 < n; p++)
+            for (size_t q = p + 1; q < n; q++) {
+                double apq = g[p * n + q];
                 if (fabs(apq) < 1e-12)
                     continue;
-                double theta = (g[q * RANK + q] - g[p * RANK + p]) / (2 * apq);
+                double theta = (g[q * n + q] - g[p * n + p]) / (2 * apq);
                 double t = (theta >= 0 ? 1 : -1) / (fabs(theta) + sqrt(theta * theta + 1));
                 double c = 1 / sqrt(t * t + 1), s = t * c;
-                for (size_t k = 0; k < RANK; k++) {
-                    double kp = g[k * RANK + p], kq = g[k * RANK + q];
-                    g[k * RANK + p] = c * kp - s * kq;
-                    g[k * RANK + q] = s * kp + c * kq;
+                for (size_t k = 0; k < n; k++) {
+                    double kp = g[k * n + p], kq = g[k * n + q];
+                    g[k * n + p] = c * kp - s * kq;
+                    g[k * n + q] = s * kp + c * kq;
                 }
-                for (size_t k = 0; k < RANK; k++) {
-                    double pk = g[p * RANK + k], qk = g[q * RANK + k];
-                    g[p * RANK + k] = c * pk - s * qk;
-                    g[q * RANK + k] = s * pk + c * qk;
-                    double vp = v[k * RANK + p], vq = v[k * RANK + q];
-                    v[k * RANK + p] = c * vp - s * vq;
-                    v[k * RANK + q] = s * vp + c * vq;
+                for (size_t k = 0; k < n; k++) {
+                    double pk = g[p * n + k], qk = g[q * n + k];
+                    g[p * n + k] = c * pk - s * qk;
+                    g[q * n + k] = s * pk + c * qk;
+                    double vp = v[k * n + p], vq = v[k * n + q];
+                    v[k * n + p] = c * vp - s * vq;
+                    v[k * n + q] = s * vp + c * vq;
                 }
             }
 }
@@ -374,7 +373,7 @@ static enum ph_status factorise(const struct sparse *m, uint64_t seed, int8_t *o
         }
         multiply(m, x, y);
         inner(x, y, m->rows, g);
-        diagonalise(g, v);
+        symmetric_diagonalise(g, v, RANK);
         project(x, m->rows, g, v, out);
     }
     mem_free(x);
@@ -407,9 +406,10 @@ enum ph_status spt_words_train(const struct spt_words *words, size_t max, uint64
         table->count = rows;
         table->stems = mem_alloc(rows * sizeof *table->stems);
         table->rarities = mem_alloc(rows * sizeof *table->rarities);
+        table->weights = mem_alloc(rows * sizeof *table->weights);
         table->vectors = mem_alloc(rows * SPT_WIDTH);
         table->texts = mem_calloc(rows, sizeof *table->texts);
-        status = table->stems && table->rarities && table->vectors && table->texts
+        status = table->stems && table->rarities && table->weights && table->vectors && table->texts
                      ? factorise(&matrix, seed, table->vectors)
                      : PH_ERR_NOMEM;
     }
@@ -418,6 +418,7 @@ enum ph_status spt_words_train(const struct spt_words *words, size_t max, uint64
         table->stems[i] = chosen[i].stem;
         snprintf(table->texts[i], SPT_WORD_TEXT, "%s", words->texts[chosen[i].id]);
         table->rarities[i] = (float)(RARITY / (RARITY + share));
+        table->weights[i] = table->rarities[i];
     }
     sparse_release(&matrix);
     mem_free(chosen);
@@ -431,6 +432,7 @@ void spt_word_table_release(struct spt_word_table *table)
 {
     mem_free(table->stems);
     mem_free(table->rarities);
+    mem_free(table->weights);
     mem_free(table->vectors);
     mem_free(table->texts);
     *table = (struct spt_word_table){0};

@@ -12,6 +12,7 @@ struct spt_word_table {
     size_t count;
     uint64_t *stems;              /* ascending */
     float *rarities;              /* [count], near 1 for rare words */
+    float *weights;               /* [count], in the direction of a text */
     int8_t *vectors;              /* [count][SPT_WIDTH], unit length x 127 */
     char (*texts)[SPT_WORD_TEXT]; /* [count]: a word of the stem, for questions that are made up */
 };
@@ -23,6 +24,8 @@ PH_MUST_USE enum ph_status spt_words_add(struct spt_words *words, const char *te
 /* Vectors of the `max` commonest words. */
 PH_MUST_USE enum ph_status spt_words_train(const struct spt_words *words, size_t max, uint64_t seed,
                                            struct spt_word_table *table, struct ph_err *err);
+/* Jacobi's rotations: g [n][n] becomes diagonal, v its eigenvectors in columns. */
+void symmetric_diagonalise(double *g, double *v, size_t n);
 void spt_word_table_release(struct spt_word_table *table);
 
 #endif

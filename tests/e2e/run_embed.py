@@ -309,11 +309,25 @@ memory: {{embedding: minilm}}
             while json.loads(command("store", "stat", "--json", "--data", station.data))["vectors"] < vectors:
                 assert time.monotonic() < until, station.log()
                 time.sleep(0.2)
+        reply = station.request("POST", "/v1/context", {"user": "ann", "query": "yachts at sea", "budget_tokens": 24, "explain": True})
+        items = json.loads(reply.text)["items"]
+        assert items and items[0]["content"] == SAID[0][1], reply.text  # not a word in common
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "wrong.yaml")
         with open(path, "w", encoding="utf-8") as file:
             file.write(config.replace("embedding: minilm", "embedding: nobody"))
         assert "memory.embedding" in command("serve", "--config", path, wrong=True)
+
+
+def a_selector_learns_from_it():
+    docs = os.path.join(HERE, "..", "..", "docs")
+    with tempfile.TemporaryDirectory() as folder:
+        said = command("train", "spt", "--text", os.path.join(docs, "MEMORY.md"), "--text", os.path.join(docs, "GATEWAY.md"), "--words", "600",
+                       "--cases", os.path.join(docs, "..", "models", "chats.jsonl"), "--questions", "20", "--epochs", "2",
+                       "--teacher", convert("Q8_0"), "--out", os.path.join(folder, "out.gguf"))
+        agreement = float(said.split("by a cosine of ")[1].split()[0])
+        assert 0.2 < agreement < 1, said  # few texts, few words; nothing learned would be 0
+        assert os.path.getsize(os.path.join(folder, "out.gguf")) > 600 * 96
 
 
 def bench():
@@ -354,4 +368,5 @@ runner.run("a text that is too long is said, or cut", too_long_is_said)
 runner.run("over HTTP the same", over_http_the_same)
 runner.run("messages are found by meaning", messages_are_found_by_meaning)
 runner.run("a station indexes in the background", a_station_indexes_in_the_background)
+runner.run("a selector learns from it", a_selector_learns_from_it)
 runner.finish()
