@@ -322,12 +322,15 @@ memory: {{embedding: minilm}}
 def a_selector_learns_from_it():
     docs = os.path.join(HERE, "..", "..", "docs")
     with tempfile.TemporaryDirectory() as folder:
-        said = command("train", "spt", "--text", os.path.join(docs, "MEMORY.md"), "--text", os.path.join(docs, "GATEWAY.md"), "--words", "600",
-                       "--cases", os.path.join(docs, "..", "models", "chats.jsonl"), "--questions", "20", "--epochs", "2",
-                       "--teacher", convert("Q8_0"), "--out", os.path.join(folder, "out.gguf"))
+        cases, out = os.path.join(folder, "cases.jsonl"), os.path.join(folder, "out.gguf")
+        with open(cases, "w", encoding="utf-8") as file:
+            messages = [{"role": "user", "name": name, "content": text} for name, text in SAID]
+            file.write(json.dumps({"source": "here", "messages": messages, "questions": [{"query": "yachts", "evidence": [0]}]}))
+        said = command("train", "spt", "--text", os.path.join(docs, "MEMORY.md"), "--text", os.path.join(docs, "GATEWAY.md"), "--words", "256", "--cases", cases, "--epochs", "2",
+                       "--teacher", convert("Q8_0"), "--out", out)
         agreement = float(said.split("by a cosine of ")[1].split()[0])
-        assert 0.2 < agreement < 1, said  # few texts, few words; nothing learned would be 0
-        assert os.path.getsize(os.path.join(folder, "out.gguf")) > 600 * 96
+        assert 0.1 < agreement < 1, said  # few texts, few words; nothing learned would be 0
+        assert os.path.getsize(out) > 112 * 96
 
 
 def bench():
