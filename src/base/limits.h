@@ -213,7 +213,6 @@
 #define STORE_QUEUE_BYTES_MAX (256u << 20) /* and their bytes */
 #define STORE_BATCH_MAX 512                /* writes in one transaction, */
 #define STORE_BATCH_MESSAGES_MAX 4096      /* messages in it, */
-#define STORE_BATCH_MS 50                  /* and how long it may be filled */
 #define STORE_READERS_DEFAULT 4
 #define STORE_READERS_MAX 64
 #define STORE_LOCK_WAIT_MS 30000          /* for another process that writes to the same store */

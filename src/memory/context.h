@@ -2,7 +2,7 @@
  * from it under a token budget.
  * An index lives in memory and belongs to one user; it holds words, not texts, so what it finds are
  * numbers of messages. Its owner fills it from the store, in order, and keeps it up to date. Building
- * reads only: candidates, features, score, pack (README.md of this folder). The cost depends on this
+ * reads only: candidates, features, score, pack (docs/MEMORY.md). The cost depends on this
  * user's turns alone.
  * Thread: any number may build at the same time while nobody adds or removes; the owner holds the lock. */
 #ifndef PHAROS_MEMORY_CONTEXT_H

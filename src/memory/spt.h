@@ -26,9 +26,8 @@ void spt_close(struct spt *spt); /* NULL is fine */
 /* ---- Training ---- */
 
 struct spt_training {
-    const char *const
-        *texts; /* plain text, paragraphs between empty lines: word vectors are learned from it, and
-                               * from the cases' messages */
+    /* Plain text, paragraphs between empty lines: words are learned from it and from the cases' messages. */
+    const char *const *texts;
     size_t text_count;
     const char *const *cases; /* files */
     size_t case_count;
