@@ -17,6 +17,7 @@ class Answer:
         self.said_end = False   # [DONE], message_stop, response.completed; a whole body
         self.clean = False      # HTTP's own end
         self.comments = 0
+        self.deltas = 0         # pieces of text
 
     @property
     def whole(self):
@@ -111,12 +112,17 @@ def read_stream(edge, reply, answer, stop_after):
     answer.clean = True
 
 
+def add(answer, text):
+    answer.text += text
+    answer.deltas += bool(text)
+
+
 def read_openai(event, answer):
     if event.get("error"):
         answer.error = event["error"]
         return
     for choice in event["choices"]:
-        answer.text += choice["delta"].get("content") or ""
+        add(answer, choice["delta"].get("content") or "")
         answer.finish = choice["finish_reason"] or answer.finish
     answer.usage = event.get("usage") or answer.usage
 
@@ -127,7 +133,7 @@ def read_anthropic(event, answer):
     elif event["type"] == "message_start":
         answer.usage = dict(event["message"]["usage"])
     elif event["type"] == "content_block_delta":
-        answer.text += event["delta"].get("text", "")
+        add(answer, event["delta"].get("text", ""))
     elif event["type"] == "message_delta":
         answer.finish = event["delta"]["stop_reason"]
         answer.usage.update({name: value for name, value in event["usage"].items() if value is not None})
@@ -137,7 +143,7 @@ def read_anthropic(event, answer):
 
 def read_responses(event, answer):
     if event["type"] == "response.output_text.delta":
-        answer.text += event["delta"]
+        add(answer, event["delta"])
     elif event["type"] in ("response.completed", "response.incomplete"):
         answer.said_end, answer.finish, answer.usage = True, event["response"]["status"], event["response"]["usage"]
     elif event["type"] == "response.failed":

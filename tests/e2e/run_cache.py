@@ -7,6 +7,7 @@ Needs redis-server; Debian's redis-tools has the program (under another name) wi
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -86,9 +87,12 @@ class Redis:
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """One that stays free while nobody listens there: below those that the kernel gives to whoever asks for any."""
+    while True:
+        port = random.randrange(12000, 30000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def station_config(upstream, port, more="", cache_more=""):

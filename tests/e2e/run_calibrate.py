@@ -104,6 +104,20 @@ class World:
     def __init__(self, station, data, config):
         self.station, self.data, self.config, self.judge = station, data, config, Judge(station)
 
+    def all_is_written(self, seconds=30):
+        """Judged answers are written a batch a second: waits for the last one, so that two calibrations see the same."""
+        until = time.monotonic() + seconds
+        while lines_of(os.path.join(self.data, "cascade.jsonl")) < self.judge.number:
+            assert time.monotonic() < until, f"{self.judge.number} answers were judged, fewer are written"
+            time.sleep(0.05)
+
+
+def lines_of(path):
+    if not os.path.exists(path):
+        return 0
+    with open(path, "rb") as file:
+        return file.read().count(b"\n")
+
 
 def nothing_is_known_at_first(world):
     said = calibrate(world.data, "--quality", "0.9", code=1)
@@ -129,6 +143,7 @@ def verdicts_are_kept(world):
 
 
 def to_a_quality(world):
+    world.all_is_written()
     plan = calibrate(world.data, "--quality", "0.8", "--dry-run")
     assert not plan["written"] and not os.path.exists(os.path.join(world.data, "calibration.json"))
     assert listed(world.data, world.config)["auto"]["escalate_below"] == CONFIGURED
@@ -151,6 +166,7 @@ def to_a_quality(world):
 
 
 def to_a_spend(world):
+    world.all_is_written()
     curve = calibrate(world.data, "--quality", "0", "--dry-run")["curve"]
     spend = round((curve[0]["usd_month"] + curve[-1]["usd_month"]) / 2, 2)
     done = calibrate(world.data, "--spend", str(spend))

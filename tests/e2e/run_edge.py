@@ -11,7 +11,7 @@ import resource
 import socket
 import time
 
-from behind import configuration, model_line, provider_line
+from behind import TIME_OUTS, configuration, model_line, provider_line
 from station import PHAROS, Runner, Station
 from upstream import Upstream, reply_text
 
@@ -21,6 +21,8 @@ IDLE = int(os.environ.get("EDGE_IDLE", "5000"))
 STREAMS = int(os.environ.get("EDGE_STREAMS", "1000"))
 HEADER_DEADLINE_S = 10
 HOST = b"host: localhost\r\n"
+
+PATIENT = "connect_timeout_s: 60, timeout_s: 60, silence_timeout_s: 60"  # one upstream of Python writes a thousand streams
 
 
 def body_of(model="gpt", prompt="Say hello", **more):
@@ -228,7 +230,7 @@ def main():
             [model_line("gpt", "openai", "openai", "gpt-up"), model_line("slow", "openai", "openai", "slow-500", more=f"concurrency: {STREAMS + 8}"),
              model_line("fast", "openai", "openai", "fast-up"),
              model_line("wide", "openai", "openai", "wide-up").replace("context: 100000", "context: 4000000")],
-            [provider_line("openai", "openai", upstream)])
+            [provider_line("openai", "openai", upstream).replace(TIME_OUTS, PATIENT)])
         with Station(config) as station:
             for check in (malformed_requests_are_refused, bodies_that_are_no_requests, large_prompts_go_through):
                 runner.run(check.__name__, lambda: check(station))

@@ -42,17 +42,13 @@ TIME_OUTS = "connect_timeout_s: 1, timeout_s: 1, silence_timeout_s: 1"
 Cell = collections.namedtuple("Cell", "kind fault edge stream backed")
 
 
-def closed_port():
-    probe = socket.socket()
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-    probe.close()
-    return port
+BOUND = socket.socket()  # not listening: whoever connects is refused, and nobody else can take its port
+BOUND.bind(("127.0.0.1", 0))
 
 
 class Matrix:
     def __init__(self, upstream, runner):
-        self.upstream, self.runner, self.closed = upstream, runner, closed_port()
+        self.upstream, self.runner, self.closed = upstream, runner, BOUND.getsockname()[1]
         self.table = collections.defaultdict(collections.Counter)
 
     def url(self, fault):

@@ -5,12 +5,13 @@ MONEY_REQUESTS (300), MONEY_KILLS (2), MONEY_SEED (1). The sums of `pharos cost 
 model and to the token: the output of every request; the prompt wherever the upstream said its size in what it sent. Where it
 could not (a stream of OpenAI's kind that was left before its sums came), the station counts its own estimate, which must
 not be less than what was billed. At a kill -9 each request on its way may have been billed for more than was counted, by
-what was on the wire, and never for less. Then budgets: many streams at once, none may pass its limit by more than the
-price of one token a running stream. Last, streams whose deltas hold many tokens, which can be counted by estimate only: one
+what was on the wire, and never for less. Then budgets: many streams at once, of providers that heed max_tokens, where no
+limit may be passed, and of such that do not (budgets_hold says by how much). Last, streams whose deltas hold many tokens, which can be counted by estimate only: one
 that is within its max_tokens is delivered whole while budgets have room, one that is not is stopped.
 """
 import collections
 import concurrent.futures
+import itertools
 import json
 import os
 import random
@@ -242,29 +243,49 @@ def with_kills(upstream):
         sums_bound(upstream, data, killed_on_way)
 
 
+STREAMS = 16
+HEEDED, RUNAWAY, RUSH = "slow-2", "slow-2-fault-runaway", "slow-2-fault-rush"
+
+
+def spend_a_month(upstream, kind, name, max_tokens):
+    """Sixteen long streams at once against a month's budget that pays for a part of them, on every edge: the limit, what was
+    billed, what the ledger says, what was let through to the clients, in USD; streams that began; and one request more."""
+    upstream.reset()
+    price_in, price_out = (price / 1e6 for price in PRICES[kind])
+    limit = 0.4 * STREAMS * 50 * price_out
+    budgets = f"budgets: {{premium_usd_month: {limit:.9f}}}\n"
+    config = configuration([model_line("m", kind, kind, name)], [provider_line(kind, kind, upstream)], budgets)
+    with tempfile.TemporaryDirectory() as data:
+        with Station(config, data=data) as station:
+            def one(number):
+                return edges.ask(station.port, ("openai", "anthropic", "responses")[number % 3], "m",
+                                 f"stream {number} of 9999 tokens", True, max_tokens=max_tokens, timeout=60)
+            with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
+                answers = list(pool.map(one, range(STREAMS)))
+            last = edges.ask(station.port, "openai", "m", "one more", False)
+            wait_until_idle(upstream)
+        ledger = ledger_sums(data)["m"]["cost_usd"]
+    requests = upstream.meter()["requests"]
+    prompts = sum(entry["prompt"] for entry in requests) * price_in
+    billed = prompts + sum(entry["output"] for entry in requests) * price_out
+    through = prompts + (sum(answer.deltas for answer in answers) + (edges.output_tokens(last) or 0)) * price_out
+    return limit, billed, ledger, through, sum(answer.status == 200 for answer in answers), last
+
+
 def budgets_hold(upstream):
-    """Sixteen endless streams against a month's budget that pays for a part of them, on every edge."""
-    for kind, max_tokens in ((kind, max_tokens) for kind in APIS for max_tokens in (None, 50)):
-        upstream.reset()
-        price_in, price_out = PRICES[kind]
-        streams = 16
-        limit = 0.4 * streams * max_tokens * price_out / 1e6 if max_tokens else 0.004
-        with tempfile.TemporaryDirectory() as data:
-            config = configuration([model_line("m", kind, kind, "slow-2-fault-runaway")], [provider_line(kind, kind, upstream)],
-                                   f"budgets: {{premium_usd_month: {limit}}}\n")
-            with Station(config, data=data) as station:
-                with concurrent.futures.ThreadPoolExecutor(streams) as pool:
-                    answers = list(pool.map(lambda i: edges.ask(station.port, ("openai", "anthropic", "responses")[i % 3], "m",
-                                                                f"stream {i}", True, max_tokens=max_tokens, timeout=60), range(streams)))
-                last = edges.ask(station.port, "openai", "m", "one more", False)
-                wait_until_idle(upstream)
-            ledger = ledger_sums(data)["m"]
-        billed = sum((entry["prompt"] * price_in + entry["output"] * price_out) / 1e6 for entry in upstream.meter()["requests"])
-        print(f"  {kind:10} at most {max_tokens} tokens: limit {limit:.6f}, ledger {ledger['cost_usd']:.6f}, billed {billed:.6f} USD; "
-              f"{sum(answer.status == 200 for answer in answers)} of {streams} streams began")
-        assert billed <= limit + streams * price_out / 1e6, f"{kind}: {billed} USD were billed, {limit} allowed"
-        assert ledger["cost_usd"] <= limit + streams * price_out / 1e6
-        assert billed > 0.5 * limit, f"{kind}: only {billed} of {limit} USD could be used"
+    """A provider that heeds max_tokens passes no limit. One that does not passes it by its token that the station stops at,
+    and by what is on the wire then: a delta, where it waits until the last was read, and in a rush as many as it likes, which
+    are counted. No token is let through then that the budget does not pay for, but the ones that the station stops at."""
+    for kind, max_tokens, name in itertools.product(APIS, (None, 50), (HEEDED, RUNAWAY, RUSH)):
+        limit, billed, ledger, through, began, last = spend_a_month(upstream, kind, name, max_tokens)
+        token = PRICES[kind][1] / 1e6
+        print(f"  {kind:10} {name:20} at most {max_tokens} tokens: limit {limit:.6f}, ledger {ledger:.6f}, billed {billed:.6f}, let through "
+              f"{through:.6f} USD; {began} of {STREAMS} streams began")
+        over = {HEEDED: 0, RUNAWAY: 2 * began * token, RUSH: billed}[name]
+        assert billed <= limit + over + 1e-9, f"{kind}, {name}: {billed} USD were billed, {limit} allowed"
+        assert through <= limit + began * token + 1e-9, f"{kind}, {name}: {through} USD were let through, {limit} allowed"
+        assert ledger >= billed - 1e-9, f"{kind}, {name}: {billed} USD were billed, {ledger} counted"
+        assert billed > 0.5 * limit, f"{kind}, {name}: only {billed} of {limit} USD could be used"
         if not max_tokens:
             assert last.status == 429 and "budget" in last.error["message"], f"{kind}: {last}"
 

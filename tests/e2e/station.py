@@ -206,6 +206,19 @@ class Stream:
         self.socket.close()
 
 
+def values_at(error):
+    """The variables of the tests' functions that it went through, each cut to a line: what failed once may not fail again."""
+    lines = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "<module>" or os.path.dirname(os.path.abspath(frame.f_code.co_filename)) != HERE:
+            continue
+        lines.append(f"  in {frame.f_code.co_name}, line {line}:")
+        for name, value in frame.f_locals.items():
+            shown = repr(value)
+            lines.append(f"    {name} = {shown if len(shown) <= 400 else shown[:200] + ' ... ' + shown[-200:]}")
+    return "\n".join(lines) + "\n"
+
+
 class Runner:
     """Runs named checks and prints a line for each that fails; last, the counts."""
 
@@ -216,10 +229,13 @@ class Runner:
         try:
             check()
             self.passed += 1
-        except Exception:  # a failing check must not hide the others
+        except Exception as error:  # a failing check must not hide the others
             self.failed += 1
-            print(f"FAILED {self.name}: {name}\n{traceback.format_exc()}", flush=True)
+            print(f"FAILED {self.name}: {name}\n{traceback.format_exc()}{values_at(error)}", flush=True)
+
+    def tell(self):
+        print(f"{self.name}: {self.passed} passed, {self.failed} failed", flush=True)
 
     def finish(self):
-        print(f"{self.name}: {self.passed} passed, {self.failed} failed", flush=True)
+        self.tell()
         sys.exit(1 if self.failed else 0)

@@ -19,7 +19,8 @@ a request, then none), or by chance (POST /__chaos {"rate": R, "seed": S, "fault
   half-json-N       N tokens, then half a line of JSON       error-N         N tokens, then an error event
   endless           a body that has no end                   no-finish-N     N tokens, then an end that is none
   200-error         status 200, an error in the body         empty           status 200, no body
-  no-usage          all is well but the sums are missing     runaway         heeds no max_tokens, never ends
+  no-usage          all is well but the sums are missing     rush            heeds no max_tokens, never ends
+  runaway           as rush, but sends a delta when the one before it has been read
 Keys: "bad..." is a wrong one, "broke..." has no credit, "forbidden..." is not allowed, "busy..." has used up its rate.
 Elsewhere in a model's name: "slow-N" waits N ms a delta, "clump-N" sends N tokens in each delta of text, "noprefix" won't go on from an answer's beginning, "cache"
 remembers prompts. GET /__meter: {"requests": [...], "sums": {...}}; POST /__reset; GET /__bodies: the last requests' bodies;
@@ -39,6 +40,7 @@ import sys
 import tempfile
 import urllib.request
 
+from unread import unread_bytes
 from upstream_formats import FORMATS, Answer, Refused, reply_text, reply_tokens  # noqa: F401: tests take them from here
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -143,6 +145,10 @@ class Connection(asyncio.Protocol):
                 pass
         if self.gone.is_set():
             raise Gone
+
+    def unread(self):
+        """Bytes on the wire that the client has not read. Who is billed for those tells of the machine's load, not of the client."""
+        return unread_bytes(self.transport.get_extra_info("sockname"), self.transport.get_extra_info("peername"))
 
     async def reply(self, status, body, content_type="application/json", headers=None):
         if not isinstance(body, bytes):
@@ -371,7 +377,7 @@ class Server:
     async def send_tokens(self, connection, format, entry, ask, answer, fault):
         """One write a delta; what was written is what is billed."""
         pace, limit = self.pace(ask), fault.after if fault.name in WITH_COUNT else 1 << 60
-        pieces = self.endless_pieces(answer) if fault.of("runaway") else answer.pieces()
+        pieces = self.endless_pieces(answer) if fault.of("rush", "runaway") else answer.pieces()
         await connection.chunk(format.begin(ask, answer))
         if format.kind == "anthropic":  # it has said the prompt's size
             entry.update(prompt=ask.prompt_tokens, told_prompt=True)
@@ -381,6 +387,8 @@ class Server:
                     break
                 entry["prompt"] = ask.prompt_tokens  # it was read, also for a client that goes now
                 await connection.pause(pace)
+                while fault.of("runaway") and connection.unread():
+                    await connection.pause(0.001)
             sent = entry["output"] + tokens
             if not await connection_write(connection, format.piece(ask, what, index, text, sent)):
                 raise Gone
