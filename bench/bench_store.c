@@ -1,10 +1,15 @@
-/* How fast the store is: build/bench_store [MESSAGES] [DIR]. Messages are dialogues of ../shared/data where it is
- * there, each appended by itself; every one of them is durable when its rate is taken. Says beside it what the
- * disk gives: one sync after another. */
+/* How fast the store is, and contexts from it: build/bench_store [MESSAGES] [DIR]. Messages are dialogues of
+ * ../shared/data where it is there, each appended by itself; every one of them is durable when its rate is
+ * taken. Says beside it what the disk gives: one sync after another.
+ * Then, with those of a thousand others around them, three users: one of 700 messages, one of 50,000 in a
+ * hundred conversations, one of 50,000 in a single one; and what the station's door (memory.h) takes for a
+ * context, for a turn of a chat, and for a conversation that is in memory or not. Contexts in CPU time of the
+ * thread, which other programs do not lengthen much; loads by the clock. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <uv.h>
@@ -13,6 +18,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "memory/memory.h"
 #include "memory/store.h"
 
 #define DATA "../shared/data/sgd_dialogues.jsonl.zst"
@@ -20,6 +26,10 @@
 #define LONG_CONVERSATIONS 20
 #define LONG_MESSAGES 700
 #define POINTS 20000
+#define LIFE_MESSAGES 50000 /* of one user */
+#define LIFE_PART 500       /* ... of which so many are a conversation */
+#define QUESTIONS 200
+#define LOADS 20
 
 static void die(const char *what, const struct ph_err *err)
 {
@@ -262,6 +272,163 @@ static void print_disk(const char *dir)
     unlink(path);
 }
 
+/* ---- Contexts */
+
+struct asking {
+    const char *what, *user, *conversation; /* NULL: all of the user's */
+    size_t messages;
+};
+
+static const struct asking askings[] = {{"700", "short", "short", LONG_MESSAGES},
+                                        {"50k of 100", "many", NULL, LIFE_MESSAGES},
+                                        {"50k of one", "life", "life", LIFE_MESSAGES}};
+
+/* Dialogues as they follow each other, those of one user after another's. */
+static void ingest_lives(struct store *store, struct texts *texts)
+{
+    struct tally tally = {0};
+    size_t sent = 0, text = 0;
+    for (size_t u = 0; u < sizeof askings / sizeof *askings; u++)
+        for (size_t i = 0; i < askings[u].messages; i++, sent++) {
+            struct store_message message = message_of(texts, text++);
+            char key[32];
+            snprintf(key, sizeof key, "many %zu", i / LIFE_PART);
+            submit(store, &tally, askings[u].user, askings[u].conversation ? askings[u].conversation : key,
+                   &message, 1);
+        }
+    while (tally.done < sent)
+        uv_sleep(1);
+}
+
+static double thread_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static struct memory *open_memory(const char *dir)
+{
+    struct memory *memory;
+    struct ph_err err;
+    struct memory_params params = {.dir = dir, .clock = clock_system()};
+    if (memory_create(&memory, &params, &err) != PH_OK)
+        die("memory", &err);
+    return memory;
+}
+
+static void build_context(struct memory *memory, const struct asking *asking, const char *query,
+                          enum context_strategy strategy, uint32_t budget)
+{
+    struct arena arena;
+    struct ph_err err;
+    struct memory_context context;
+    struct memory_context_params params = {.user = asking->user,
+                                           .conversation = asking->conversation,
+                                           .query = query,
+                                           .query_len = strlen(query),
+                                           .budget_tokens = budget,
+                                           .strategy = strategy};
+    arena_init(&arena, (size_t)64 << 20);
+    if (memory_context_build(memory, &arena, &params, &context, &err) != PH_OK || context.count == 0)
+        die("context", &err);
+    arena_release(&arena);
+}
+
+/* budget 0: all there is. */
+static void open_turn(struct memory *memory, const char *user, const char *conversation, const char *query,
+                      uint32_t budget, size_t messages)
+{
+    struct ph_err err;
+    struct memory_turn turn;
+    struct chat_message message = {.role = CHAT_USER, .content = {query, strlen(query)}};
+    struct chat_request request = {.messages = &message, .message_count = 1};
+    struct memory_turn_params params = {.user = user,
+                                        .conversation = conversation,
+                                        .request = &request,
+                                        .budget_tokens = budget,
+                                        .keep_recent = 4,
+                                        .strategy = CONTEXT_STRATEGY_COUNT};
+    if (memory_turn_open(memory, &params, &turn, &err) != PH_OK || turn.history != messages)
+        die("turn", &err);
+    memory_turn_release(&turn);
+}
+
+static void print_ms(const char *what, const char *how, double *us, size_t count)
+{
+    qsort(us, count, sizeof *us, by_value);
+    printf("%-11s %-22s p50 %7.3f ms, p95 %7.3f ms, p99 %7.3f ms\n", what, how, us[count / 2] * 1e-3,
+           us[count * 95 / 100] * 1e-3, us[count * 99 / 100] * 1e-3);
+}
+
+static void ask(struct memory *memory, struct texts *texts, const struct asking *asking)
+{
+    static const uint32_t budgets[] = {1024, 4096};
+    static const enum context_strategy strategies[] = {CONTEXT_HYBRID, CONTEXT_SPT};
+    static double us[QUESTIONS];
+    char how[64];
+    double start = now_s();
+    build_context(memory, asking, texts->items[0], CONTEXT_HYBRID, 1024);
+    printf("%-11s first, makes its index %.1f ms, by the clock\n", asking->what, (now_s() - start) * 1e3);
+    for (size_t s = 0; s < 2; s++)
+        for (size_t b = 0; b < 2; b++) {
+            for (size_t i = 0; i < QUESTIONS; i++) {
+                start = thread_s();
+                build_context(memory, asking, texts->items[(i * 977 + 13) % texts->count], strategies[s],
+                              budgets[b]);
+                us[i] = (thread_s() - start) * 1e6;
+            }
+            snprintf(how, sizeof how, "%s at %u", context_strategy_name(strategies[s]), budgets[b]);
+            print_ms(asking->what, how, us, QUESTIONS);
+        }
+    for (size_t i = 0; asking->conversation && i < QUESTIONS; i++) {
+        const char *query = texts->items[(i * 977 + 13) % texts->count];
+        start = thread_s();
+        open_turn(memory, asking->user, asking->conversation, query, 4096, asking->messages);
+        us[i] = (thread_s() - start) * 1e6;
+    }
+    if (asking->conversation)
+        print_ms(asking->what, "turn of a chat at 4096", us, QUESTIONS);
+}
+
+/* A conversation of 700 as a whole: from the disk, then from memory. */
+static void load_conversations(const char *dir)
+{
+    static double cold[LOADS], hot[LOADS];
+    for (size_t i = 0; i < LOADS; i++) {
+        char key[32];
+        forget_file(dir);
+        struct memory *memory = open_memory(dir);
+        struct store *store;
+        struct ph_err err;
+        if (memory_store(memory, &store, &err) != PH_OK)
+            die("open", &err);
+        snprintf(key, sizeof key, "long %zu", i);
+        double start = now_s();
+        open_turn(memory, "long", key, "hello", 0, LONG_MESSAGES);
+        double loaded = now_s();
+        open_turn(memory, "long", key, "hello", 0, LONG_MESSAGES);
+        hot[i] = (now_s() - loaded) * 1e6;
+        cold[i] = (loaded - start) * 1e6;
+        memory_free(memory);
+    }
+    print_ms("load of 700", "cold, by the clock", cold, LOADS);
+    print_ms("load of 700", "hot, by the clock", hot, LOADS);
+}
+
+static void measure_contexts(const char *dir, struct texts *texts)
+{
+    struct memory *memory = open_memory(dir);
+    struct store *store;
+    struct ph_err err;
+    if (memory_store(memory, &store, &err) != PH_OK)
+        die("open", &err);
+    for (size_t i = 0; i < sizeof askings / sizeof *askings; i++)
+        ask(memory, texts, &askings[i]);
+    memory_free(memory);
+    load_conversations(dir);
+}
+
 int main(int argc, char **argv)
 {
     size_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
@@ -275,6 +442,7 @@ int main(int argc, char **argv)
     struct store *store = open_store(dir);
     ingest(store, &texts, count);
     ingest_long(store, &texts);
+    ingest_lives(store, &texts);
     struct store_write tidy = {.kind = STORE_TIDY};
     double start = now_s();
     if (store_write(store, &tidy, NULL, &err) != PH_OK)
@@ -288,6 +456,7 @@ int main(int argc, char **argv)
     printf("size        %.1f MB of text, %.1f MB packed (%.0f %%), %.1f MB file\n",
            (double)texts.bytes * 1e-6, (double)stat.stored_bytes * 1e-6,
            100 * (double)stat.stored_bytes / (double)texts.bytes, (double)stat.file_bytes * 1e-6);
+    measure_contexts(dir, &texts);
     if (argc <= 2 && file_remove_dir(dir, &err) != PH_OK)
         die("clean up", &err);
     arena_release(&texts.arena);

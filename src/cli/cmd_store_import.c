@@ -54,7 +54,7 @@ static void tell_bad(struct import *import, size_t line, const char *why)
 static bool is_the_stores_fault(enum ph_status status)
 {
     return status == PH_ERR_IO || status == PH_ERR_NOMEM || status == PH_ERR_BUSY ||
-           status == PH_ERR_INTERNAL;
+           status == PH_ERR_INTERNAL || status == PH_ERR_TIMEOUT;
 }
 
 static void on_done(void *ud, enum ph_status status, const struct store_result *result,

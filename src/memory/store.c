@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "memory/store_int.h"
 
+#define TRIES_MAX 8 /* of a schema's making that loses its server each time */
+
 /* ---- Readers */
 
 enum ph_status store_reader_take(struct store *store, struct store_conn **out, struct ph_err *err)
@@ -28,6 +30,7 @@ enum ph_status store_reader_take(struct store *store, struct store_conn **out, s
         return PH_OK;
     struct store_params params = store->params;
     params.must_exist = true;
+    params.is_further = store->is_open;
     conn = mem_calloc(1, sizeof *conn);
     enum ph_status status = conn ? store->driver->open(&params, store_sql, STORE_SQL_COUNT, &conn->db, err)
                                  : ph_fail(err, PH_ERR_NOMEM, "no memory for a connection to the store");
@@ -147,7 +150,13 @@ static enum ph_status begin_writing(struct store *store, struct ph_err *err)
 {
     struct store_writer *writer = &store->writer;
     int64_t trained_at = 0;
-    enum ph_status status = set_up_schema(writer->db, &writer->state, err);
+    enum ph_status status = PH_ERR_CANCELLED;
+    for (int i = 0; status == PH_ERR_CANCELLED && i < TRIES_MAX; i++)
+        status = set_up_schema(writer->db, &writer->state, err);
+    if (status == PH_ERR_CANCELLED && err)
+        err->code = PH_ERR_IO;
+    if (status == PH_ERR_CANCELLED)
+        status = PH_ERR_IO;
     if (status == PH_OK && writer->state.dictionary)
         status = store_dictionary_load(store, writer->db, writer->state.dictionary, err);
     if (status == PH_OK)
@@ -201,6 +210,7 @@ enum ph_status store_open(struct store **out, const struct store_params *params,
         store_close(store);
         return status;
     }
+    store->is_open = true;
     *out = store;
     return PH_OK;
 }

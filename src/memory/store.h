@@ -46,6 +46,7 @@ struct store_params {
     size_t readers;  /* connections for reading; 0: STORE_READERS_DEFAULT */
     bool must_exist; /* PH_ERR_NOTFOUND instead of making a new store */
     bool read_only;  /* no writer: store_submit is PH_ERR_UNSUPPORTED */
+    bool is_further; /* the store's own, after its first connection: waits for a server that is away */
 };
 /* Brings an older store up to this program's schema; refuses a newer one (PH_ERR_UNSUPPORTED). */
 PH_MUST_USE enum ph_status store_open(struct store **out, const struct store_params *params,
@@ -268,6 +269,10 @@ PH_MUST_USE enum ph_status store_read_messages(struct store *store, struct arena
 /* One message by its id in a conversation; to page after it, go on from its seq. */
 PH_MUST_USE enum ph_status store_find_message(struct store *store, struct arena *arena, int64_t conversation,
                                               const char *id, struct store_message *out, struct ph_err *err);
+/* In which of a user's conversations a message with this id was stored last. Takes longer the more
+ * conversations he has. */
+PH_MUST_USE enum ph_status store_find_owned(struct store *store, const char *user, const char *id,
+                                            int64_t *conversation, struct ph_err *err);
 /* A user's messages by their numbers: out->items[i] is that of numbers[i], with number 0 where the user has
  * none such. */
 PH_MUST_USE enum ph_status store_read_numbers(struct store *store, struct arena *arena, int64_t user,

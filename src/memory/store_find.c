@@ -132,6 +132,24 @@ enum ph_status store_find_conversation(struct store *store, struct arena *arena,
                                    : status;
 }
 
+enum ph_status store_find_owned(struct store *store, const char *user, const char *id, int64_t *conversation,
+                                struct ph_err *err)
+{
+    struct store_conn *conn = NULL;
+    bool row = false;
+    enum ph_status status = store_reader_take(store, &conn, err);
+    if (status != PH_OK)
+        return status;
+    conn->db->driver->start(conn->db, STORE_SQL_MESSAGE_OWNED);
+    put_text(conn->db, user);
+    put_text(conn->db, id);
+    status = conn->db->driver->step(conn->db, &row, err);
+    if (status == PH_OK && row)
+        *conversation = conn->db->driver->column_int(conn->db, 0);
+    store_reader_put(store, conn);
+    return status == PH_OK && !row ? ph_fail(err, PH_ERR_NOTFOUND, "there is no message %s", id) : status;
+}
+
 static unsigned page_statement(const struct store_filter *filter)
 {
     static const unsigned statements[2][2][2] = {

@@ -110,7 +110,9 @@ struct store_writer {
     int64_t recode_conversation, recode_seq;   /* how far a retired dictionary's rows were rewritten */
     int64_t recode_dictionary;
     int64_t upgrade; /* the coding whose rows are packed anew because there is a dictionary now */
-    uint64_t chore_next_ns, chore_until_ns; /* one that failed: its next try, and when that is told */
+    uint64_t chore_next_ns, chore_until_ns; /* one that failed: its next try, and when that is told, */
+    struct ph_err chore_err;                /* with these words, */
+    bool chore_told;                        /* once */
     int64_t trained_at, train_at; /* the store's number at the last training, and for the next one */
     struct store_trainer *trainer;
 };
@@ -130,6 +132,7 @@ struct store {
     struct store_writer writer;
     uv_thread_t writer_thread;
     bool writing; /* the thread runs */
+    bool is_open; /* a connection that is made from now on waits for a server that is away */
     uv_mutex_t readers_mutex;
     uv_cond_t readers_free;
     struct store_conn *readers; /* idle ones */

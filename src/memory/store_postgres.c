@@ -7,10 +7,12 @@
  * P2. Statements whose rows nobody wants are put off: they go out in one pipeline and are answered together,
  *     at the next statement whose rows are wanted or before the commit. A group of messages costs a few
  *     round trips instead of one for each.
- * P3. A transaction knows its id before it writes. When the answer to its commit is lost, the server is asked
- *     what became of that id, over a new connection that has first taken the lock of P1: by then the
- *     transaction has ended. So a commit is kept or not, and never "not known", as long as the server comes
- *     back; what was not kept may be repeated.
+ * P3. A transaction that writes begins with a mark: its number, in the row of this connection's own in the
+ *     table `commits`. When the answer to its commit is lost, that row is looked at over a new connection
+ *     that has first taken the lock of P1: by then the transaction has ended, and its mark is there or not.
+ *     So a commit is kept or not, and never "not known", as long as the server comes back; what was not kept
+ *     may be repeated. (The server's own txid_status does not do: after a crash it gives the ids anew that it
+ *     had not written down, and tells of another's transaction that it was committed.)
  * P4. A statement of its own (reading) that finds its connection gone is sent again over a new one, as long
  *     as none of its rows was handed out.
  *
@@ -45,7 +47,7 @@ struct postgres_db {
 
     bool open;                /* a transaction is, */
     enum store_db_mode mode;  /* of this kind, */
-    char id[32];              /* with this id when it writes */
+    uint64_t number;          /* the last one that wrote had this number, */
     enum ph_status broken;    /* what ended it before its rollback: the connection was lost */
     struct ph_err broken_err; /* in words */
 
@@ -126,6 +128,21 @@ static enum ph_status fail(struct postgres_db *db, const PGresult *result, struc
         db->streaming = false;
     }
     return status;
+}
+
+/* Only what writes is tried again as a whole, by others: for who reads, a lost server is a failure. */
+static enum ph_status told(bool writes, enum ph_status status, struct ph_err *err)
+{
+    if (status != PH_ERR_CANCELLED || writes)
+        return status;
+    if (err)
+        err->code = PH_ERR_IO;
+    return PH_ERR_IO;
+}
+
+static bool writes(const struct postgres_db *db)
+{
+    return db->open && db->mode != STORE_DB_READ;
 }
 
 static enum ph_status tell_broken(const struct postgres_db *db, struct ph_err *err)
@@ -377,16 +394,16 @@ static enum ph_status postgres_step(struct store_db *base, bool *row, struct ph_
     struct postgres_db *db = db_of(base);
     bool ignored = false, *to = row ? row : &ignored;
     *to = false;
-    if (!row && db->open && db->mode != STORE_DB_READ)
+    if (!row && writes(db))
         return hand_over(db, true, err);
     if (db->sent)
-        return db->broken == PH_OK ? next_row(db, to, err) : tell_broken(db, err);
+        return told(writes(db), db->broken == PH_OK ? next_row(db, to, err) : tell_broken(db, err), err);
     enum ph_status status = db->open ? first_row(db, to, err) : first_row_alone(db, to, err);
     while (status == PH_OK && !row && *to) { /* to its end */
         *to = false;
         status = next_row(db, to, err);
     }
-    return status;
+    return told(writes(db), status, err);
 }
 
 /* ---- Columns */
@@ -456,58 +473,89 @@ static enum ph_status run(struct postgres_db *db, const char *sql, char *value, 
     return status;
 }
 
+/* The mark of P3. Rows of stations that were closed go when one is opened a day later. */
+#define MARKS                                                                                       \
+    "CREATE TABLE IF NOT EXISTS pharos.commits (station TEXT PRIMARY KEY, number BIGINT NOT NULL, " \
+    "at TIMESTAMPTZ NOT NULL); DELETE FROM pharos.commits WHERE at < now() - interval '1 day'"
+#define MARK                                                                                          \
+    "INSERT INTO pharos.commits (station, number, at) VALUES ('%s', %" PRIu64 ", now()) ON CONFLICT " \
+    "(station) DO UPDATE SET number = excluded.number, at = excluded.at"
+
+#define BEGIN_WRITE "BEGIN ISOLATION LEVEL READ COMMITTED; " LOCK
+#define BEGIN_READ "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+/* The name in the mark comes with the connection. */
+static void begin_script(const struct postgres_db *db, enum store_db_mode mode, char *out, size_t len)
+{
+    if (mode == STORE_DB_WRITE)
+        snprintf(out, len, BEGIN_WRITE "; " MARK, db->link.station, db->number);
+    else
+        snprintf(out, len, "%s", mode == STORE_DB_READ ? BEGIN_READ : BEGIN_WRITE);
+}
+
+static enum ph_status make_schema(struct postgres_db *db, struct ph_err *err)
+{
+    char there[8];
+    enum ph_status status =
+        run(db, "SELECT count(*) FROM pg_namespace WHERE nspname = 'pharos'", there, sizeof there, err);
+    if (status == PH_OK && there[0] == '0')
+        status = run(db, "CREATE SCHEMA pharos", NULL, 0, err);
+    return status == PH_OK ? run(db, MARKS, NULL, 0, err) : status;
+}
+
 static enum ph_status postgres_begin(struct store_db *base, enum store_db_mode mode, struct ph_err *err)
 {
     struct postgres_db *db = db_of(base);
-    static const char *const scripts[] = {
-        [STORE_DB_READ] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        [STORE_DB_WRITE] = "BEGIN ISOLATION LEVEL READ COMMITTED; " LOCK "; SELECT txid_current()",
-        [STORE_DB_SCHEMA] = "BEGIN ISOLATION LEVEL READ COMMITTED; " LOCK "; SELECT txid_current()",
-    };
+    char script[640];
+    db->number += mode == STORE_DB_WRITE;
     enum ph_status status = PH_ERR_CANCELLED;
     for (int i = 0; status == PH_ERR_CANCELLED && i < TRIES_MAX; i++) {
         postgres_rollback(base);
         status = pg_link_need(&db->link, err);
+        begin_script(db, mode, script, sizeof script);
         if (status == PH_OK)
-            status = run(db, scripts[mode], db->id, sizeof db->id, err);
+            status = run(db, script, NULL, 0, err);
     }
-    if (status == PH_OK && mode == STORE_DB_SCHEMA) {
-        char there[8];
-        status =
-            run(db, "SELECT count(*) FROM pg_namespace WHERE nspname = 'pharos'", there, sizeof there, err);
-        if (status == PH_OK && there[0] == '0')
-            status = run(db, "CREATE SCHEMA pharos", NULL, 0, err);
-    }
+    if (status == PH_OK && mode == STORE_DB_SCHEMA)
+        status = make_schema(db, err);
     if (status != PH_OK) {
         postgres_rollback(base);
-        return status;
+        return told(mode != STORE_DB_READ, status, err);
     }
     db->open = true;
     db->mode = mode;
     return PH_OK;
 }
 
+static enum ph_status tell_not_kept(const struct postgres_db *db, struct ph_err *err)
+{
+    return ph_fail(err, PH_ERR_CANCELLED, "PostgreSQL at %s: the connection was lost before a commit",
+                   db->link.place);
+}
+
 /* What became of the transaction whose commit was not answered (P3). PH_OK: it is kept. */
 static enum ph_status resolve(struct postgres_db *db, struct ph_err *err)
 {
-    char sql[160], outcome[32] = "";
+    char sql[320], kept[8] = "";
     struct ph_err reason = {.code = PH_OK};
-    snprintf(sql, sizeof sql, "BEGIN; " LOCK "; SELECT txid_status(%s)", db->id);
+    if (db->mode == STORE_DB_SCHEMA) /* it may be repeated whether or not */
+        return tell_not_kept(db, err);
+    snprintf(sql, sizeof sql,
+             "BEGIN; " LOCK
+             "; SELECT count(*) FROM pharos.commits WHERE station = '%s' AND number = %" PRIu64,
+             db->link.station, db->number);
     enum ph_status status = PH_ERR_CANCELLED;
     for (int i = 0; status != PH_OK && status != PH_ERR_TIMEOUT && i < RESOLVE_TRIES_MAX; i++) {
         postgres_rollback(&db->base);
         status = pg_link_need(&db->link, &reason);
         if (status == PH_OK)
-            status = run(db, sql, outcome, sizeof outcome, &reason);
+            status = run(db, sql, kept, sizeof kept, &reason);
     }
     postgres_rollback(&db->base);
-    if (status == PH_OK && strcmp(outcome, "committed") == 0)
-        return PH_OK;
-    if (status == PH_OK && strcmp(outcome, "aborted") == 0)
-        return ph_fail(err, PH_ERR_CANCELLED, "PostgreSQL at %s: the connection was lost before a commit",
-                       db->link.place);
+    if (status == PH_OK)
+        return kept[0] == '1' ? PH_OK : tell_not_kept(db, err);
     return ph_fail(err, PH_ERR_TIMEOUT, "%s; the connection was lost during a commit, which may be kept",
-                   status == PH_OK ? "the server does not know" : reason.message);
+                   reason.message);
 }
 
 static enum ph_status postgres_commit(struct store_db *base, struct ph_err *err)
@@ -598,13 +646,15 @@ static enum ph_status postgres_open(const struct store_params *params, const cha
         db->prepared ? PH_OK : ph_fail(err, PH_ERR_NOMEM, "no memory for a connection to the store");
     if (status == PH_OK)
         status = pg_link_init(&db->link, params, err);
-    if (status == PH_OK)
+    if (status == PH_OK && params->is_further)
+        status = pg_link_need(&db->link, err);
+    else if (status == PH_OK)
         status = pg_link_open(&db->link, err);
-    if (status == PH_OK && params->must_exist)
+    if (status == PH_OK && params->must_exist && !params->is_further)
         status = look_for_store(db, err);
     if (status != PH_OK) {
         postgres_close(&db->base);
-        return status;
+        return told(false, status, err);
     }
     *out = &db->base;
     return PH_OK;
@@ -645,7 +695,7 @@ static enum ph_status each_text(struct postgres_db *db, const char *sql,
     for (int i = 0; status == PH_OK && i < pq->PQntuples(result); i++)
         status = fn(ud, pq->PQgetvalue(result, i, 0), err);
     pq->PQclear(result);
-    return status;
+    return told(false, status, err);
 }
 
 static enum ph_status rewrite_table(void *ud, const char *name, struct ph_err *err)

@@ -58,13 +58,14 @@ struct pg_link {
     char place[256];   /* "HOST:PORT/DATABASE", for people; never with a password */
     bool read_only;    /* the session may not write */
     bool unreachable;  /* the last wait was in vain: the next one is a single try */
+    char station[40];  /* a name that nobody else has, given by the server; "": who only reads has none */
     uint64_t sessions; /* made so far: what was prepared in an older one is gone */
 };
 
 PH_MUST_USE enum ph_status pg_link_init(struct pg_link *link, const struct store_params *params,
                                         struct ph_err *err);
 void pg_link_release(struct pg_link *link);
-/* A first connection, whose failure is told at once, unless the server is just starting. */
+/* A first connection, whose failure is told at once, unless the server is just restarting. */
 PH_MUST_USE enum ph_status pg_link_open(struct pg_link *link, struct ph_err *err);
 /* One that was lost is made anew, for at most STORE_SERVER_WAIT_MS; PH_ERR_TIMEOUT: there is no server. */
 PH_MUST_USE enum ph_status pg_link_need(struct pg_link *link, struct ph_err *err);

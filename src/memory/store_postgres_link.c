@@ -192,6 +192,10 @@ static enum ph_status begin_session(struct pg_link *link, struct ph_err *err)
     if (status == PH_OK && link->sessions == 0 && strcmp(fsync, "off") == 0)
         log_warn("store", "PostgreSQL at %s: fsync is off: what is stored may be lost with a power cut",
                  link->place);
+    if (status == PH_OK && !link->read_only && !link->station[0])
+        status =
+            pg_link_run(link, "SELECT md5(random()::text || clock_timestamp()::text || pg_backend_pid())",
+                        link->station, sizeof link->station, NULL, err);
     if (status == PH_OK)
         link->sessions++;
     return status;
@@ -248,7 +252,11 @@ enum ph_status pg_link_open(struct pg_link *link, struct ph_err *err)
     uint64_t until_ns = uv_hrtime() + STORE_SERVER_WAIT_MS * NS_PER_MS;
     unsigned wait_ms = BACKOFF_FIRST_MS;
     enum ph_status status = connect_once(link, err);
-    while (status != PH_OK && uv_hrtime() < until_ns && is_starting(link)) {
+    bool met = false; /* who was there a moment ago is being restarted, not named wrongly */
+    while (status != PH_OK && uv_hrtime() < until_ns) {
+        met = met || status == PH_ERR_CANCELLED || is_starting(link);
+        if (!met)
+            break;
         back_off(&wait_ms);
         status = connect_once(link, err);
     }

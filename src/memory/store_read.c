@@ -269,23 +269,27 @@ enum ph_status store_find_message(struct store *store, struct arena *arena, int6
     return status;
 }
 
+/* Each message is a statement of its own, or all are a transaction, because to begin one costs as much as to
+ * read a message. */
 static enum ph_status read_numbers_once(struct store *store, struct store_db *db, struct arena *arena,
-                                        int64_t user, const int64_t *numbers, size_t count,
+                                        int64_t user, const int64_t *numbers, size_t count, bool together,
                                         struct store_messages *out, struct ph_err *err)
 {
-    enum ph_status status = PH_OK;
+    struct store_rows rows = {.items = NULL};
+    enum ph_status status = together ? db->driver->begin(db, STORE_DB_READ, err) : PH_OK;
     for (size_t i = 0; status == PH_OK && i < count; i++) {
-        struct question question = {STORE_SQL_MESSAGE_BY_NUMBER, {user, numbers[i]}, 2};
-        struct store_rows rows = {.items = NULL};
-        db->driver->start(db, question.statement);
-        for (size_t j = 0; j < question.count; j++)
-            db->driver->bind_int(db, question.values[j]);
+        rows.count = rows.bytes = 0;
+        db->driver->start(db, STORE_SQL_MESSAGE_BY_NUMBER);
+        db->driver->bind_int(db, user);
+        db->driver->bind_int(db, numbers[i]);
         status = store_rows_take(db, arena, 1, false, &rows, err);
         if (status == PH_OK && rows.count)
             status = store_row_unpack(store, db, arena, &rows.items[0], err);
         out->items[i] =
             status == PH_OK && rows.count ? rows.items[0].message : (struct store_message){.seq = 0};
     }
+    if (together)
+        db->driver->rollback(db);
     return status;
 }
 
@@ -300,9 +304,13 @@ enum ph_status store_read_numbers(struct store *store, struct arena *arena, int6
     enum ph_status status = store_reader_take(store, &conn, err);
     if (status != PH_OK)
         return status;
-    status = PH_ERR_NOTFOUND;
-    for (size_t i = 0; status == PH_ERR_NOTFOUND && i < READ_TRIES; i++)
-        status = read_numbers_once(store, conn->db, arena, user, numbers, count, out, err);
+    /* From the second time on one by one: so a connection that was lost is waited for. */
+    for (size_t i = 0; i < READ_TRIES; i++) {
+        status =
+            read_numbers_once(store, conn->db, arena, user, numbers, count, i == 0 && count > 1, out, err);
+        if (status == PH_OK || (i > 0 && status != PH_ERR_NOTFOUND))
+            break;
+    }
     store_reader_put(store, conn);
     return status;
 }

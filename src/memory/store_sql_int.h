@@ -55,6 +55,9 @@
       "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                                                         \
     X(MESSAGE_SEQ_BY_ID, "SELECT seq FROM messages WHERE conversation = ?1 AND id = ?2")                     \
     X(MESSAGE_SEQ_BY_PLACE, "SELECT seq FROM messages WHERE conversation = ?1 AND seq = ?2 AND id IS NULL")  \
+    X(MESSAGE_OWNED, "SELECT m.conversation FROM users u CROSS JOIN conversations c CROSS JOIN messages m "  \
+                     "WHERE u.name = ?1 AND c.owner = u.number AND m.conversation = c.number AND "           \
+                     "m.id = ?2 ORDER BY m.number DESC LIMIT 1")                                             \
     X(MESSAGES_RANGE, "SELECT " STORE_MESSAGE_COLUMNS " FROM messages WHERE conversation = ?1 AND "          \
                       "seq >= ?2 AND seq < ?3 ORDER BY seq LIMIT ?4")                                        \
     X(MESSAGES_RANGE_BACK, "SELECT " STORE_MESSAGE_COLUMNS " FROM messages WHERE conversation = ?1 AND "     \

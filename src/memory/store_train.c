@@ -30,6 +30,7 @@
 #define NOTHING STORE_UPGRADE_NONE
 #define NS_PER_MS UINT64_C(1000000)
 #define CHORE_RETRY_NS (500 * NS_PER_MS)
+#define CHORE_LATER_NS (30000 * NS_PER_MS) /* when it was told that it does not get done */
 #define TRAIN_LOOK_NS (20 * NS_PER_MS)
 
 struct store_trainer {
@@ -155,7 +156,7 @@ static void train(void *ud)
     const void *bytes;
     size_t len;
     struct store_params params = store->params;
-    params.must_exist = true;
+    params.must_exist = params.is_further = true;
     enum ph_status status = store->driver->open(&params, store_sql, STORE_SQL_COUNT, &trainer->db, NULL);
     if (status == PH_OK)
         status = gather(trainer);
@@ -338,15 +339,22 @@ static enum ph_status purge(struct store_writer *writer, struct ph_err *err)
     return status;
 }
 
-static uint64_t retry(struct store_writer *writer, enum ph_status status, const struct ph_err *err)
+/* Somebody reads, or the disk is full: whoever writes is told that himself, and it may pass. So a chore that
+ * fails is told only when it has failed for long, once, and tried less often from then on. */
+static uint64_t retry(struct store_writer *writer)
 {
-    uint64_t now = uv_hrtime();
-    writer->chore_next_ns = now + CHORE_RETRY_NS;
+    uint64_t now = uv_hrtime(), wait_ns = CHORE_RETRY_NS;
     if (!writer->chore_until_ns)
         writer->chore_until_ns = now + (uint64_t)STORE_PURGE_WAIT_MS * NS_PER_MS;
-    if (status != PH_ERR_BUSY)
-        log_warn("store", "removing what was deleted is tried again: %s", err->message);
-    return CHORE_RETRY_NS;
+    if (now > writer->chore_until_ns) {
+        if (!writer->chore_told)
+            log_warn("store", "tidying up the store is put off and tried again: %s",
+                     writer->chore_err.message);
+        writer->chore_told = true;
+        wait_ns = CHORE_LATER_NS;
+    }
+    writer->chore_next_ns = now + wait_ns;
+    return wait_ns;
 }
 
 void store_train_hasten(struct store_writer *writer)
@@ -365,21 +373,22 @@ void store_train_installed(struct store_writer *writer)
 
 uint64_t store_chore(struct store_writer *writer)
 {
-    struct ph_err err = {.code = PH_OK};
+    struct ph_err *err = &writer->chore_err;
     bool left = false;
     uint64_t now = uv_hrtime();
     if (now < writer->chore_next_ns)
         return writer->chore_next_ns - now;
     if (store_train_running(writer)) /* its dictionary will be wanted */
         return TRAIN_LOOK_NS;
-    enum ph_status status = chore_step(writer, &left, &err);
+    enum ph_status status = chore_step(writer, &left, err);
     arena_clear(&writer->scratch);
     if (status == PH_OK && left)
         return 0;
     if (status == PH_OK && writer->state.purge)
-        status = purge(writer, &err);
+        status = purge(writer, err);
     if (status != PH_OK)
-        return retry(writer, status, &err);
+        return retry(writer);
     writer->chore_until_ns = 0;
+    writer->chore_told = false;
     return UINT64_MAX;
 }

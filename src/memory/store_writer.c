@@ -119,7 +119,7 @@ static bool is_put_off(struct store_writer *writer, struct store_job *job)
     *writer->waiting_last = job;
     writer->waiting_last = &job->next;
     writer->chores = true;
-    writer->chore_next_ns = 0;
+    writer->chore_next_ns = writer->chore_until_ns = 0;
     return true;
 }
 
@@ -157,15 +157,16 @@ static void finish_waiting(struct store_writer *writer)
     writer->waiting_last = &writer->waiting;
 }
 
-/* Another process may read, or write, for longer than anybody wants to wait. */
+/* Another process may read, or write, for longer than anybody wants to wait; the disk may be full. */
 static void tell_unfinished(struct store_writer *writer)
 {
+    const struct ph_err *why = &writer->chore_err;
     for (struct store_job *job = writer->waiting; job; job = job->next)
         if (job->write.kind == STORE_DELETE_USER)
-            job->status =
-                ph_fail(&job->err, PH_ERR_BUSY,
-                        "the user is deleted, but traces may be left in the files: others are using "
-                        "the store; it is tried again as long as a station runs");
+            job->status = ph_fail(&job->err, why->code,
+                                  "the user is deleted, but traces may be left in the files: %s; it is tried "
+                                  "again as long as a station runs",
+                                  why->code == PH_ERR_BUSY ? "others are using the store" : why->message);
     finish_waiting(writer);
 }
 

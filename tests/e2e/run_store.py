@@ -205,18 +205,20 @@ def killed_at_random_moments():
                 check(data, lines, set(range(1, CONVERSATIONS + 1)))
                 data = None
     print(f"{kills} kills, {at_work} of them between acknowledgements")
-    assert at_work >= kills // 8, "hardly a kill met it at work"
+    assert at_work >= kills // 8, f"hardly a kill met it at work: {at_work} of {kills}"
 
 
 def a_full_disk_loses_nothing():
-    for limit_kib in (64, 300, 700, 1200):
+    for limit_kib in (64, 300, 700, 1200, *([2000] if KILLS >= 200 else [])):
         with tempfile.TemporaryDirectory() as folder:
             data, lines = os.path.join(folder, "d"), make_lines(limit_kib)
             path = write_lines(os.path.join(folder, "in"), lines)
             limit = (limit_kib << 10, limit_kib << 10)
             numbers, code, said = acknowledged_by(
                 data, path, preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-            assert code == 1 and said.count("\n") == 1 and "store.db" in said, (limit_kib, code, said)
+            # it may be just enough for all lines; then what fails is packing them anew, which is told when it has failed for long
+            assert code == 1 or len(numbers) == CONVERSATIONS, (limit_kib, code, said)
+            assert said.count("\n") <= 1 and ("store.db" in said or code == 0), (limit_kib, code, said)
             if numbers:
                 check(data, lines, numbers)
             store(data, "import", path)
@@ -228,10 +230,10 @@ def two_imports_at_once():
         lines = make_lines(99)
         path = write_lines(os.path.join(folder, "in"), lines)
         both = [subprocess.Popen([PHAROS, "store", "import", path, "--json", "--data", folder], stdout=subprocess.PIPE,
-                                 text=True) for _ in range(2)]
-        said = [json.loads(process.communicate(timeout=300)[0]) for process in both]
-        assert [process.returncode for process in both] == [0, 0]
-        assert sum(one["messages"] for one in said) == sum(len(line["messages"]) for line in lines)
+                                 stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=300) for process in both]
+        assert [process.returncode for process in both] == [0, 0] and not said[0][1] and not said[1][1], said
+        assert sum(json.loads(out)["messages"] for out, _ in said) == sum(len(line["messages"]) for line in lines), said
         check(folder, lines, set(range(1, CONVERSATIONS + 1)))
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """pharos store over PostgreSQL: it says what it says over SQLite, and loses nothing when the server, or the writer, is killed.
 
-The server is the tests' own (postgres.py). The finer faults, such as a commit whose answer is lost, are unit tests
+STORE_KILLS (10): how often an import is killed at a random moment, with SIGKILL. STORE_RESTARTS (6): how often the server is restarted
+under load, in turn fast, immediately, and by SIGKILL of all its processes. The server is the tests' own (postgres.py). The finer faults, such as a commit whose answer is lost, are unit tests
 (test_store_postgres.c).
 """
 import json
@@ -16,6 +17,9 @@ from postgres import Missing, Server
 from station import PHAROS, Runner
 
 CONVERSATIONS = 1500
+KILLS = int(os.environ.get("STORE_KILLS", "10"))
+RESTARTS = int(os.environ.get("STORE_RESTARTS", "6"))
+HOW = "immediate", "fast", "kill"
 runner = Runner("store postgres")
 
 
@@ -71,13 +75,6 @@ def begin_import(where, path):
     return process, numbers, reader
 
 
-def wait_until(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "nothing happens"
-        time.sleep(0.002)
-
-
 def both_databases_say_the_same():
     server.sql("DROP SCHEMA IF EXISTS pharos CASCADE")
     with tempfile.TemporaryDirectory() as folder:
@@ -95,40 +92,80 @@ def both_databases_say_the_same():
         assert not os.path.exists(os.path.join(folder, "none"))
 
 
-def the_server_is_restarted_under_an_import():
-    lines = make_lines(2)
+def wait_for_a_moment(rng, process, numbers, acknowledged_max):
+    """One in four soon after the start, at whatever it does then, the others somewhere in its work, however slow the machine is."""
+    target = rng.randrange(len(numbers), max(acknowledged_max, len(numbers) + 1)) if rng.randrange(4) else 0
+    until = time.monotonic() + 60
+    while len(numbers) < target and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.05 if target else 0.3))
+
+
+def ended(process, reader):
+    """Its exit code and what it said on stderr."""
+    reader.join()
+    said = process.communicate(timeout=300)[1]
+    return process.returncode, said
+
+
+def the_server_is_restarted_under_load():
+    """Two imports at once, and restarts at random moments: they wait for the server and go on where they were."""
+    lines, rng, restarts, at_work = make_lines(2), random.Random(6), 0, 0
+    halves = lines[:CONVERSATIONS // 2], lines[CONVERSATIONS // 2:]
     with tempfile.TemporaryDirectory() as folder:
-        path = write_lines(os.path.join(folder, "in"), lines)
-        for how in ("fast", "immediate", "kill", "immediate"):
+        paths = [write_lines(os.path.join(folder, f"in{i}"), half) for i, half in enumerate(halves)]
+        while restarts < RESTARTS:
             server.sql("DROP SCHEMA IF EXISTS pharos CASCADE")
-            process, numbers, reader = begin_import(where, path)
-            wait_until(lambda numbers=numbers: len(numbers) > 100)
-            server.kill() if how == "kill" else server.stop(how)
-            server.start()
-            said = process.communicate(timeout=300)[1] if reader.join() is None else ""
-            assert process.returncode == 0, (how, said)
-            assert len(numbers) == CONVERSATIONS
-            check(where, lines, set(numbers))
+            both, ways, before = [begin_import(where, path) for path in paths], [], None
+            while restarts < RESTARTS and len(ways) < 3:
+                at_it = [one for one, half in zip(both, halves) if one[0].poll() is None and len(one[1]) < len(half)]
+                if not at_it:
+                    break
+                process, numbers, _ = rng.choice(at_it)
+                wait_for_a_moment(rng, process, numbers, CONVERSATIONS // 2)
+                before = [len(numbers) for _, numbers, _ in both]
+                at_work += any(0 < count < len(half) for count, half in zip(before, halves))
+                ways.append(HOW[restarts % len(HOW)])
+                server.kill() if ways[-1] == "kill" else server.stop(ways[-1])
+                server.start()
+                restarts += 1
+            for (process, numbers, reader), half in zip(both, halves):
+                code, said = ended(process, reader)
+                assert code == 0, (ways, before, code, said)
+                assert sorted(numbers) == list(range(1, len(half) + 1)), (ways, before, len(numbers), said)
+            check(where, lines, set(range(1, CONVERSATIONS + 1)))
+    print(f"{restarts} restarts of the server, {at_work} of them between acknowledgements")
+    assert at_work >= restarts // 8, f"hardly a restart met the imports at work: {at_work} of {restarts}"
 
 
 def the_importer_is_killed():
-    lines, rng = make_lines(3), random.Random(4)
+    rng = random.Random(4)
+    kills, at_work, seed, lines = 0, 0, 100, None
     with tempfile.TemporaryDirectory() as folder:
-        path = write_lines(os.path.join(folder, "in"), lines)
-        server.sql("DROP SCHEMA IF EXISTS pharos CASCADE")
-        acknowledged = set()
-        for _ in range(8):
+        while kills < KILLS:
+            if lines is None:
+                seed += 1
+                lines, acknowledged = make_lines(seed), set()
+                path = write_lines(os.path.join(folder, "in"), lines)
+                server.sql("DROP SCHEMA IF EXISTS pharos CASCADE")
             process, numbers, reader = begin_import(where, path)
-            enough = rng.randrange(1, 400)
-            wait_until(lambda p=process, n=numbers, e=enough: len(n) >= e or p.poll() is not None)
+            wait_for_a_moment(rng, process, numbers, CONVERSATIONS // 3)
             process.kill()
-            reader.join()
-            process.wait()
-            process.stderr.close()
+            code, said = ended(process, reader)
+            kills += 1
+            at_work += code != 0 and len(numbers) > 0
+            assert len(set(numbers)) == len(numbers), (kills, numbers)
             acknowledged |= set(numbers)
-            check(where, lines, acknowledged)
-        store(where, "import", path)
-        check(where, lines, set(range(1, CONVERSATIONS + 1)))
+            if acknowledged:
+                check(where, lines, acknowledged)
+            if code == 0 or len(acknowledged) > CONVERSATIONS * 0.9:
+                store(where, "import", path)
+                check(where, lines, set(range(1, CONVERSATIONS + 1)))
+                lines = None
+            else:
+                assert code == -9 and not said, (kills, code, said)
+    print(f"{kills} kills of the writer, {at_work} of them between acknowledgements")
+    assert at_work >= kills // 8, f"hardly a kill met it at work: {at_work} of {kills}"
 
 
 def a_server_that_is_not_there_is_told_without_a_password():
@@ -148,7 +185,7 @@ except Missing as why:
     runner.finish()
 where = ["--store", server.url]
 try:
-    for test in (both_databases_say_the_same, the_server_is_restarted_under_an_import, the_importer_is_killed,
+    for test in (both_databases_say_the_same, the_server_is_restarted_under_load, the_importer_is_killed,
                  a_server_that_is_not_there_is_told_without_a_password):
         runner.run(test.__name__, test)
 finally:

@@ -1,4 +1,5 @@
 /* Lines of `pharos store import`: a line that is read is written, and read again as the same. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

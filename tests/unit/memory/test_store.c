@@ -384,6 +384,29 @@ static void test_keys_are_a_users_own(void **state)
     assert_non_null(strstr(test->err.message, "user"));
 }
 
+static void test_messages_are_found_for_their_user(void **state)
+{
+    struct store_test *test = *state;
+    struct store_message message = store_test_message("item", "x");
+    struct store_append append = {.user = "ann", .key = "a", .messages = &message, .count = 1, .at = -1};
+    struct store_result first, second;
+    int64_t conversation = 0;
+    assert_int_equal(store_test_append(test, &append, &first), PH_OK);
+    append.key = "b";
+    assert_int_equal(store_test_append(test, &append, &second), PH_OK);
+    store_test_fill(test, "bob", "a", 1);
+    assert_int_equal(store_find_owned(test->store, "ann", "item", &conversation, &test->err), PH_OK);
+    assert_int_equal(conversation, second.conversation); /* the newest */
+    assert_int_equal(store_test_delete(test, STORE_DELETE_CONVERSATION, "ann", "b", NULL), PH_OK);
+    assert_int_equal(store_find_owned(test->store, "ann", "item", &conversation, &test->err), PH_OK);
+    assert_int_equal(conversation, first.conversation);
+    for (size_t i = 0; i < 3; i++) {
+        const char *const tries[3][2] = {{"bob", "item"}, {"nobody", "item"}, {"ann", "other"}};
+        assert_int_equal(store_find_owned(test->store, tries[i][0], tries[i][1], &conversation, &test->err),
+                         PH_ERR_NOTFOUND);
+    }
+}
+
 /* ---- Changing and deleting */
 
 static void test_update(void **state)
@@ -620,9 +643,10 @@ static void test_two_stores_at_once(void **state)
         EACH_BACKEND(test_bad_writes_are_refused, backend), EACH_BACKEND(test_ranges, backend),             \
         EACH_BACKEND(test_catching_up, backend), EACH_BACKEND(test_numbers_are_a_users_own, backend),       \
         EACH_BACKEND(test_lists, backend), EACH_BACKEND(test_keys_are_a_users_own, backend),                \
-        EACH_BACKEND(test_update, backend), EACH_BACKEND(test_responses_and_feedback, backend),             \
-        EACH_BACKEND(test_vectors, backend), EACH_BACKEND(test_deleting, backend),                          \
-        EACH_BACKEND(test_many_writers, backend), EACH_BACKEND(test_two_stores_at_once, backend)
+        EACH_BACKEND(test_messages_are_found_for_their_user, backend), EACH_BACKEND(test_update, backend),  \
+        EACH_BACKEND(test_responses_and_feedback, backend), EACH_BACKEND(test_vectors, backend),            \
+        EACH_BACKEND(test_deleting, backend), EACH_BACKEND(test_many_writers, backend),                     \
+        EACH_BACKEND(test_two_stores_at_once, backend)
 
 int main(void)
 {

@@ -27,9 +27,10 @@ static bool fails(void)
 {
     if (shim.broken && shim.lasting)
         return true;
-    if (shim.left > 0 && --shim.left == 0)
-        return shim.broken = true;
-    return false;
+    if (shim.left <= 0 || --shim.left > 0)
+        return false;
+    shim.broken = true;
+    return true;
 }
 
 static sqlite3_file *real_of(sqlite3_file *file)
