@@ -224,12 +224,20 @@
 #define MEMORY_BYTES_MAX (512u << 20)     /* users' indexes and conversations kept in memory */
 #define MEMORY_USERS_MAX 1024             /* of whom something is */
 #define MEMORY_USER_CONVERSATIONS_MAX 64  /* of each of them */
-#define MEMORY_KEEP_RECENT 4              /* newest messages that always go, in chats */
-#define MEMORY_TURN_MARGIN_TOKENS 16      /* what templates put around a whole prompt */
-#define MEMORY_BUDGET_DEFAULT 8192        /* tokens, where no window is known */
-#define MEMORY_ANSWER_TOKENS 4096 /* left for an answer whose length was not said; at most a quarter */
-#define MEMORY_ITEMS_MAX 20       /* added to a conversation in one request */
-#define MEMORY_PAGE_MAX 100       /* items of a list */
+#define MEMORY_HOT_WAIT_MS 50             /* a turn waits so long for a conversation in a shared cache */
+#define MEMORY_HOT_GRACE_MS 10            /* ... and so much longer for a loop that is busy */
+#define MEMORY_HOT_BYTES_MAX (4u << 20)   /* of a conversation there */
+#define MEMORY_HOT_QUEUE_BYTES_MAX (16u << 20) /* on their way to it */
+#define MEMORY_HOT_MESSAGES_MIN 16             /* of one that is kept there */
+#define MEMORY_HOT_GROWTH 8 /* it goes there again when it has grown by one part in so many */
+#define MEMORY_HOT_NAME_MAX 64
+#define MEMORY_KEEP_RECENT 4         /* newest messages that always go, in chats */
+#define MEMORY_TURN_MARGIN_TOKENS 16 /* what templates put around a whole prompt */
+#define MEMORY_BUDGET_DEFAULT 8192   /* tokens, where no window is known */
+#define MEMORY_ANSWER_TOKENS 4096    /* left for an answer whose length was not said; at most a quarter */
+#define MEMORY_ITEMS_MAX 20          /* added to a conversation in one request */
+#define MEMORY_PAGE_MAX 100          /* items of a list */
+#define MEMORY_REFERENCES_MAX 1000   /* items of an input that are named only */
 #define MEMORY_CONTEXT_BUDGET_MAX (1u << 24)
 #define MEMORY_ABOUT_BYTES_MAX (16u << 10) /* of a message's metadata, to be found by */
 

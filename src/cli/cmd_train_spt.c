@@ -7,7 +7,7 @@
 struct args {
     struct cli_list texts, cases;
     const char *teacher, *words_of, *skip, *out;
-    size_t words, questions, made_up, epochs, seed;
+    size_t words, questions, made_up, epochs, set_epochs, seed;
 };
 
 static const struct cli_option options[] = {
@@ -33,6 +33,9 @@ static const struct cli_option options[] = {
      .min = 1, .max = 10000},
     {CLI_OPTION("--epochs", "N", CLI_COUNT, struct args, epochs, "passes over all questions (20)"), .min = 1,
      .max = 1000},
+    {CLI_OPTION("--set-epochs", "N", CLI_COUNT, struct args, set_epochs,
+                "passes of the set transformer, which looks at all candidates together (3); 0: none"),
+     .min = 0, .max = 1000},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "of whatever is left to chance (1)"), .min = 0,
      .max = 1e15},
     CLI_OPTIONS_END,
@@ -52,7 +55,7 @@ static void show(void *ud, const char *text)
 
 int cmd_train_spt(int argc, char **argv)
 {
-    struct args args = {.seed = 1};
+    struct args args = {.set_epochs = 3, .seed = 1};
     int exit_code;
     if (!cli_parse(&usage, argc, argv, &args, &exit_code))
         return exit_code;
@@ -69,6 +72,7 @@ int cmd_train_spt(int argc, char **argv)
                                                              .questions_max = args.questions,
                                                              .made_up = args.made_up,
                                                              .epochs = args.epochs,
+                                                             .set_epochs = args.set_epochs,
                                                              .seed = args.seed,
                                                              .note = show},
                                       &err);

@@ -37,8 +37,7 @@ static enum ph_status find_candidates(struct building *b)
     b->scores = arena_alloc(b->arena, (b->candidates.count + 1) * sizeof *b->scores);
     if (!b->scores)
         return PH_ERR_NOMEM;
-    context_score(&b->scope, b->request, &b->candidates, b->scores);
-    return PH_OK;
+    return context_score(&b->scope, b->request, &b->query, &b->candidates, b->arena, b->scores);
 }
 
 static int by_score(const void *a, const void *b)
@@ -108,10 +107,15 @@ static bool was_chosen(const struct context_request *request, int64_t message)
 
 static uint32_t entry_of_slot(const struct pack_entry *entries, size_t count, uint32_t slot)
 {
-    for (size_t i = 0; i < count; i++)
-        if (entries[i].slot == slot)
-            return (uint32_t)i;
-    return INDEX_NONE;
+    size_t low = 0, high = count; /* they ascend */
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (entries[middle].slot < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && entries[low].slot == slot ? (uint32_t)low : INDEX_NONE;
 }
 
 /* A question and its answer are worth more together. */
@@ -152,12 +156,18 @@ static enum ph_status take_best(struct building *b)
     return PH_OK;
 }
 
+/* Its place among the candidates, which ascend; their count: it is none. */
 static size_t candidate_of(const struct building *b, uint32_t slot)
 {
-    size_t i = 0;
-    while (i < b->candidates.count && b->candidates.slots[i] != slot)
-        i++;
-    return i;
+    size_t low = 0, high = b->candidates.count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (b->candidates.slots[middle] < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < b->candidates.count && b->candidates.slots[low] == slot ? low : b->candidates.count;
 }
 
 static enum ph_status write_item(struct building *b, uint32_t slot, struct context_item *item)
@@ -170,21 +180,30 @@ static enum ph_status write_item(struct building *b, uint32_t slot, struct conte
                                   .tokens = cost_of(b, slot),
                                   .score = scored ? b->scores[at] : 0,
                                   .is_recent = b->recent[slot]};
-    const float *weights = context_weights(b->request->strategy, &b->scope);
-    return context_explain(&b->scope, &b->query, scored ? weights : NULL,
-                           scored ? b->candidates.features[at] : NULL, slot, b->arena, item);
+    const float *weights = scored ? context_weights(b->request->strategy, &b->scope) : NULL;
+    const float *features = scored ? b->candidates.features[at] : NULL;
+    float others =
+        weights && b->request->strategy == CONTEXT_SPT ? item->score - context_linear(weights, features) : 0;
+    return context_explain(&b->scope, &b->query, weights, features, others, slot, b->arena, item);
+}
+
+/* The next slot that is in; the scope's count: none. */
+static uint32_t next_in(const struct building *b, uint32_t slot)
+{
+    const bool *at = slot < b->scope.count ? memchr(b->in + slot, true, b->scope.count - slot) : NULL;
+    return at ? (uint32_t)(at - b->in) : b->scope.count;
 }
 
 static enum ph_status write_result(struct building *b, struct context_result *result)
 {
-    size_t count = 0;
-    for (uint32_t slot = 0; slot < b->scope.count; slot++)
-        count += b->in[slot];
+    size_t count = 0, end = b->scope.count;
+    for (uint32_t slot = next_in(b, 0); slot < end; slot = next_in(b, slot + 1))
+        count++;
     result->items = arena_alloc(b->arena, (count + 1) * sizeof *result->items);
     if (!result->items)
         return PH_ERR_NOMEM;
-    for (uint32_t slot = 0; slot < b->scope.count; slot++)
-        if (b->in[slot] && write_item(b, slot, &result->items[result->count++]))
+    for (uint32_t slot = next_in(b, 0); slot < end; slot = next_in(b, slot + 1))
+        if (write_item(b, slot, &result->items[result->count++]))
             return PH_ERR_NOMEM;
     result->tokens = b->tokens;
     result->turns = b->scope.count;

@@ -9,9 +9,12 @@ const float *context_weights(enum context_strategy strategy, const struct contex
 
 extern const float context_hybrid[FEATURE_COUNT];
 
-/* Scores of candidates, in their order. */
-void context_score(const struct context_scope *scope, const struct context_request *request,
-                   const struct context_candidates *candidates, float *scores);
+/* Scores of candidates, in their order. PH_ERR_NOMEM only. */
+PH_MUST_USE enum ph_status context_score(const struct context_scope *scope,
+                                         const struct context_request *request,
+                                         const struct context_query *query,
+                                         const struct context_candidates *candidates, struct arena *arena,
+                                         float *scores);
 
 struct pack_entry {
     uint32_t slot;
@@ -23,10 +26,13 @@ struct pack_entry {
 /* Takes entries until the budget is full. Returns the tokens taken. */
 uint32_t context_pack(struct pack_entry *entries, size_t count, uint32_t budget, struct arena *arena);
 
-/* Fills an item's reasons from its features. PH_ERR_NOMEM. */
+/* Fills an item's reasons from its features, and from what the other candidates make of its score.
+ * PH_ERR_NOMEM. */
 PH_MUST_USE enum ph_status context_explain(const struct context_scope *scope,
                                            const struct context_query *query, const float *weights,
-                                           const float *features, uint32_t slot, struct arena *arena,
-                                           struct context_item *item);
+                                           const float *features, float others, uint32_t slot,
+                                           struct arena *arena, struct context_item *item);
+/* The sum of weights times features. */
+float context_linear(const float *weights, const float *features);
 
 #endif

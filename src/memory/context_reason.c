@@ -21,6 +21,7 @@ enum family {
     FAMILY_TIME,
     FAMILY_NEWS,
     FAMILY_AGE,
+    FAMILY_OTHERS, /* no feature's: the set transformer's */
     FAMILY_COUNT
 };
 
@@ -119,6 +120,7 @@ static void say(enum family family, const struct context_scope *scope, const str
         [FAMILY_TIME] = "has the time or number that is asked for",
         [FAMILY_NEWS] = "says names, numbers or something new",
         [FAMILY_AGE] = "is recent",
+        [FAMILY_OTHERS] = "stands out beside the others that were found",
     };
     buf_puts(out, phrases[family]);
     if (family == FAMILY_WORDS)
@@ -138,7 +140,7 @@ static enum ph_status add_reason(struct context_item *item, const char *text, si
 }
 
 enum ph_status context_explain(const struct context_scope *scope, const struct context_query *query,
-                               const float *weights, const float *features, uint32_t slot,
+                               const float *weights, const float *features, float others, uint32_t slot,
                                struct arena *arena, struct context_item *item)
 {
     float points[FAMILY_COUNT] = {0};
@@ -147,6 +149,7 @@ enum ph_status context_explain(const struct context_scope *scope, const struct c
         return PH_ERR_NOMEM;
     for (size_t f = 0; weights && f < FEATURE_COUNT; f++)
         points[family_of[f]] += weights[f] * features[f];
+    points[FAMILY_OTHERS] = others;
     while (item->reason_count < CONTEXT_REASONS_MAX) {
         size_t best = 0;
         for (size_t i = 1; i < FAMILY_COUNT; i++)

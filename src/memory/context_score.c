@@ -1,9 +1,11 @@
 /* Strategies are rows of weights over the same features; a new one is a new row. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "memory/context_int.h"
 #include "memory/spt_int.h"
+#include "memory/spt_set_int.h"
 
 #define HALF_LIFE_S (30.0 * 86400)
 
@@ -84,6 +86,14 @@ const float *context_weights(enum context_strategy strategy, const struct contex
     return NULL;
 }
 
+float context_linear(const float *weights, const float *features)
+{
+    float sum = 0;
+    for (size_t f = 0; f < FEATURE_COUNT; f++)
+        sum += weights[f] * features[f];
+    return sum;
+}
+
 static float decay(const struct context_scope *scope, uint32_t slot, int64_t now)
 {
     int64_t at = scope->index->turns[scope->turns[slot]].created_at;
@@ -93,16 +103,77 @@ static float decay(const struct context_scope *scope, uint32_t slot, int64_t now
     return (float)exp2(-age / HALF_LIFE_S);
 }
 
-void context_score(const struct context_scope *scope, const struct context_request *request,
-                   const struct context_candidates *candidates, float *scores)
+struct by_place {
+    float score;
+    uint32_t candidate;
+};
+
+static int better_first(const void *a, const void *b)
+{
+    const struct by_place *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score < y->score ? 1 : -1;
+    return x->candidate < y->candidate ? -1 : x->candidate > y->candidate;
+}
+
+/* The best SET_READ by their scores, in the order of the candidates. Returns how many. */
+static size_t choose_for_set(const struct context_candidates *candidates, const float *scores,
+                             uint32_t *chosen)
+{
+    struct by_place order[CANDIDATES_MAX];
+    bool in[CANDIDATES_MAX] = {false};
+    size_t count = 0;
+    for (size_t i = 0; i < candidates->count; i++)
+        order[i] = (struct by_place){.score = scores[i], .candidate = (uint32_t)i};
+    qsort(order, candidates->count, sizeof *order, better_first);
+    for (size_t i = 0; i < candidates->count && i < SET_READ; i++)
+        in[order[i].candidate] = true;
+    for (uint32_t i = 0; i < candidates->count; i++)
+        if (in[i])
+            chosen[count++] = i;
+    return count;
+}
+
+/* What the set transformer has to say of the best, less its mean: only differences mean something. */
+static enum ph_status correct(const struct context_scope *scope, const struct context_query *query,
+                              const struct context_candidates *candidates, struct arena *arena, float *scores)
+{
+    float share, corrections[SET_READ], linear[SET_READ], mean = 0;
+    uint32_t chosen[CANDIDATES_MAX];
+    const float *features[SET_READ];
+    const int8_t *vectors[SET_READ];
+    const struct spt *spt = scope->index->params.spt;
+    const struct spt_set *set = spt ? spt_set_of(spt, scope->talk, &share) : NULL;
+    size_t count = set ? choose_for_set(candidates, scores, chosen) : 0;
+    for (size_t i = 0; i < count; i++) {
+        linear[i] = scores[chosen[i]];
+        features[i] = candidates->features[chosen[i]];
+        vectors[i] = scope->index->vectors + (size_t)scope->turns[candidates->slots[chosen[i]]] * SPT_WIDTH;
+    }
+    const struct set_list list = {.count = count,
+                                  .features = features,
+                                  .vectors = vectors,
+                                  .query = query->direction,
+                                  .scores = linear,
+                                  .talk = scope->talk};
+    enum ph_status status = count ? spt_set_run(set, &list, arena, corrections) : PH_OK;
+    for (size_t i = 0; !status && i < count; i++)
+        mean += corrections[i] / (float)count;
+    for (size_t i = 0; !status && i < count; i++)
+        scores[chosen[i]] += share * (corrections[i] - mean);
+    return status;
+}
+
+enum ph_status context_score(const struct context_scope *scope, const struct context_request *request,
+                             const struct context_query *query, const struct context_candidates *candidates,
+                             struct arena *arena, float *scores)
 {
     const float *weights = context_weights(request->strategy, scope);
     for (size_t i = 0; i < candidates->count; i++) {
-        float sum = 0;
-        for (size_t f = 0; weights && f < FEATURE_COUNT; f++)
-            sum += weights[f] * candidates->features[i][f];
+        float sum = weights ? context_linear(weights, candidates->features[i]) : 0;
         if (request->strategy == CONTEXT_TEMPORAL_DECAY)
             sum *= decay(scope, candidates->slots[i], request->now);
         scores[i] = weights ? sum : (float)candidates->slots[i];
     }
+    return request->strategy == CONTEXT_SPT ? correct(scope, query, candidates, arena, scores) : PH_OK;
 }

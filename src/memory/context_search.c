@@ -19,17 +19,27 @@
 #define GROUP_SPEAKERS 4 /* from so many on it is a talk of many */
 
 struct scope_arrays { /* what the scope's constant ones point to */
-    uint32_t *turns, *before;
+    uint32_t *turns, *before, *sessions;
+    float *session_lengths;
     bool *breaks, *seen;
 };
 
-static bool scope_arrays_take(struct scope_arrays *a, size_t count, size_t speakers, struct arena *arena)
+static bool scope_arrays_take(struct scope_arrays *a, size_t count, const struct memory_index *index,
+                              struct arena *arena)
 {
     a->turns = arena_alloc(arena, (count + 1) * sizeof *a->turns);
     a->before = arena_alloc(arena, (count + 1) * sizeof *a->before);
+    a->sessions = arena_alloc(arena, (count + 1) * sizeof *a->sessions);
     a->breaks = arena_alloc(arena, count + 1);
-    a->seen = arena_calloc(arena, speakers + 1, sizeof *a->seen);
-    return a->turns && a->before && a->breaks && a->seen;
+    a->session_lengths = arena_calloc(arena, index->session_count + 1u, sizeof *a->session_lengths);
+    a->seen = arena_calloc(arena, index->speaker_count + 1u, sizeof *a->seen);
+    return a->turns && a->before && a->sessions && a->breaks && a->session_lengths && a->seen;
+}
+
+/* What a turn adds to the length of a group; never nothing. */
+static float group_length(const struct index_turn_row *row)
+{
+    return (float)row->length + 0.01f;
 }
 
 static void scope_take(struct context_scope *scope, struct scope_arrays *a, uint32_t turn)
@@ -42,7 +52,10 @@ static void scope_take(struct context_scope *scope, struct scope_arrays *a, uint
     }
     a->turns[slot] = turn;
     a->before[slot] = before;
-    a->breaks[slot] = before == INDEX_NONE || scope->index->turns[row->before].session != row->session;
+    a->breaks[slot] = before == INDEX_NONE || a->sessions[before] != row->session;
+    a->sessions[slot] = row->session;
+    scope->session_count += a->session_lengths[row->session] == 0;
+    a->session_lengths[row->session] += group_length(row);
     scope->count++;
 }
 
@@ -58,7 +71,7 @@ enum ph_status context_scope_find(const struct memory_index *index, const struct
         at = known ? index->conversations[scope->conversation].first : 0;
         count = known ? index->conversations[scope->conversation].turns : 0;
     }
-    if (!scope_arrays_take(&a, count, index->speaker_count, arena))
+    if (!scope_arrays_take(&a, count, index, arena))
         return PH_ERR_NOMEM;
     uint64_t length = 0;
     uint32_t speakers = 0, names = 0;
@@ -79,7 +92,11 @@ enum ph_status context_scope_find(const struct memory_index *index, const struct
     }
     scope->turns = a.turns;
     scope->before = a.before;
+    uint32_t taken = scope->count;
+    scope->is_dense = taken && !index->has_forgotten && a.turns[taken - 1] - a.turns[0] == taken - 1;
     scope->breaks = a.breaks;
+    scope->sessions = a.sessions;
+    scope->session_lengths = a.session_lengths;
     if (scope->count && length)
         scope->length_mean = (float)length / (float)scope->count;
     bool is_group = speakers >= GROUP_SPEAKERS && scope->conversation != INDEX_NONE;
@@ -87,7 +104,7 @@ enum ph_status context_scope_find(const struct memory_index *index, const struct
     return PH_OK;
 }
 
-uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn)
+uint32_t context_scope_slot_of_row(const struct context_scope *scope, uint32_t turn)
 {
     const struct index_turn_row *row = &scope->index->turns[turn];
     uint32_t place = turn;
@@ -103,39 +120,47 @@ uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn)
 
 /* Groups of turns as texts: sessions, conversations. */
 struct groups {
-    float *counts;  /* [groups]: how often the term at hand is in each */
-    float *lengths; /* [groups] */
-    float *scores;  /* [groups] */
-    uint32_t count;
+    float *counts;        /* [groups]: how often the term at hand is in each */
+    const float *lengths; /* [groups] */
+    float *scores;        /* [groups] */
+    uint32_t count;       /* of those that have turns here */
     float length_mean;
     bool by_session;
 };
 
-static uint32_t group_of(const struct groups *groups, const struct index_turn_row *row)
+static uint32_t group_of(const struct groups *groups, const struct context_scope *scope, uint32_t slot)
 {
-    return groups->by_session ? row->session : row->conversation;
+    return groups->by_session ? scope->sessions[slot] : scope->index->turns[scope->turns[slot]].conversation;
 }
 
-static bool groups_open(struct groups *groups, const struct context_scope *scope, bool by_session,
+static bool groups_take(struct groups *groups, const struct context_scope *scope, uint32_t all,
                         struct arena *arena)
 {
-    groups->by_session = by_session;
-    groups->count = by_session ? scope->index->session_count : scope->index->conversation_count;
-    groups->counts = arena_calloc(arena, groups->count + 1u, sizeof(float));
-    groups->lengths = arena_calloc(arena, groups->count + 1u, sizeof(float));
-    groups->scores = arena_calloc(arena, groups->count + 1u, sizeof(float));
-    if (!groups->counts || !groups->lengths || !groups->scores)
-        return false;
-    uint32_t with = 0;
-    for (uint32_t i = 0; i < scope->count; i++) {
+    groups->counts = arena_calloc(arena, all + 1u, sizeof(float));
+    groups->scores = arena_calloc(arena, all + 1u, sizeof(float));
+    groups->length_mean =
+        groups->count ? scope->length_mean * (float)scope->count / (float)groups->count + 0.01f : 1;
+    return groups->counts && groups->scores;
+}
+
+static bool sessions_open(struct groups *groups, const struct context_scope *scope, struct arena *arena)
+{
+    *groups =
+        (struct groups){.by_session = true, .lengths = scope->session_lengths, .count = scope->session_count};
+    return groups_take(groups, scope, scope->index->session_count, arena);
+}
+
+static bool conversations_open(struct groups *groups, const struct context_scope *scope, struct arena *arena)
+{
+    uint32_t all = scope->index->conversation_count;
+    float *lengths = arena_calloc(arena, all + 1u, sizeof *lengths);
+    *groups = (struct groups){.lengths = lengths};
+    for (uint32_t i = 0; lengths && i < scope->count; i++) {
         const struct index_turn_row *row = &scope->index->turns[scope->turns[i]];
-        float *length = &groups->lengths[group_of(groups, row)];
-        with += *length == 0;
-        *length += (float)row->length + 0.01f;
+        groups->count += lengths[row->conversation] == 0;
+        lengths[row->conversation] += group_length(row);
     }
-    groups->length_mean = with ? scope->length_mean * (float)scope->count / (float)with + 0.01f : 1;
-    groups->count = with;
-    return true;
+    return lengths && groups_take(groups, scope, all, arena);
 }
 
 static void groups_add_term(struct groups *groups, const struct context_scope *scope,
@@ -144,19 +169,19 @@ static void groups_add_term(struct groups *groups, const struct context_scope *s
     const struct index_term *term = &scope->index->terms[query_term->term];
     uint32_t with = 0;
     for (uint32_t i = 0; i < term->count; i++) {
-        uint32_t turn = term->postings[i].turn;
-        if (context_scope_slot(scope, turn) == INDEX_NONE)
+        uint32_t slot = context_scope_slot(scope, term->postings[i].turn);
+        if (slot == INDEX_NONE)
             continue;
-        float *count = &groups->counts[group_of(groups, &scope->index->turns[turn])];
+        float *count = &groups->counts[group_of(groups, scope, slot)];
         with += *count == 0;
         *count += (float)term->postings[i].count;
     }
     float rarity = logf(1 + ((float)groups->count - (float)with + 0.5f) / ((float)with + 0.5f));
     for (uint32_t i = 0; i < term->count; i++) {
-        uint32_t turn = term->postings[i].turn;
-        if (context_scope_slot(scope, turn) == INDEX_NONE)
+        uint32_t slot = context_scope_slot(scope, term->postings[i].turn);
+        if (slot == INDEX_NONE)
             continue;
-        uint32_t group = group_of(groups, &scope->index->turns[turn]);
+        uint32_t group = group_of(groups, scope, slot);
         float count = groups->counts[group];
         if (count == 0)
             continue;
@@ -206,24 +231,32 @@ static void spread_over_window(const struct context_scope *scope, const float *w
     }
 }
 
-/* Every turn around counts, WIDE_FALL less a step, WIDE_BREAK less over the border of a session. wide has
- * room for two: there, and back. */
-static void spread_wide(const struct context_scope *scope, const float *values, float *wide)
+/* Every turn around counts, WIDE_FALL less a step, WIDE_BREAK less over the border of a session. Two kinds of
+ * values at once, because each step waits for the one before it. room [2 * count]. */
+static void spread_wide(const struct context_scope *scope, const struct context_search *search, float *room)
 {
-    float *back = wide + scope->count + 1u;
+    const float *words = search->words, *meaning = search->meaning;
+    float *wide = search->wide, *meant = search->meaning_wide, *back = room,
+          *back_meant = room + scope->count;
     for (uint32_t i = 0; i < scope->count; i++) {
         uint32_t before = scope->before[i];
         float fall = scope->breaks[i] ? WIDE_BREAK * WIDE_FALL : WIDE_FALL;
         float left = before == INDEX_NONE ? 0 : fall * wide[before];
-        wide[i] = values[i] + (left > WIDE_LEAST ? left : 0);
-        back[i] = values[i];
+        float left_meant = before == INDEX_NONE ? 0 : fall * meant[before];
+        wide[i] = words[i] + (left > WIDE_LEAST ? left : 0);
+        meant[i] = meaning[i] + (left_meant > WIDE_LEAST ? left_meant : 0);
+        back[i] = words[i];
+        back_meant[i] = meaning[i];
     }
     for (uint32_t i = scope->count; i-- > 0;) {
         uint32_t before = scope->before[i];
         float fall = scope->breaks[i] ? WIDE_BREAK * WIDE_FALL : WIDE_FALL;
-        wide[i] += back[i] - values[i];
-        if (before != INDEX_NONE && back[i] > WIDE_LEAST)
-            back[before] += fall * back[i];
+        wide[i] += back[i] - words[i];
+        meant[i] += back_meant[i] - meaning[i];
+        if (before == INDEX_NONE)
+            continue;
+        back[before] += back[i] > WIDE_LEAST ? fall * back[i] : 0;
+        back_meant[before] += back_meant[i] > WIDE_LEAST ? fall * back_meant[i] : 0;
     }
 }
 
@@ -350,20 +383,21 @@ enum ph_status context_search(const struct context_scope *scope, const struct co
                               struct context_query *query, struct arena *arena, struct context_search *search)
 {
     size_t n = scope->count + 1u;
-    float *all = arena_calloc(arena, 10 * n, sizeof *all);
-    struct groups sessions, conversations;
+    float *sums = arena_calloc(arena, 4 * n, sizeof *sums),
+          *others = arena_alloc(arena, 4 * n * sizeof *sums);
+    struct groups sessions, conversations = {.scores = NULL};
     bool several = scope->conversation == INDEX_NONE && scope->index->conversation_count > 1;
-    if (!all || !groups_open(&sessions, scope, true, arena) ||
-        (several && !groups_open(&conversations, scope, false, arena)))
+    if (!sums || !others || !sessions_open(&sessions, scope, arena) ||
+        (several && !conversations_open(&conversations, scope, arena)))
         return PH_ERR_NOMEM;
-    *search = (struct context_search){.words = all,
-                                      .window = all + n,
-                                      .session = all + 2 * n,
-                                      .conversation = all + 3 * n,
-                                      .meaning = all + 4 * n,
-                                      .feedback = all + 5 * n,
-                                      .wide = all + 6 * n,
-                                      .meaning_wide = all + 8 * n}; /* two of each: there, and back */
+    *search = (struct context_search){.words = sums,
+                                      .window = sums + n,
+                                      .feedback = sums + 2 * n,
+                                      .meaning = sums + 3 * n,
+                                      .wide = others,
+                                      .meaning_wide = others + n,
+                                      .sessions = sessions.scores,
+                                      .conversations = conversations.scores};
     for (size_t i = 0; i < query->count; i++) {
         const struct query_term *term = &query->terms[i];
         if (term->rarity <= 0)
@@ -373,14 +407,8 @@ enum ph_status context_search(const struct context_scope *scope, const struct co
         if (several)
             groups_add_term(&conversations, scope, term);
     }
-    for (uint32_t i = 0; i < scope->count; i++) {
-        const struct index_turn_row *row = &scope->index->turns[scope->turns[i]];
-        search->session[i] = sessions.scores[row->session];
-        search->conversation[i] = several ? conversations.scores[row->conversation] : 0;
-    }
     spread_over_window(scope, search->words, search->window);
-    spread_wide(scope, search->words, search->wide);
     look_at_meaning(scope, request, query, search->meaning);
-    spread_wide(scope, search->meaning, search->meaning_wide);
+    spread_wide(scope, search, others + 2 * n);
     return look_again(scope, query, search->window, search->feedback, arena) ? PH_OK : PH_ERR_NOMEM;
 }

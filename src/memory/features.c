@@ -11,6 +11,7 @@
 #include "memory/spt_int.h"
 
 #define DAY_S 86400
+#define LANES 8
 
 static const char *const names[FEATURE_COUNT] = {
     [F_WORDS] = "words",
@@ -104,31 +105,54 @@ static void sift(struct first_look *heap, size_t count, size_t at)
     }
 }
 
+/* Ascending; merges runs of 1, 2, 4 ... Both have room for `count`, and either holds the result. */
+static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, size_t count)
+{
+    for (size_t run = 1; run < count; run *= 2) {
+        for (size_t at = 0; at < count; at += 2 * run) {
+            size_t middle = at + run < count ? at + run : count;
+            size_t end = at + 2 * run < count ? at + 2 * run : count;
+            for (size_t to = at, a = at, b = middle; to < end; to++) {
+                bool first = b == end || (a < middle && keys[a] < keys[b]);
+                spare[to] = first ? keys[a++] : keys[b++];
+            }
+        }
+        uint64_t *kept = keys;
+        keys = spare;
+        spare = kept;
+    }
+    return keys;
+}
+
 static float greatest(const float *values, size_t count)
 {
-    float most = 0;
-    for (size_t i = 0; i < count; i++)
-        most = values[i] > most ? values[i] : most;
-    return most > 0 ? most : 1;
+    float most[LANES] = {0}; /* so that none waits for the one before it */
+    for (size_t i = 0; i + LANES <= count; i += LANES)
+        for (size_t lane = 0; lane < LANES; lane++)
+            most[lane] = values[i + lane] > most[lane] ? values[i + lane] : most[lane];
+    for (size_t i = count - count % LANES; i < count; i++)
+        most[0] = values[i] > most[0] ? values[i] : most[0];
+    for (size_t lane = 1; lane < LANES; lane++)
+        most[0] = most[lane] > most[0] ? most[lane] : most[0];
+    return most[0] > 0 ? most[0] : 1;
 }
 
 /* A heap of the best so far, the worst of them on top. In talk of many the newest turns count by
  * themselves. */
-static bool choose_slots(const struct context_scope *scope, const struct context_search *search,
-                         struct arena *arena, struct context_candidates *out)
+static void choose_slots(const struct context_scope *scope, const struct context_search *search,
+                         struct context_candidates *out)
 {
-    struct first_look *heap = arena_alloc(arena, CANDIDATES_MAX * sizeof *heap);
-    uint8_t *chosen = arena_calloc(arena, scope->count + 1u, 1);
-    if (!heap || !chosen)
-        return false;
+    struct first_look heap[CANDIDATES_MAX];
     size_t n = scope->count, count = 0;
-    const float window = 1 / greatest(search->window, n), session = 0.2f / greatest(search->session, n);
-    const float meaning = 0.5f / greatest(search->meaning, n), wide = 0.5f / greatest(search->wide, n);
+    const float session = 0.2f / greatest(search->sessions, scope->index->session_count);
+    const float window = 1 / greatest(search->window, n), wide = 0.5f / greatest(search->wide, n);
+    const float meaning = 0.5f / greatest(search->meaning, n);
     const float feedback = 0.2f / greatest(search->feedback, n), newer = 1e-4f / (float)(n + 1);
     bool is_group = scope->talk == TALK_GROUP;
     for (uint32_t i = 0; i < n; i++) {
-        float score = search->window[i] * window + search->session[i] * session + search->wide[i] * wide +
-                      search->meaning[i] * meaning + search->feedback[i] * feedback + newer * (float)i;
+        float score = search->window[i] * window + search->sessions[scope->sessions[i]] * session +
+                      search->wide[i] * wide + search->meaning[i] * meaning + search->feedback[i] * feedback +
+                      newer * (float)i;
         if (is_group)
             score += 4.0f / (float)(n - i);
         if ((count == CANDIDATES_MAX && score <= heap[0].score) ||
@@ -145,12 +169,13 @@ static bool choose_slots(const struct context_scope *scope, const struct context
             sift(heap, count, 0);
         }
     }
+    uint64_t room[2][CANDIDATES_MAX];
     for (size_t i = 0; i < count; i++)
-        chosen[heap[i].slot] = 1;
-    for (uint32_t i = 0; i < n; i++)
-        if (chosen[i])
-            out->slots[out->count++] = i;
-    return true;
+        room[0][i] = heap[i].slot;
+    const uint64_t *order = sort_keys(room[0], room[1], count);
+    for (size_t i = 0; i < count; i++)
+        out->slots[i] = (uint32_t)order[i];
+    out->count = count;
 }
 
 /* ---- What is known about each ---- */
@@ -160,15 +185,9 @@ struct knowing {
     const struct context_query *query;
     const struct context_search *search;
     struct context_candidates *out;
-    float rarity_sum, rarest;
-    uint64_t *gram_bits;  /* [terms][QUERY_GRAMS_MAX / 64]: the query's grams that a term has ... */
-    float *gram_rarity;   /* [QUERY_GRAMS_MAX] */
-    float *soft;          /* [terms][count of the query's words]: nearness */
-    uint8_t *is_known;    /* [terms]: whether these two are filled */
-    uint8_t *group_roles; /* [scope] see group_roles */
+    struct turn_reader *reader;
+    float rarity_sum, rarest, general_sum;
 };
-
-#define GRAM_WORDS (QUERY_GRAMS_MAX / 64)
 
 static uint32_t turn_at(const struct knowing *k, size_t i)
 {
@@ -178,87 +197,6 @@ static uint32_t turn_at(const struct knowing *k, size_t i)
 static const struct index_turn_row *row_of(const struct knowing *k, uint32_t turn)
 {
     return &k->scope->index->turns[turn];
-}
-
-/* Grams and nearness of a term to the query's words, once. */
-static void know_term(struct knowing *k, uint32_t known)
-{
-    if (k->is_known[known])
-        return;
-    k->is_known[known] = 1;
-    const struct memory_index *index = k->scope->index;
-    const struct index_term *term = &index->terms[known];
-    uint64_t *bits = k->gram_bits + (size_t)known * GRAM_WORDS;
-    for (uint32_t g = 0; g < term->gram_count; g++)
-        for (size_t q = 0; q < k->query->gram_count; q++)
-            if (k->query->grams[q] == index->term_grams[term->grams + g])
-                bits[q / 64] |= (uint64_t)1 << (q % 64);
-    for (size_t q = 0; q < k->query->count; q++) {
-        const struct query_term *word = &k->query->terms[q];
-        float near = word->term == known;
-        if (near == 0 && word->vector >= 0 && term->vector >= 0 && !(term->flags & TEXT_STOP))
-            near = spt_cosine(spt_word_vector(index->params.spt, word->vector),
-                              spt_word_vector(index->params.spt, term->vector));
-        k->soft[(size_t)known * k->query->count + q] = near > 0.25f ? near : 0;
-    }
-}
-
-/* The weight of a word in soft coverage: its rarity where it is known, else as a rare one. */
-static float word_weight(const struct query_term *word)
-{
-    if (word->flags & TEXT_STOP)
-        return 0;
-    return word->rarity > 0 ? word->rarity : word->vector >= 0 ? 3.0f : 0;
-}
-
-struct turn_words { /* of a turn against the query */
-    float grams, soft, pairs;
-    uint64_t has; /* the query's words, by bits */
-};
-
-static float gram_score(const struct knowing *k, const uint64_t *bits, float length)
-{
-    float sum = 0;
-    for (size_t w = 0; w < GRAM_WORDS; w++)
-        for (uint64_t rest = bits[w]; rest; rest &= rest - 1)
-            sum += k->gram_rarity[w * 64 + (size_t)__builtin_ctzll(rest)];
-    return sum / (0.7f + 0.3f * length / k->scope->length_mean);
-}
-
-static struct turn_words read_turn(struct knowing *k, uint32_t turn)
-{
-    struct turn_words out = {0};
-    const struct index_turn_row *row = row_of(k, turn);
-    uint64_t bits[GRAM_WORDS] = {0};
-    float best[QUERY_TERMS_MAX] = {0};
-    size_t q_before = SIZE_MAX;
-    for (uint32_t i = 0; i < row->word_count; i++) {
-        uint32_t known = k->scope->index->occurrences[row->words + i];
-        know_term(k, known);
-        for (size_t w = 0; w < GRAM_WORDS; w++)
-            bits[w] |= k->gram_bits[(size_t)known * GRAM_WORDS + w];
-        const float *soft = k->soft + (size_t)known * k->query->count;
-        size_t q_here = SIZE_MAX;
-        for (size_t q = 0; q < k->query->count; q++) {
-            best[q] = soft[q] > best[q] ? soft[q] : best[q];
-            if (k->query->terms[q].term == known) {
-                out.has |= (uint64_t)1 << q;
-                q_here = q;
-            }
-        }
-        if (q_here != SIZE_MAX && q_before != SIZE_MAX && q_here == q_before + 1)
-            out.pairs += k->query->terms[q_here].rarity + k->query->terms[q_before].rarity;
-        q_before = q_here;
-    }
-    float weights = 0;
-    for (size_t q = 0; q < k->query->count; q++) {
-        float weight = word_weight(&k->query->terms[q]);
-        out.soft += weight * best[q];
-        weights += weight;
-    }
-    out.soft = weights > 0 ? out.soft / weights : 0;
-    out.grams = gram_score(k, bits, (float)row->length);
-    return out;
 }
 
 static float coverage(const struct knowing *k, uint64_t has)
@@ -272,18 +210,26 @@ static float coverage(const struct knowing *k, uint64_t has)
 
 static float general_coverage(const struct knowing *k, uint64_t has)
 {
-    float sum = 0, all = 1e-6f;
-    for (size_t q = 0; q < k->query->count; q++) {
-        all += k->query->terms[q].general;
-        sum += has >> q & 1 ? k->query->terms[q].general : 0;
-    }
-    return sum / all;
+    float sum = 0;
+    for (size_t q = 0; q < k->query->count; q++)
+        if (has >> q & 1)
+            sum += k->query->terms[q].general;
+    return sum / k->general_sum;
 }
 
-static float at_turn(const struct knowing *k, const float *values, uint32_t turn)
+static uint32_t slot_of(const struct knowing *k, uint32_t turn)
 {
-    uint32_t slot = turn == INDEX_NONE ? INDEX_NONE : context_scope_slot(k->scope, turn);
+    return turn == INDEX_NONE ? INDEX_NONE : context_scope_slot(k->scope, turn);
+}
+
+static float at_slot(const float *values, uint32_t slot)
+{
     return slot == INDEX_NONE ? 0 : values[slot];
+}
+
+static float greater(float a, float b)
+{
+    return a > b ? a : b;
 }
 
 /* How well the date of a turn agrees with a day, month and year of the query; 0 where none is named. */
@@ -327,48 +273,54 @@ static bool mentions_named(const struct knowing *k, const struct index_turn_row 
     return false;
 }
 
-static void know_words(struct knowing *k, size_t i)
+/* What the first look has found. */
+static void know_search(const struct knowing *k, uint32_t slot, uint32_t before, uint32_t after, float *f)
+{
+    const struct context_search *search = k->search;
+    uint32_t conversation = row_of(k, k->scope->turns[slot])->conversation;
+    f[F_WORDS] = search->words[slot];
+    f[F_WINDOW] = search->window[slot];
+    f[F_WIDE] = search->wide[slot];
+    f[F_MEANING_WIDE] = search->meaning_wide[slot];
+    f[F_SESSION] = search->sessions[k->scope->sessions[slot]];
+    f[F_CONVERSATION] = search->conversations ? search->conversations[conversation] : 0;
+    f[F_FEEDBACK] = search->feedback[slot];
+    f[F_MEANING] = search->meaning[slot];
+    f[F_BEFORE_1] = at_slot(search->words, before);
+    f[F_AFTER_1] = at_slot(search->words, after);
+    f[F_MEANING_AROUND] = greater(at_slot(search->meaning, before), at_slot(search->meaning, after));
+}
+
+/* false: no memory. */
+static bool know_words(struct knowing *k, size_t i)
 {
     float *f = k->out->features[i];
-    uint32_t turn = turn_at(k, i);
-    const struct index_turn_row *row = row_of(k, turn);
-    uint32_t before = row->before, after = row->after;
-    uint32_t before2 = before == INDEX_NONE ? before : row_of(k, before)->before;
-    uint32_t after2 = after == INDEX_NONE ? after : row_of(k, after)->after;
-    const float *words = k->search->words;
-    uint32_t slot = k->out->slots[i];
-    f[F_WORDS] = words[slot];
-    f[F_BEFORE_1] = at_turn(k, words, before);
-    f[F_AFTER_1] = at_turn(k, words, after);
-    f[F_BEFORE_2] = at_turn(k, words, before2);
-    f[F_AFTER_2] = at_turn(k, words, after2);
-    f[F_WINDOW] = k->search->window[slot];
-    f[F_WIDE] = k->search->wide[slot];
-    f[F_MEANING_WIDE] = k->search->meaning_wide[slot];
-    f[F_SESSION] = k->search->session[slot];
-    f[F_CONVERSATION] = k->search->conversation[slot];
-    f[F_FEEDBACK] = k->search->feedback[slot];
-    f[F_MEANING] = k->search->meaning[slot];
-    float left = at_turn(k, k->search->meaning, before), right = at_turn(k, k->search->meaning, after);
-    f[F_MEANING_AROUND] = left > right ? left : right;
-    struct turn_words here = read_turn(k, turn), beside[2];
-    memset(beside, 0, sizeof beside);
-    if (before != INDEX_NONE && context_scope_slot(k->scope, before) != INDEX_NONE)
-        beside[0] = read_turn(k, before);
-    if (after != INDEX_NONE && context_scope_slot(k->scope, after) != INDEX_NONE)
-        beside[1] = read_turn(k, after);
-    f[F_GRAMS] = here.grams;
-    f[F_GRAMS_AROUND] = fmaxf(beside[0].grams, beside[1].grams);
-    f[F_SOFT] = here.soft;
-    f[F_SOFT_AROUND] = fmaxf(beside[0].soft, beside[1].soft);
-    f[F_COVERAGE] = coverage(k, here.has);
-    f[F_COVERAGE_AROUND] = coverage(k, here.has | beside[0].has | beside[1].has);
-    f[F_GENERAL] = general_coverage(k, here.has);
-    f[F_GENERAL_AROUND] = general_coverage(k, here.has | beside[0].has | beside[1].has);
-    f[F_PAIRS] = here.pairs;
+    const struct index_turn_row *row = row_of(k, turn_at(k, i));
+    uint32_t before2 = row->before == INDEX_NONE ? row->before : row_of(k, row->before)->before;
+    uint32_t after2 = row->after == INDEX_NONE ? row->after : row_of(k, row->after)->after;
+    uint32_t slot = k->out->slots[i], before = slot_of(k, row->before), after = slot_of(k, row->after);
+    know_search(k, slot, before, after, f);
+    f[F_BEFORE_2] = at_slot(k->search->words, slot_of(k, before2));
+    f[F_AFTER_2] = at_slot(k->search->words, slot_of(k, after2));
+    const struct turn_words *here = turn_reader_read(k->reader, slot);
+    const struct turn_words *left = turn_reader_read(k->reader, before);
+    const struct turn_words *right = turn_reader_read(k->reader, after);
+    if (!here || !left || !right)
+        return false;
+    uint64_t around = here->has | left->has | right->has;
+    f[F_GRAMS] = here->grams;
+    f[F_GRAMS_AROUND] = greater(left->grams, right->grams);
+    f[F_SOFT] = here->soft;
+    f[F_SOFT_AROUND] = greater(left->soft, right->soft);
+    f[F_COVERAGE] = coverage(k, here->has);
+    f[F_COVERAGE_AROUND] = around == here->has ? f[F_COVERAGE] : coverage(k, around);
+    f[F_GENERAL] = general_coverage(k, here->has);
+    f[F_GENERAL_AROUND] = around == here->has ? f[F_GENERAL] : general_coverage(k, around);
+    f[F_PAIRS] = here->pairs;
     for (size_t q = 0; q < k->query->count; q++)
-        if ((here.has >> q & 1) && k->query->terms[q].rarity >= k->rarest)
+        if ((here->has >> q & 1) && k->query->terms[q].rarity >= k->rarest)
             f[F_RAREST] = 1;
+    return true;
 }
 
 /* Names and numbers, and words that nobody said before. */
@@ -458,66 +410,51 @@ static const struct {
               {F_RANK_FEEDBACK, F_FEEDBACK}};
 
 /* 1 for the first, 0 for the last and for those without any; equals share the better rank. */
-static void rank(struct context_candidates *out, enum feature to, enum feature of, struct first_look *order)
+static void rank(struct context_candidates *out, enum feature to, enum feature of, const float *shares)
 {
-    size_t n = out->count;
-    for (size_t i = 0; i < n; i++)
-        order[i] = (struct first_look){.score = out->features[i][of], .slot = (uint32_t)i};
-    for (size_t k = n / 2; k-- > 0;)
-        sift(order, n, k);
-    for (size_t left = n; left > 1; left--) { /* heap sort, greatest first */
-        struct first_look least = order[0];
-        order[0] = order[left - 1];
-        order[left - 1] = least;
-        sift(order, left - 1, 0);
+    uint64_t room[2][CANDIDATES_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < out->count; i++) {
+        uint32_t bits; /* of numbers above 0 they ascend as these do */
+        memcpy(&bits, &out->features[i][of], sizeof bits);
+        if (out->features[i][of] > 0)
+            room[0][count++] = (uint64_t)~bits << 32 | i;
     }
+    const uint64_t *order = sort_keys(room[0], room[1], count);
     float share = 1;
-    for (size_t i = 0; i < n; i++) {
-        if (!i || order[i].score < order[i - 1].score)
-            share = 1 - logf((float)i + 1) / logf((float)CANDIDATES_MAX + 1);
-        out->features[order[i].slot][to] = order[i].score > 0 ? share : 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!i || order[i] >> 32 != order[i - 1] >> 32)
+            share = shares[i];
+        out->features[(uint32_t)order[i]][to] = share;
     }
 }
 
-static bool make_comparable(struct context_candidates *out, struct arena *arena)
+static void make_comparable(struct context_candidates *out)
 {
-    struct first_look *order = arena_alloc(arena, (out->count + 1) * sizeof *order);
-    if (!order)
-        return false;
+    float shares[CANDIDATES_MAX];
+    for (size_t i = 0; i < out->count; i++)
+        shares[i] = 1 - logf((float)i + 1) / logf((float)CANDIDATES_MAX + 1);
     for (size_t r = 0; r < sizeof ranked / sizeof *ranked; r++)
-        rank(out, ranked[r].rank, ranked[r].of, order);
+        rank(out, ranked[r].rank, ranked[r].of, shares);
     for (size_t s = 0; s < sizeof scaled / sizeof *scaled; s++) {
         float most = 0;
         for (size_t i = 0; i < out->count; i++)
-            most = fmaxf(most, out->features[i][scaled[s]]);
+            most = greater(most, out->features[i][scaled[s]]);
         for (size_t i = 0; i < out->count && most > 0; i++)
             out->features[i][scaled[s]] /= most;
     }
-    return true;
 }
 
-static bool prepare(struct knowing *k, struct arena *arena)
+static void prepare(struct knowing *k)
 {
-    size_t terms = k->scope->index->term_count + 1u;
-    k->gram_bits = arena_calloc(arena, terms * GRAM_WORDS, sizeof(uint64_t));
-    k->gram_rarity = arena_calloc(arena, QUERY_GRAMS_MAX, sizeof(float));
-    k->soft = arena_alloc(arena, terms * (k->query->count + 1) * sizeof(float));
-    k->is_known = arena_calloc(arena, terms, 1);
-    k->out->features = arena_calloc(arena, k->out->count + 1, sizeof *k->out->features);
-    if (!k->gram_bits || !k->gram_rarity || !k->soft || !k->is_known || !k->out->features)
-        return false;
-    float turns = (float)k->scope->index->turn_count;
-    for (size_t g = 0; g < k->query->gram_count; g++) {
-        float with = (float)k->scope->index->gram_turns[k->query->grams[g]];
-        k->gram_rarity[g] = logf(1 + (turns - with + 0.5f) / (with + 0.5f));
-    }
+    k->general_sum = 1e-6f;
     for (size_t q = 0; q < k->query->count; q++) {
         k->rarity_sum += k->query->terms[q].rarity;
-        k->rarest = fmaxf(k->rarest, k->query->terms[q].rarity);
+        k->rarest = greater(k->rarest, k->query->terms[q].rarity);
+        k->general_sum += k->query->terms[q].general;
     }
     if (k->rarest == 0)
         k->rarest = 1e9f;
-    return true;
 }
 
 enum ph_status context_candidates_find(const struct context_scope *scope, const struct context_query *query,
@@ -526,12 +463,19 @@ enum ph_status context_candidates_find(const struct context_scope *scope, const 
 {
     *candidates = (struct context_candidates){0};
     struct knowing k = {.scope = scope, .query = query, .search = search, .out = candidates};
-    if (!choose_slots(scope, search, arena, candidates) || !prepare(&k, arena))
+    if (turn_reader_open(&k.reader, scope, query, arena))
         return PH_ERR_NOMEM;
+    choose_slots(scope, search, candidates);
+    candidates->features = arena_calloc(arena, candidates->count + 1, sizeof *candidates->features);
+    if (!candidates->features)
+        return PH_ERR_NOMEM;
+    prepare(&k);
     for (size_t i = 0; i < candidates->count; i++) {
-        know_words(&k, i);
+        if (!know_words(&k, i))
+            return PH_ERR_NOMEM;
         know_talk(&k, i);
     }
     know_group(&k);
-    return make_comparable(candidates, arena) ? PH_OK : PH_ERR_NOMEM;
+    make_comparable(candidates);
+    return PH_OK;
 }

@@ -106,19 +106,24 @@ struct context_query {
 /* The turns looked at, numbered from 0 in their order: a slot is a turn's place there. */
 struct context_scope {
     const struct memory_index *index;
-    uint32_t conversation;  /* INDEX_NONE: all */
-    const uint32_t *turns;  /* [count] */
-    const uint32_t *before; /* [count] slot of the turn before in its conversation, or INDEX_NONE */
-    const bool *breaks;     /* [count] begins a session */
-    uint32_t count;
+    uint32_t conversation;        /* INDEX_NONE: all */
+    const uint32_t *turns;        /* [count] */
+    const uint32_t *before;       /* [count] slot of the turn before in its conversation, or INDEX_NONE */
+    const bool *breaks;           /* [count] begins a session */
+    const uint32_t *sessions;     /* [count] */
+    const float *session_lengths; /* [the index's sessions] of their turns here; 0: none is here */
+    uint32_t count, session_count;
     uint32_t first; /* of turns, or of places in the conversation */
+    bool is_dense;  /* turns follow one another in the index: none of another conversation is between */
     enum talk talk;
     float length_mean;
 };
 
-/* What a whole scope gives for a query, [count] each. */
+/* What a whole scope gives for a query, [count] each; of sessions and conversations as texts one each. */
 struct context_search {
-    float *words, *window, *wide, *session, *conversation, *meaning, *meaning_wide, *feedback;
+    float *words, *window, *wide, *meaning, *meaning_wide, *feedback;
+    const float *sessions;      /* [the index's sessions] */
+    const float *conversations; /* [the index's conversations]; NULL: the scope is one */
 };
 
 struct context_candidates {
@@ -127,12 +132,60 @@ struct context_candidates {
     float (*features)[FEATURE_COUNT]; /* [count] */
 };
 
-/* PH_ERR_NOMEM only, all three; memory from the arena. */
+/* ---- A turn against the query (features_turn.c) ---- */
+
+#define GRAM_WORDS (QUERY_GRAMS_MAX / 64)
+#define SMALL_MAP_BITS 11
+#define SMALL_MAP_SLOTS (1u << SMALL_MAP_BITS)
+#define TURNS_READ_MAX (3 * CANDIDATES_MAX) /* candidates and the two beside each */
+
+struct turn_words {
+    float grams, soft, pairs;
+    uint64_t has; /* the query's words, by bits */
+};
+
+struct small_map { /* of far fewer numbers than there are slots; INDEX_NONE: free */
+    uint32_t keys[SMALL_MAP_SLOTS];
+    uint16_t values[SMALL_MAP_SLOTS];
+};
+
+struct turn_reader {
+    const struct context_scope *scope;
+    const struct context_query *query;
+    struct arena *arena;
+    struct small_map gram_places; /* gram -> its place in the query */
+    float gram_rarity[QUERY_GRAMS_MAX];
+    int8_t *vectors; /* [vector_count][SPT_WIDTH] of the query's words that have one */
+    size_t vector_count;
+    uint32_t *match_of; /* [terms] */
+    struct term_match *matches;
+    float *near; /* [match_count][words of the query] */
+    size_t match_count, match_capacity;
+    struct small_map turn_places; /* slot -> its place in turns */
+    struct turn_words turns[TURNS_READ_MAX];
+    size_t turn_count;
+};
+
+PH_MUST_USE enum ph_status turn_reader_open(struct turn_reader **out, const struct context_scope *scope,
+                                            const struct context_query *query, struct arena *arena);
+/* Of at most TURNS_READ_MAX different slots; INDEX_NONE: of nothing. NULL: no memory. */
+const struct turn_words *turn_reader_read(struct turn_reader *reader, uint32_t slot);
+
+/* ---- Steps ---- */
+
+/* PH_ERR_NOMEM only, all four; memory from the arena. */
 PH_MUST_USE enum ph_status context_scope_find(const struct memory_index *index,
                                               const struct context_request *request, struct arena *arena,
                                               struct context_scope *scope);
 /* The slot of a turn; INDEX_NONE: not in the scope. */
-uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn);
+uint32_t context_scope_slot_of_row(const struct context_scope *scope, uint32_t turn);
+static inline uint32_t context_scope_slot(const struct context_scope *scope, uint32_t turn)
+{
+    if (!scope->is_dense)
+        return context_scope_slot_of_row(scope, turn);
+    uint32_t slot = turn - scope->turns[0]; /* one before it: far too great */
+    return slot < scope->count ? slot : INDEX_NONE;
+}
 PH_MUST_USE enum ph_status context_query_read(const struct context_scope *scope,
                                               const struct context_request *request, struct arena *arena,
                                               struct context_query *query);

@@ -439,4 +439,5 @@ void memory_index_forget(struct memory_index *index, int64_t conversation)
         return;
     for (uint32_t t = index->conversations[known].first; t != INDEX_NONE; t = index->turns[t].after)
         index->turns[t].flags |= TURN_FORGOTTEN;
+    index->has_forgotten = true;
 }

@@ -99,7 +99,8 @@ struct memory_index {
     uint32_t conversation_count, conversation_capacity;
     uint32_t session_count;
     uint32_t session_of_last;
-    int8_t *vectors; /* [turn_count][SPT_WIDTH], unit length x 127; NULL without a selector */
+    bool has_forgotten; /* any turn */
+    int8_t *vectors;    /* [turn_count][SPT_WIDTH], unit length x 127; NULL without a selector */
     size_t vector_capacity;
     uint64_t length_sum; /* of all turns' lengths */
     size_t posting_bytes;

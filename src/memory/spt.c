@@ -1,7 +1,9 @@
-/* The selector's file is a GGUF without tensors:
+/* The selector's file is a GGUF:
  *   general.architecture "pharos-spt"
  *   spt.features        the names of the features, between commas
  *   spt.weights         f32 [talks][features]: with an assistant, of people, of a group
+ *   spt.set.shares      f32 [talks], 0 to 1: how much the set transformer's corrections count; and its
+ *                       tensors "set.*" (spt_set.c). Both may be missing
  *   spt.words.stems     u64 [words], ascending: hashes of stems (text_hash)
  *   spt.words.rarity    f32 [words], a / (a + share of all words), a = 0.001
  *   spt.words.weights   f32 [words], in the direction of a text
@@ -16,6 +18,7 @@
 #include "base/mem.h"
 #include "memory/features_int.h"
 #include "memory/spt_int.h"
+#include "memory/spt_set_int.h"
 #include "memory/spt_words_int.h"
 #include "model/model.h"
 
@@ -27,6 +30,8 @@ struct spt {
     const int8_t *vectors;
     const char *texts;
     float weights[TALK_COUNT][FEATURE_COUNT];
+    struct spt_set *set; /* or NULL */
+    float shares[TALK_COUNT];
 };
 
 static enum ph_status find_array(const struct spt *spt, const char *key, enum gguf_type type, uint64_t count,
@@ -59,9 +64,33 @@ static enum ph_status read_weights(struct spt *spt, struct ph_err *err)
         if (feature == FEATURE_COUNT)
             return ph_fail(err, PH_ERR_UNSUPPORTED, "%s: feature %.*s is not known to this version",
                            gguf_path(spt->gguf), (int)(end - at), features.text + at);
-        for (uint64_t talk = 0; talk < TALK_COUNT; talk++)
-            spt->weights[talk][feature] = (float)gguf_array_number(&weights, talk * count + i);
+        for (uint64_t talk = 0; talk < TALK_COUNT; talk++) {
+            float weight = (float)gguf_array_number(&weights, talk * count + i);
+            if (!isfinite(weight))
+                return ph_fail(err, PH_ERR_FORMAT, "%s: the weight of %.*s is not a number",
+                               gguf_path(spt->gguf), (int)(end - at), features.text + at);
+            spt->weights[talk][feature] = weight;
+        }
         at = end + 1;
+    }
+    if (!status && (at <= features.len || weights.count % TALK_COUNT))
+        return ph_fail(err, PH_ERR_FORMAT, "%s: spt.weights has not %d weights for each of spt.features",
+                       gguf_path(spt->gguf), TALK_COUNT);
+    return status;
+}
+
+static enum ph_status read_set(struct spt *spt, struct ph_err *err)
+{
+    struct gguf_array shares;
+    enum ph_status status = spt_set_open(&spt->set, spt->gguf, err);
+    if (status || !spt->set)
+        return status;
+    status = find_array(spt, "spt.set.shares", GGUF_FLOAT32, TALK_COUNT, &shares, err);
+    for (uint64_t talk = 0; !status && talk < TALK_COUNT; talk++) {
+        spt->shares[talk] = (float)gguf_array_number(&shares, talk);
+        if (!(spt->shares[talk] >= 0 && spt->shares[talk] <= 1))
+            status = ph_fail(err, PH_ERR_FORMAT, "%s: spt.set.shares[%d] is not between 0 and 1",
+                             gguf_path(spt->gguf), (int)talk);
     }
     return status;
 }
@@ -71,6 +100,13 @@ static uint64_t stem_at(const struct spt *spt, uint32_t row)
     uint64_t stem;
     memcpy(&stem, spt->stems + (size_t)row * sizeof stem, sizeof stem);
     return stem;
+}
+
+static float float_at(const uint8_t *values, int32_t row)
+{
+    float value;
+    memcpy(&value, values + (size_t)row * sizeof value, sizeof value);
+    return value;
 }
 
 static enum ph_status read_words(struct spt *spt, struct ph_err *err)
@@ -93,10 +129,15 @@ static enum ph_status read_words(struct spt *spt, struct ph_err *err)
     spt->weights_of_words = weights.data;
     spt->vectors = (const int8_t *)vectors.data;
     spt->texts = (const char *)texts.data;
-    for (uint32_t i = 1; i < spt->words; i++)
-        if (stem_at(spt, i) <= stem_at(spt, i - 1))
+    for (uint32_t i = 0; i < spt->words; i++) {
+        if (i && stem_at(spt, i) <= stem_at(spt, i - 1))
             return ph_fail(err, PH_ERR_FORMAT, "%s: spt.words.stems is not in order at %u",
                            gguf_path(spt->gguf), i);
+        if (!isfinite(float_at(spt->rarities, (int32_t)i)) ||
+            !isfinite(float_at(spt->weights_of_words, (int32_t)i)))
+            return ph_fail(err, PH_ERR_FORMAT, "%s: the weight or rarity of word %u is not a number",
+                           gguf_path(spt->gguf), i);
+    }
     return PH_OK;
 }
 
@@ -118,6 +159,8 @@ static enum ph_status read_selector(struct spt **out, struct gguf *gguf, struct 
         status = read_weights(spt, err);
     if (!status)
         status = read_words(spt, err);
+    if (!status)
+        status = read_set(spt, err);
     if (status) {
         spt_close(spt);
         return status;
@@ -145,6 +188,7 @@ void spt_close(struct spt *spt)
 {
     if (!spt)
         return;
+    spt_set_close(spt->set);
     gguf_free(spt->gguf);
     mem_free(spt);
 }
@@ -167,13 +211,6 @@ const int8_t *spt_word_vector(const struct spt *spt, int32_t row)
     return spt->vectors + (size_t)row * SPT_WIDTH;
 }
 
-static float float_at(const uint8_t *values, int32_t row)
-{
-    float value;
-    memcpy(&value, values + (size_t)row * sizeof value, sizeof value);
-    return value;
-}
-
 float spt_word_weight(const struct spt *spt, int32_t row)
 {
     return float_at(spt->weights_of_words, row);
@@ -190,6 +227,12 @@ float spt_word_rarity(const struct spt *spt, int32_t row)
 const float *spt_weights(const struct spt *spt, unsigned talk)
 {
     return spt->weights[talk];
+}
+
+const struct spt_set *spt_set_of(const struct spt *spt, unsigned talk, float *share)
+{
+    *share = spt->shares[talk];
+    return *share > 0 ? spt->set : NULL;
 }
 
 float spt_cosine(const int8_t *a, const int8_t *b)
@@ -210,8 +253,8 @@ void spt_direction(const float sum[SPT_WIDTH], int8_t out[SPT_WIDTH])
         out[i] = (int8_t)lrintf(sum[i] * scale);
 }
 
-enum ph_status spt_write(const char *path, const struct spt_word_table *words, const float *weights,
-                         struct ph_err *err)
+enum ph_status spt_write(const char *path, const struct spt_word_table *words,
+                         const struct spt_ranker *ranker, struct ph_err *err)
 {
     struct gguf_writer *writer;
     struct buf features;
@@ -226,8 +269,8 @@ enum ph_status spt_write(const char *path, const struct spt_word_table *words, c
     gguf_writer_set_string(writer, "general.architecture", "pharos-spt", 10);
     gguf_writer_set_string(writer, "spt.features", features.data, features.len);
     const struct gguf_array arrays[] = {
-        {GGUF_FLOAT32, (size_t)TALK_COUNT * FEATURE_COUNT, (const uint8_t *)weights,
-         (size_t)TALK_COUNT * FEATURE_COUNT * sizeof *weights},
+        {GGUF_FLOAT32, (size_t)TALK_COUNT * FEATURE_COUNT, (const uint8_t *)ranker->weights,
+         (size_t)TALK_COUNT * FEATURE_COUNT * sizeof *ranker->weights},
         {GGUF_UINT64, words->count, (const uint8_t *)words->stems, words->count * sizeof *words->stems},
         {GGUF_FLOAT32, words->count, (const uint8_t *)words->rarities, words->count * sizeof(float)},
         {GGUF_FLOAT32, words->count, (const uint8_t *)words->weights, words->count * sizeof(float)},
@@ -242,6 +285,15 @@ enum ph_status spt_write(const char *path, const struct spt_word_table *words, c
     gguf_writer_set_array(writer, "spt.words.vectors", &arrays[4]);
     gguf_writer_set_array(writer, "spt.words.texts", &arrays[5]);
     buf_release(&features);
+    if (ranker->set) {
+        struct set_layout layout;
+        set_layout_make(&layout);
+        gguf_writer_set_array(writer, "spt.set.shares",
+                              &(struct gguf_array){GGUF_FLOAT32, TALK_COUNT, (const uint8_t *)ranker->shares,
+                                                   TALK_COUNT * sizeof *ranker->shares});
+        spt_set_describe(writer, &layout);
+        spt_set_write(writer, &layout, ranker->set);
+    }
     return gguf_writer_close(writer, err);
 }
 

@@ -38,7 +38,8 @@ struct spt_training {
     size_t words_max;     /* 0: 24,000 */
     size_t questions_max; /* of one file of cases, spread over it; 0: 3,000 */
     size_t made_up;       /* questions for a case that has none; 0: 24 */
-    size_t epochs;        /* 0: 20 */
+    size_t epochs;        /* of the linear ranker; 0: 20 */
+    size_t set_epochs;    /* of the set transformer; 0: there is none */
     uint64_t seed;
     void (*note)(void *ud, const char *text); /* what is done, and what came of it; may be NULL */
     void *ud;

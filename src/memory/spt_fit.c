@@ -5,15 +5,20 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "memory/context_int.h"
 #include "memory/spt_train_int.h"
 #include "train/train.h"
 
 #define RATE 0.05
 #define BATCH 32
-#define DECAY 1e-4 /* of every weight, towards the hand-made mix */
 #define LIST_MAX CANDIDATES_MAX
 
+/* How strongly weights are drawn to the hand-made mix: as strongly as sources that were left out want it
+ * (docs/MEMORY.md). Resumed dialogues and questions to an assistant differ most from each other. */
+static const double decays[TALK_COUNT] = {[TALK_ASSISTANT] = 0.4, [TALK_PEOPLE] = 0.01, [TALK_GROUP] = 1e-4};
+
 struct fit {
+    double decay;
     float prior[FEATURE_COUNT];
     double gradient[FEATURE_COUNT], first[FEATURE_COUNT], second[FEATURE_COUNT];
     uint64_t step;
@@ -27,10 +32,7 @@ static double learn(struct fit *fit, const struct spt_example *example, const fl
     for (size_t i = 0; i < example->count; i++) {
         if (example->relevance[i] < 0)
             continue;
-        float sum = 0;
-        for (size_t f = 0; f < FEATURE_COUNT; f++)
-            sum += weights[f] * example->features[i][f];
-        scores[count] = sum;
+        scores[count] = context_linear(weights, example->features[i]);
         relevance[count] = example->relevance[i];
         rows[count++] = i;
     }
@@ -46,7 +48,7 @@ static void step(struct fit *fit, float *weights, double rate, double total)
     fit->step++;
     double c1 = 1 - pow(0.9, (double)fit->step), c2 = 1 - pow(0.99, (double)fit->step);
     for (size_t f = 0; f < FEATURE_COUNT; f++) {
-        double g = fit->gradient[f] / total + DECAY * (double)(weights[f] - fit->prior[f]);
+        double g = fit->gradient[f] / total + fit->decay * (double)(weights[f] - fit->prior[f]);
         fit->first[f] = 0.9 * fit->first[f] + 0.1 * g;
         fit->second[f] = 0.99 * fit->second[f] + 0.01 * g * g;
         weights[f] -= (float)(rate * (fit->first[f] / c1) / (sqrt(fit->second[f] / c2) + 1e-8));
@@ -58,7 +60,7 @@ double spt_fit(const struct spt_example *examples, size_t all, enum talk talk, s
                float *weights, size_t *used)
 {
     size_t count = 0;
-    struct fit fit = {.step = 0};
+    struct fit fit = {.decay = decays[talk]};
     struct rng rng;
     rng_init(&rng, seed);
     size_t *order = mem_alloc((all + 1) * sizeof *order);

@@ -14,6 +14,9 @@ float spt_cosine(const int8_t *a, const int8_t *b); /* of two such vectors */
 void spt_direction(const float sum[SPT_WIDTH], int8_t out[SPT_WIDTH]);
 /* [FEATURE_COUNT], features_int.h; talk: of enum talk. */
 const float *spt_weights(const struct spt *spt, unsigned talk);
+struct spt_set;
+/* The set transformer, and how much its corrections count; NULL: the linear ranker stands alone there. */
+const struct spt_set *spt_set_of(const struct spt *spt, unsigned talk, float *share);
 
 struct spt_word_table;
 struct spt_bytes {
@@ -24,8 +27,12 @@ struct spt_bytes spt_shipped(void); /* a file */
 
 /* The words of a file, to be trained with again; their texts are empty. false: no memory. */
 bool spt_copy_words(const struct spt *spt, struct spt_word_table *table);
-/* weights [TALK_COUNT][FEATURE_COUNT]. */
+struct spt_ranker {
+    const float *weights; /* [TALK_COUNT][FEATURE_COUNT] */
+    const float *set;     /* the set transformer's, spt_set_int.h; NULL: none */
+    const float *shares;  /* [TALK_COUNT] how much it counts */
+};
 PH_MUST_USE enum ph_status spt_write(const char *path, const struct spt_word_table *words,
-                                     const float *weights, struct ph_err *err);
+                                     const struct spt_ranker *ranker, struct ph_err *err);
 
 #endif

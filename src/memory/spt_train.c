@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "memory/context_int.h"
+#include "memory/spt_set_int.h"
 #include "memory/spt_train_int.h"
 #include "train/train.h"
 
@@ -175,13 +176,15 @@ static bool is_evidence(const struct spt_question *question, int64_t message)
 
 /* Keeps the evidence and the hardest of the others, as the hand-made mix sees them. */
 static enum ph_status keep_example(struct training *t, const struct context_scope *scope,
-                                   const struct spt_question *question,
+                                   const struct context_query *query, const struct spt_question *question,
                                    const struct context_candidates *candidates, struct spt_example *example)
 {
     struct hard order[CANDIDATES_MAX];
     float scores[CANDIDATES_MAX];
     struct context_request request = {.strategy = CONTEXT_HYBRID};
-    context_score(scope, &request, candidates, scores);
+    enum ph_status status = context_score(scope, &request, query, candidates, NULL, scores);
+    if (status)
+        return status;
     size_t found = 0;
     for (size_t i = 0; i < candidates->count; i++) {
         bool evidence =
@@ -198,10 +201,14 @@ static enum ph_status keep_example(struct training *t, const struct context_scop
     masked = count > found + masked ? masked : 0;
     example->features = arena_alloc(&t->kept, count * sizeof *example->features);
     example->relevance = arena_alloc(&t->kept, count * sizeof *example->relevance);
-    if (!example->features || !example->relevance)
+    example->vectors = arena_alloc(&t->kept, count * sizeof *example->vectors);
+    if (!example->features || !example->relevance || !example->vectors)
         return no_memory(t);
     example->count = count;
+    memcpy(example->query, query->direction, sizeof example->query);
     for (size_t i = 0; i < count; i++) {
+        uint32_t turn = scope->turns[candidates->slots[order[i].candidate]];
+        memcpy(example->vectors[i], scope->index->vectors + (size_t)turn * SPT_WIDTH, SPT_WIDTH);
         memcpy(example->features[i], candidates->features[order[i].candidate], sizeof *example->features);
         example->relevance[i] = i < found ? 1 : i < found + masked ? -1 : 0;
     }
@@ -231,7 +238,7 @@ static enum ph_status add_question(struct training *t, const struct memory_index
         status = context_search(&scope, &request, &query, &arena, &search);
     if (!status)
         status = context_candidates_find(&scope, &query, &search, &arena, &candidates);
-    status = status ? no_memory(t) : keep_example(t, &scope, question, &candidates, &example);
+    status = status ? no_memory(t) : keep_example(t, &scope, &query, question, &candidates, &example);
     arena_release(&arena);
     if (status || !example.count)
         return status;
@@ -376,25 +383,53 @@ static void fit_talks(const struct training *t, float weights[TALK_COUNT][FEATUR
              (double)weights[1][f], (double)weights[2][f]);
 }
 
+/* How much the set transformer counts in a kind of talk that it has learned from: what was best for
+ * conversations that were left out (docs/MEMORY.md). */
+#define SET_SHARE 0.25f
+
+static enum ph_status fit_set(const struct training *t, const float weights[TALK_COUNT][FEATURE_COUNT],
+                              struct set_fit **out, float shares[TALK_COUNT])
+{
+    double loss;
+    *out = NULL;
+    for (size_t i = 0; i < t->count; i++)
+        shares[t->examples[i].talk] = SET_SHARE;
+    if (!t->set->set_epochs)
+        return PH_OK;
+    enum ph_status status = set_fit_create(out, t->set->seed, t->err);
+    if (!status &&
+        set_fit_learn(*out, t->examples, t->count, weights, t->set->set_epochs, t->set->seed, &loss))
+        status = no_memory(t);
+    if (!status)
+        note(t, "set transformer: listwise loss %.4f nats", loss);
+    return status;
+}
+
 enum ph_status spt_train(const struct spt_training *set, struct ph_err *err)
 {
     struct training t = {.set = set, .err = err};
     float weights[TALK_COUNT][FEATURE_COUNT] = {{0}};
+    float shares[TALK_COUNT] = {0};
+    struct spt_ranker ranker = {.weights = weights[0], .shares = shares};
+    struct set_fit *fit = NULL;
     rng_init(&t.rng, set->seed);
     arena_init(&t.kept, EXAMPLES_BYTES_MAX);
     enum ph_status status = set->words_of ? copy_words(&t) : learn_words(&t);
     if (!status)
-        status = spt_write(set->out, &t.words, weights[0], err);
+        status = spt_write(set->out, &t.words, &ranker, err);
     if (!status)
         status = spt_open(&t.spt, set->out, err);
     if (!status)
         status = read_examples(&t);
     if (!status) {
         fit_talks(&t, weights);
+        status = fit_set(&t, (const float(*)[FEATURE_COUNT])weights, &fit, shares);
     }
     spt_close(t.spt);
+    ranker.set = fit ? set_fit_weights(fit) : NULL;
     if (!status)
-        status = spt_write(set->out, &t.words, weights[0], err);
+        status = spt_write(set->out, &t.words, &ranker, err);
+    set_fit_free(fit);
     arena_release(&t.kept);
     mem_free(t.examples);
     spt_sample_release(&t.sample);

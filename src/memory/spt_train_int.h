@@ -31,6 +31,8 @@ PH_MUST_USE enum ph_status spt_distil(struct spt_word_table *words, const struct
 struct spt_example { /* a question's candidates */
     size_t count;
     float (*features)[FEATURE_COUNT];
+    int8_t (*vectors)[SPT_WIDTH]; /* of the candidates */
+    int8_t query[SPT_WIDTH];
     float *relevance; /* above 0: evidence; below 0: neither evidence nor counted against */
     float weight;
     uint32_t source;

@@ -128,8 +128,8 @@ static void test_cases(void **state)
         "{}",
         "{\"messages\":[{}]}",
         "{\"messages\":[{\"content\":\"x\"}],\"questions\":[{\"query\":\"q\",\"evidence\":[1]}]}",
-        "{\"messages\":[{\"content\":\"x\"}],\"questions\":[{\"query\":\"q\",\"evidence\":[0],\"before\":7}]"
-        "}",
+        ("{\"messages\":[{\"content\":\"x\"}],\"questions\":[{\"query\":\"q\",\"evidence\":[0],"
+         "\"before\":7}]}"),
         "{\"messages\":[{\"content\":\"x\"}],\"questions\":[{\"evidence\":[0]}]}"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char text[256];
@@ -271,6 +271,7 @@ static void test_train(void **state)
                                                           .out = out,
                                                           .questions_max = 12,
                                                           .epochs = 3,
+                                                          .set_epochs = 1,
                                                           .seed = 1,
                                                           .note = count_note},
                                    &err),
