@@ -128,6 +128,7 @@ struct chat_request {
     bool must_exist;               /* `conversation` names one that is there already */
     bool unkept;                   /* store: false */
     bool is_kept;                  /* by the gateway: the reply says that it is stored */
+    bool refers;                   /* items of the input are named only, and not among the messages */
     size_t instruction_count;      /* so many messages at the beginning are this request's alone */
     /* Headers of Anthropic clients (anthropic-version, anthropic-beta), set by who has them: `raw` is to be
      * read by these rules, so they go with it to a provider of that dialect. NULL: none. */
@@ -307,6 +308,8 @@ PH_MUST_USE enum ph_status chat_items_decode(struct arena *arena, const struct j
 size_t chat_items_write(const struct chat_message *message, const char *id, bool is_cut, struct buf *out);
 /* The parts of its content as a JSON array, read back by chat_items_decode as an item's `content`. */
 void chat_parts_write(const struct chat_message *message, struct buf *out);
+/* The id of the item that this one names instead of being one; NULL: it is one. */
+const char *chat_item_refers(const struct json *item);
 /* The message's id from an item's: "fc_abc_1" -> "msg_abc", index 1. false: not an id of ours. */
 bool chat_item_id_read(const char *item, char message[CHAT_ITEM_ID_MAX], size_t *index);
 /* RESPONSES: the response object as it will be said at the end; after the last FINISH and USAGE. */

@@ -10,8 +10,11 @@
  *      the list says how large the arrays must be;
  *  I3  a thought keeps its text and its seal (encrypted_content), in the order it came in.
  *
- * What only OpenAI's own servers can do is refused by name: items, files and prompts kept there, built-in
- * tools, work in the background. Everything else unknown is as if absent. */
+ * Items that are only named (item_reference) are passed over, and said to be there: whoever keeps them puts
+ * them into the body, and it is decoded again.
+ *
+ * What only OpenAI's own servers can do is refused by name: files and prompts kept there, built-in tools,
+ * work in the background. Everything else unknown is as if absent. */
 #include <string.h>
 
 #include "chat/decode_int.h"
@@ -316,17 +319,18 @@ static enum ph_status take_item(struct items *s, const struct json *item)
     if (!json_is(item, JSON_OBJECT))
         return DECODE_REFUSE(s->d, ITEM_PATH(s, "%s", ""), "input[%zu] must be an object, not %s", s->index,
                              decode_type_name(item));
+    if (chat_item_refers(item)) {
+        s->d->out->refers = true;
+        return PH_OK;
+    }
     if (json_is_absent(type))
         return take_message(s, item);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (json_text_is(type, kinds[i].type))
             return kinds[i].take(s, item);
     if (json_text_is(type, "item_reference"))
-        return decode_unable(
-            s->d, ITEM_PATH(s, "%s", ".type"),
-            "input[%zu] refers to the item \"%.60s\"; send the item itself (the client's option "
-            "store: false does), or name what came before with previous_response_id",
-            s->index, json_text(json_get(item, "id"), ""));
+        return DECODE_REFUSE(s->d, ITEM_PATH(s, "%s", ".id"), "input[%zu] refers to an item without its id",
+                             s->index);
     return decode_unable(s->d, ITEM_PATH(s, "%s", ".type"),
                          "input[%zu] is of type \"%.40s\", which only OpenAI's own tools make", s->index,
                          json_text(type, "?"));
@@ -408,7 +412,7 @@ static enum ph_status decode_input(struct decoder *d)
     status = take_input(&s, input);
     for (size_t i = 0; i < s.message_count && status == PH_OK; i++)
         status = join_text(&s, &s.messages[i]);
-    if (status == PH_OK && s.message_count == 0)
+    if (status == PH_OK && s.message_count == 0 && !d->out->refers)
         return DECODE_REFUSE(d, "input", "input holds nothing to answer");
     d->out->messages = s.messages;
     d->out->message_count = s.message_count;

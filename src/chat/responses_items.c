@@ -33,6 +33,15 @@ enum ph_status chat_items_decode(struct arena *arena, const struct json *items, 
     return status;
 }
 
+/* Without a type it may be a message, too. */
+const char *chat_item_refers(const struct json *item)
+{
+    const struct json *type = json_get(item, "type");
+    bool is_bare = json_is_absent(type) && json_is_absent(json_get(item, "role")) &&
+                   json_is_absent(json_get(item, "content"));
+    return is_bare || json_text_is(type, "item_reference") ? json_text(json_get(item, "id"), NULL) : NULL;
+}
+
 bool chat_item_id_read(const char *item, char message[CHAT_ITEM_ID_MAX], size_t *index)
 {
     const char *cut = strchr(item, '_');

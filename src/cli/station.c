@@ -39,6 +39,7 @@ struct station {
     struct station_catalog catalog;
     struct gateway *gateway;
     struct memory *memory;         /* NULL: nothing is remembered */
+    struct hot *hot;               /* NULL: conversations are shared with nobody */
     struct embed_worker *indexing; /* NULL: no embedding model is configured, or it is not loaded */
     size_t loading;                /* index of the model being loaded */
     size_t usable;                 /* models that can be asked, or may be */
@@ -61,6 +62,7 @@ static void on_provider_stopped(void *ud)
         return;
     http_client_close(station->client);
     station->client = NULL;
+    hot_close(station->hot);
     net_loop_stop(station->loop);
 }
 
@@ -336,6 +338,24 @@ static enum ph_status open_request_log(struct station *station, struct ph_err *e
     return make_private(station->request_log_fd, path, err);
 }
 
+static enum ph_status open_hot(struct station *station, struct ph_err *err)
+{
+    const struct gateway_redis *redis = &station->config->memory.redis_at;
+    const struct hot_params params = {.loop = station->loop,
+                                      .clock = station->clock,
+                                      .host = redis->host,
+                                      .port = redis->port,
+                                      .user = redis->user,
+                                      .password = redis->password,
+                                      .database = redis->database,
+                                      .wait_ms = MEMORY_HOT_WAIT_MS,
+                                      .ttl_s = (uint32_t)station->config->memory.redis_ttl_s};
+    if (!redis->host)
+        return PH_OK;
+    enum ph_status status = hot_open(&station->hot, &params);
+    return status == PH_OK ? PH_OK : ph_fail(err, status, "out of memory");
+}
+
 /* The store itself is opened when something is to be remembered. */
 static enum ph_status open_memory(struct station *station, struct ph_err *err)
 {
@@ -347,7 +367,9 @@ static enum ph_status open_memory(struct station *station, struct ph_err *err)
     int len = snprintf(dir, sizeof dir, "%s/" CLI_MEMORY_DIR, station->data);
     if (len < 0 || (size_t)len >= sizeof dir)
         return ph_fail(err, PH_ERR_LIMIT, "the name of the data directory is too long");
-    return memory_create(&station->memory, &params, err);
+    enum ph_status status = open_hot(station, err);
+    params.hot = station->hot;
+    return status == PH_OK ? memory_create(&station->memory, &params, err) : status;
 }
 
 static enum ph_status open_gateway(struct station *station, struct ph_err *err)
@@ -436,6 +458,8 @@ static void close_station(struct station *station)
 {
     embed_worker_stop(station->indexing);
     memory_free(station->memory); /* what is queued is written */
+    hot_close(station->hot);
+    hot_free(station->hot);
     gateway_free(station->gateway);
     station_catalog_release(&station->catalog);
     if (station->request_log_fd >= 0)

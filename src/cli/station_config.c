@@ -144,6 +144,11 @@ static const struct config_field engines_fields[] = {
 static const struct config_field memory_fields[] = {
     {ROW("store", CONFIG_STRING, station_config, memory.store, "sqlite, postgres://..., or off")},
     {ROW("embedding", CONFIG_FREE, station_config, memory.embedding, "a model, or null")},
+    {ROW("redis", CONFIG_STRING, station_config, memory.redis,
+         "conversations that stations share: redis://[[user]:password@]host[:port][/number]")},
+    {ROW("redis_password", CONFIG_STRING, station_config, memory.redis_password, "${NAME} or file:/path")},
+    {ROW("redis_ttl_s", CONFIG_INT, station_config, memory.redis_ttl_s, "how long one lies there"), .min = 1,
+     .max = 31536000},
     END};
 
 static const struct config_field station_fields[] = {
@@ -172,8 +177,9 @@ static const struct config_field station_fields[] = {
 
 void station_config_default(struct station_config *config)
 {
-    *config = (struct station_config){
-        .budgets = {-1, -1, -1}, .cache = {.ttl_s = 3600}, .memory = {.store = "sqlite"}};
+    *config = (struct station_config){.budgets = {-1, -1, -1},
+                                      .cache = {.ttl_s = 3600},
+                                      .memory = {.store = "sqlite", .redis_ttl_s = 3600}};
 }
 
 enum ph_status station_config_read(struct arena *arena, const char *path, struct station_config *config,
@@ -374,6 +380,8 @@ static void warn_of_unused(const struct station_config *config)
 {
     if (config->cache.redis && !config->cache.max_mb)
         log_warn("config", "cache: with max_mb: 0 nothing is kept, in Redis neither");
+    if (config->memory.redis && !config->memory.postgres)
+        log_warn("config", "memory.redis: only stations with one store in PostgreSQL have anything to share");
 }
 
 enum ph_status station_config_check(struct arena *arena, struct station_config *config, struct ph_err *err)
@@ -392,8 +400,11 @@ enum ph_status station_config_check(struct arena *arena, struct station_config *
     if (status == PH_OK)
         status = check_embedding(config, err);
     if (status == PH_OK)
-        status = station_redis_read(arena, config->cache.redis, config->cache.redis_password,
+        status = station_redis_read(arena, "cache", config->cache.redis, config->cache.redis_password,
                                     &config->cache.redis_at, err);
+    if (status == PH_OK)
+        status = station_redis_read(arena, "memory", config->memory.redis, config->memory.redis_password,
+                                    &config->memory.redis_at, err);
     if (status == PH_OK)
         warn_of_unused(config);
     return status;

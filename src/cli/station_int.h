@@ -85,6 +85,9 @@ struct station_config {
         bool is_off;                                 /* from `store` */
         const char *postgres;                        /* likewise; NULL: the embedded store */
         const struct station_model *embedding_model; /* from `embedding`; NULL: lexical */
+        char *redis, *redis_password;
+        int64_t redis_ttl_s;
+        struct gateway_redis redis_at; /* from these */
     } memory;
     char *host; /* from listen */
     uint16_t port;
@@ -101,9 +104,11 @@ PH_MUST_USE enum ph_status station_config_add_model(struct arena *arena, struct 
 PH_MUST_USE enum ph_status station_config_check(struct arena *arena, struct station_config *config,
                                                 struct ph_err *err);
 
-/* The address of a shared cache (station_redis.c); NULL: none. No error repeats a password. */
-PH_MUST_USE enum ph_status station_redis_read(struct arena *arena, const char *url, const char *password,
-                                              struct gateway_redis *out, struct ph_err *err);
+/* The address of a shared cache (station_redis.c); NULL: none. `section`: of the configuration, for errors.
+ * No error repeats a password. */
+PH_MUST_USE enum ph_status station_redis_read(struct arena *arena, const char *section, const char *url,
+                                              const char *password, struct gateway_redis *out,
+                                              struct ph_err *err);
 
 /* ---- The catalogue: what the configuration means to the gateway (station_catalog.c) */
 

@@ -1,4 +1,4 @@
-/* The shared cache's address: redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER].
+/* A shared cache's address: redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER].
  *
  * What stands before the last "@" is the user's name and password, so that a password which came from the
  * environment may have any character but "%", which begins an escape (%25 is itself). A password may stand
@@ -19,6 +19,7 @@ struct address {
     struct arena *arena;
     struct gateway_redis *out;
     struct ph_err *err;
+    const char *section; /* "cache", "memory": where it stands */
 };
 
 static int hex_digit(char c)
@@ -40,10 +41,10 @@ static enum ph_status decode(struct address *a, const char *text, size_t len, co
         }
         int high = hex_digit(from[1]), low = high < 0 ? -1 : hex_digit(from[2]);
         if (low < 0 || !(high | low))
-            return ph_fail(
-                a->err, PH_ERR_ARG,
-                "cache.redis: two hexadecimal digits must follow a percent sign; one that is meant "
-                "is %%25");
+            return ph_fail(a->err, PH_ERR_ARG,
+                           "%s.redis: two hexadecimal digits must follow a percent sign; one that is meant "
+                           "is %%25",
+                           a->section);
         *to = (char)(high << 4 | low);
         from += 3;
     }
@@ -94,12 +95,14 @@ static enum ph_status read_place(struct address *a, char *text)
     }
     a->out->host = text + literal;
     if (!*a->out->host || (literal && !end) || strpbrk(a->out->host, " \t?#"))
-        return ph_fail(a->err, PH_ERR_ARG, "cache.redis: it names no host; write redis://HOST:PORT/NUMBER");
+        return ph_fail(a->err, PH_ERR_ARG, "%s.redis: it names no host; write redis://HOST:PORT/NUMBER",
+                       a->section);
     if (!read_number(number, PORT_DEFAULT, 65535, &port) || !port)
-        return ph_fail(a->err, PH_ERR_ARG, "cache.redis: the port is not a number from 1 to 65535");
+        return ph_fail(a->err, PH_ERR_ARG, "%s.redis: the port is not a number from 1 to 65535", a->section);
     if (!read_number(slash ? slash + 1 : "", 0, DATABASE_MAX, &database))
         return ph_fail(a->err, PH_ERR_ARG,
-                       "cache.redis: behind the slash there may be a database's number and nothing else");
+                       "%s.redis: behind the slash there may be a database's number and nothing else",
+                       a->section);
     a->out->port = (uint16_t)port;
     a->out->database = (unsigned)database;
     return PH_OK;
@@ -108,12 +111,12 @@ static enum ph_status read_place(struct address *a, char *text)
 static enum ph_status read_url(struct address *a, const char *url)
 {
     if (strncmp(url, TLS_SCHEME, sizeof TLS_SCHEME - 1) == 0)
-        return ph_fail(
-            a->err, PH_ERR_UNSUPPORTED,
-            "cache.redis: rediss:// (TLS) is not spoken here; let a tunnel on this machine (stunnel, "
-            "WireGuard, ssh -L) carry it, and write redis://127.0.0.1:PORT");
+        return ph_fail(a->err, PH_ERR_UNSUPPORTED,
+                       "%s.redis: rediss:// (TLS) is not spoken here; let a tunnel on this machine (stunnel, "
+                       "WireGuard, ssh -L) carry it, and write redis://127.0.0.1:PORT",
+                       a->section);
     if (strncmp(url, SCHEME, sizeof SCHEME - 1) != 0)
-        return ph_fail(a->err, PH_ERR_ARG, "cache.redis: write redis://HOST:PORT/NUMBER");
+        return ph_fail(a->err, PH_ERR_ARG, "%s.redis: write redis://HOST:PORT/NUMBER", a->section);
     url += sizeof SCHEME - 1;
     const char *at = strrchr(url, '@');
     enum ph_status status = at ? read_user(a, url, (size_t)(at - url)) : PH_OK;
@@ -130,25 +133,25 @@ static enum ph_status read_password(struct address *a, const char *value)
     struct ph_err reason;
     enum ph_status status = secret_read(a->arena, value, &secrets, &count, &reason);
     if (status != PH_OK)
-        return ph_fail(a->err, status, "cache.redis_password: %s", reason.message);
+        return ph_fail(a->err, status, "%s.redis_password: %s", a->section, reason.message);
     if (count != 1 || a->out->password)
         return ph_fail(a->err, PH_ERR_ARG,
-                       "cache: give one password, in redis or in redis_password; there are several");
+                       "%s: give one password, in redis or in redis_password; there are several", a->section);
     a->out->password = secrets[0];
     return PH_OK;
 }
 
-enum ph_status station_redis_read(struct arena *arena, const char *url, const char *password,
-                                  struct gateway_redis *out, struct ph_err *err)
+enum ph_status station_redis_read(struct arena *arena, const char *section, const char *url,
+                                  const char *password, struct gateway_redis *out, struct ph_err *err)
 {
-    struct address address = {arena, out, err};
+    struct address address = {arena, out, err, section};
     *out = (struct gateway_redis){0};
     if (!url && password)
-        return ph_fail(err, PH_ERR_ARG, "cache: there is a redis_password without redis");
+        return ph_fail(err, PH_ERR_ARG, "%s: there is a redis_password without redis", section);
     enum ph_status status = url ? read_url(&address, url) : PH_OK;
     if (status == PH_OK && password)
         status = read_password(&address, password);
     if (status == PH_OK && out->user && !out->password)
-        status = ph_fail(err, PH_ERR_ARG, "cache.redis: there is a user without a password");
+        status = ph_fail(err, PH_ERR_ARG, "%s.redis: there is a user without a password", section);
     return status;
 }

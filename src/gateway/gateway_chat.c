@@ -35,6 +35,7 @@ struct chat_exchange {
     struct chat_request request;
     struct cache_visit cached;
     struct remembering *memory;  /* NULL: the chat is in no conversation */
+    struct recall *recall;       /* NULL: its input names no items */
     bool is_loading, is_storing; /* it waits for memory ... */
     bool is_gone;                /* ... and its client has gone meanwhile */
     struct request_log_entry *log;
@@ -423,13 +424,12 @@ static uint64_t deadline_of(const struct chat_exchange *chat)
     return chat->start_ns + (uint64_t)(seconds * 1e9);
 }
 
-static bool decode(struct chat_exchange *chat, enum chat_kind kind, struct chat_fault *fault)
+static bool decode(struct chat_exchange *chat, enum chat_kind kind, const struct json *body,
+                   struct chat_fault *fault)
 {
-    struct json *body;
     struct arena *arena = http_exchange_arena(chat->exchange);
     const struct http_request *http = http_exchange_request(chat->exchange);
-    if (!gateway_body(chat->exchange, &body, fault) ||
-        chat->edge->decode(arena, kind, body, &chat->request, fault) != PH_OK)
+    if (chat->edge->decode(arena, kind, body, &chat->request, fault) != PH_OK)
         return false;
     chat->request.api_version = http_request_header(http, "anthropic-version");
     chat->request.api_betas = http_request_header(http, "anthropic-beta");
@@ -544,47 +544,91 @@ static void on_remembered(void *ud)
 /* What this station cannot remember. */
 static bool may_answer(const struct chat_exchange *chat, struct chat_fault *fault)
 {
-    if (!chat->request.previous_response || chat->gateway->memory)
+    if (chat->gateway->memory || (!chat->request.previous_response && !chat->request.refers))
         return true;
-    chat_fault_set(fault, 400, "unsupported_parameter", "previous_response_id",
-                   "previous_response_id: responses are not kept here (memory: off); send the whole "
-                   "conversation in input");
+    if (chat->request.refers)
+        chat_fault_set(fault, 400, "unsupported_parameter", "input",
+                       "input refers to items by their ids, and none are kept here (memory: off); send the "
+                       "items themselves, as the client's option store: false does");
+    else
+        chat_fault_set(fault, 400, "unsupported_parameter", "previous_response_id",
+                       "previous_response_id: responses are not kept here (memory: off); send the whole "
+                       "conversation in input");
     return false;
+}
+
+/* The request is whole. */
+static void proceed(struct chat_exchange *chat)
+{
+    struct chat_fault fault;
+    struct gateway *gateway = drill_gateway(chat->gateway, &chat->request, &chat->caller);
+    if (chat->gateway != gateway)
+        chat->caller = (struct caller){.key = NULL}; /* a drill uses up nobody's minute */
+    chat->gateway = gateway;
+    if (!may_answer(chat, &fault)) {
+        gateway_reply_fault(gateway, chat->exchange, &fault);
+        return;
+    }
+    if (!remember_wants(gateway, &chat->request)) {
+        admit(chat);
+        return;
+    }
+    chat->is_loading = true;
+    chat->memory =
+        remember_begin(gateway, chat->exchange, &chat->caller, &chat->request, on_remembered, chat, &fault);
+    if (chat->memory)
+        http_on_gone(chat->exchange, on_gone, chat);
+    else
+        gateway_reply_fault(gateway, chat->exchange, &fault);
+}
+
+/* The items that its input named are here. */
+static void on_recalled(void *ud)
+{
+    struct chat_exchange *chat = ud;
+    struct chat_fault fault;
+    const struct json *body = NULL;
+    chat->is_loading = false;
+    if (chat->is_gone)
+        http_reply(chat->exchange, 499, NULL, NULL, 0);
+    else if (!(body = remember_recalled(chat->recall, &fault)) || !decode(chat, CHAT_KIND_CHAT, body, &fault))
+        gateway_reply_fault(chat->gateway, chat->exchange, &fault);
+    else
+        proceed(chat);
+}
+
+static void recall(struct chat_exchange *chat)
+{
+    struct chat_fault fault;
+    chat->is_loading = true;
+    chat->recall = remember_recall(chat->gateway, chat->exchange, &chat->caller, &chat->request, on_recalled,
+                                   chat, &fault);
+    if (chat->recall)
+        http_on_gone(chat->exchange, on_gone, chat);
+    else
+        gateway_reply_fault(chat->gateway, chat->exchange, &fault);
 }
 
 static void handle_request(struct gateway *gateway, struct http_exchange *exchange, const struct visit *visit,
                            enum chat_kind kind)
 {
     struct chat_fault fault;
+    struct json *body;
     struct chat_exchange *chat = chat_new(gateway, exchange, visit);
     if (!chat) {
         chat_fault_set(&fault, 503, NULL, NULL, "out of memory");
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
-    if (!decode(chat, kind, &fault)) {
+    if (!gateway_body(exchange, &body, &fault) || !decode(chat, kind, body, &fault)) {
         gateway_reply_fault(gateway, exchange, &fault);
         return;
     }
-    chat->gateway = drill_gateway(gateway, &chat->request, &chat->caller);
-    if (chat->gateway != gateway)
-        chat->caller = (struct caller){.key = NULL}; /* a drill uses up nobody's minute */
     chat->sample.operation = kind == CHAT_KIND_CHAT ? OPERATION_CHAT : OPERATION_COMPLETION;
-    if (!may_answer(chat, &fault)) {
-        gateway_reply_fault(gateway, exchange, &fault);
-        return;
-    }
-    if (!remember_wants(chat->gateway, &chat->request)) {
-        admit(chat);
-        return;
-    }
-    chat->is_loading = true;
-    chat->memory =
-        remember_begin(chat->gateway, exchange, &chat->caller, &chat->request, on_remembered, chat, &fault);
-    if (chat->memory)
-        http_on_gone(exchange, on_gone, chat);
+    if (chat->request.refers && gateway->memory)
+        recall(chat);
     else
-        gateway_reply_fault(gateway, exchange, &fault);
+        proceed(chat);
 }
 
 void handle_chat_completions(struct gateway *gateway, struct http_exchange *exchange,

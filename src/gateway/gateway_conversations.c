@@ -267,8 +267,23 @@ static bool read_metadata(struct job *job, const char **out)
     return *out != NULL;
 }
 
+/* The items with those that were named only; NULL: the fault says why not. */
+static const struct json *whole_items(struct job *job, const char *user, int64_t conversation,
+                                      const struct json *items)
+{
+    const struct json *whole =
+        remember_resolve(job->store, &job->arena, user, conversation, items, &job->fault);
+    if (whole)
+        return whole;
+    job->failed = true;
+    if (job->fault.param)
+        job->fault.param = "items";
+    return NULL;
+}
+
 /* The body's items as messages to store, with their ids. */
-static bool read_items(struct job *job, struct memory_message **out, size_t *count)
+static bool read_items(struct job *job, const char *user, int64_t conversation, struct memory_message **out,
+                       size_t *count)
 {
     const struct json *items = json_get(job->body, "items");
     const struct chat_message *list;
@@ -279,6 +294,8 @@ static bool read_items(struct job *job, struct memory_message **out, size_t *cou
         fail(job, 400, NULL, "items", "items must be an array of at most 20 items%s", "");
         return false;
     }
+    if (!(items = whole_items(job, user, conversation, items)))
+        return false;
     if (chat_items_decode(&job->arena, items, "items", &list, count, &job->fault) != PH_OK) {
         job->failed = true;
         return false;
@@ -323,7 +340,7 @@ static void create_conversation(struct job *job)
     size_t count;
     memory_make_id(job->gateway->memory, "conv_", id);
     job->id = to.key = id;
-    if (!read_metadata(job, &to.metadata) || !read_items(job, &messages, &count) ||
+    if (!read_metadata(job, &to.metadata) || !read_items(job, to.user, 0, &messages, &count) ||
         !append(job, &to, messages, count) || !find(job, &made))
         return;
     write_conversation(&made, &job->out);
@@ -359,6 +376,7 @@ static void delete_conversation(struct job *job)
         .kind = STORE_DELETE_CONVERSATION, .user = conversation.user_name, .key = job->id};
     if (!write_store(job, &write))
         return;
+    memory_forget(job->gateway->memory, &conversation);
     buf_puts(&job->out, "{\"id\":");
     json_write_string(&job->out, job->id, strlen(job->id));
     buf_puts(&job->out, ",\"object\":\"conversation.deleted\",\"deleted\":true}");
@@ -373,29 +391,11 @@ struct page {
     size_t count;
 };
 
-/* The items of a message as an array; NULL: no memory. */
-static const struct json *items_of(struct job *job, const struct store_message *stored)
-{
-    struct memory_message message;
-    struct json *list = NULL;
-    struct buf text;
-    if (!memory_message_read(&job->arena, stored, &message))
-        return NULL;
-    buf_init(&text, CHAT_REPLY_BYTES_MAX);
-    buf_putc(&text, '[');
-    (void)chat_items_write(&message.chat, stored->id, message.is_cut, &text);
-    buf_putc(&text, ']');
-    if (buf_status(&text) != PH_OK || json_parse(&job->arena, text.data, text.len, &list, NULL) != PH_OK)
-        list = NULL;
-    buf_release(&text);
-    return list;
-}
-
 /* Adds those of a message's items that come behind `skip` (SIZE_MAX: all of them do). false: it is full, or
  * there is no memory. */
 static bool add_items(struct page *page, const struct store_message *stored, size_t skip, bool skips)
 {
-    const struct json *list = items_of(page->job, stored);
+    const struct json *list = remember_items(&page->job->arena, stored);
     size_t count = json_count(list);
     if (!list) {
         fail(page->job, 503, NULL, NULL, "out of memory%s", "");
@@ -442,16 +442,8 @@ static void write_page(struct page *page, struct buf *out)
 static bool find_item(struct job *job, int64_t conversation, const char *item, struct store_message *out,
                       size_t *index)
 {
-    char id[CHAT_ITEM_ID_MAX] = "";
     struct ph_err err;
-    enum ph_status status = PH_ERR_NOTFOUND;
-    *index = 0;
-    if (strlen(item) <= STORE_ID_BYTES_MAX)
-        status = store_find_message(job->store, &job->arena, conversation, item, out, &err);
-    if (status == PH_ERR_NOTFOUND && chat_item_id_read(item, id, index))
-        status = store_find_message(job->store, &job->arena, conversation, id, out, &err);
-    if (status == PH_ERR_NOTFOUND && strncmp(id, "msg_", 4) == 0) /* imported with an id of its own */
-        status = store_find_message(job->store, &job->arena, conversation, id + 4, out, &err);
+    enum ph_status status = remember_item_find(job->store, &job->arena, conversation, item, out, index, &err);
     if (status != PH_ERR_NOTFOUND)
         return check(job, status, &err, NULL);
     fail(job, 404, "item_not_found", NULL, "there is no item \"%.100s\" in this conversation", item);
@@ -492,7 +484,8 @@ static void add_new_items(struct job *job)
     size_t count;
     job->ascending = true;
     job->limit = MEMORY_PAGE_MAX;
-    if (!find(job, &conversation) || !read_items(job, &messages, &count))
+    if (!find(job, &conversation) ||
+        !read_items(job, conversation.user_name, conversation.number, &messages, &count))
         return;
     if (count == 0) {
         fail(job, 400, NULL, "items", "items is missing or empty%s", "");
@@ -518,7 +511,7 @@ static void show_item(struct job *job)
     size_t index;
     if (!find(job, &conversation) || !find_item(job, conversation.number, job->part_id, &message, &index))
         return;
-    const struct json *item = json_at(items_of(job, &message), index);
+    const struct json *item = json_at(remember_items(&job->arena, &message), index);
     if (item)
         json_write(&job->out, item);
     else
@@ -535,8 +528,10 @@ static void delete_item(struct job *job)
         return;
     struct store_write write = {
         .kind = STORE_DELETE_MESSAGE, .user = conversation.user_name, .key = job->id, .id = message.id};
-    if (write_store(job, &write))
-        write_conversation(&conversation, &job->out);
+    if (!write_store(job, &write))
+        return;
+    memory_forget(job->gateway->memory, &conversation);
+    write_conversation(&conversation, &job->out);
 }
 
 /* ---- Responses */
@@ -573,6 +568,19 @@ static void delete_response(struct job *job)
     buf_puts(&job->out, ",\"object\":\"response.deleted\",\"deleted\":true}");
 }
 
+/* Where `after` stands in a list of `count` messages' ids, in the order asked for; count: it does not. */
+static size_t find_after(const struct job *job, const struct json *input, size_t count, size_t *index)
+{
+    char id[CHAT_ITEM_ID_MAX] = "";
+    (void)chat_item_id_read(job->after, id, index);
+    for (size_t i = 0; i < count; i++) {
+        const struct json *name = json_at(input, job->ascending ? i : count - 1 - i);
+        if (json_text_is(name, id) || json_text_is(name, job->after))
+            return i;
+    }
+    return count;
+}
+
 /* What it answered: its own input, by its messages' ids. */
 static void list_input(struct job *job)
 {
@@ -580,16 +588,13 @@ static void list_input(struct job *job)
     struct page page = {.job = job};
     struct store_message message;
     size_t skip = 0, from = 0, count, index;
-    char id[CHAT_ITEM_ID_MAX];
     if (!find_response(job, &response))
         return;
     count = json_count(response.input);
-    if (job->after && chat_item_id_read(job->after, id, &skip))
-        for (size_t i = 0; i < count; i++) {
-            size_t at = job->ascending ? i : count - 1 - i;
-            if (json_text_is(json_at(response.input, at), id))
-                from = i;
-        }
+    if (job->after && (from = find_after(job, response.input, count, &skip)) == count) {
+        fail(job, 404, "item_not_found", "after", "there is no item \"%.100s\" in this input", job->after);
+        return;
+    }
     for (size_t i = from; i < count && page.count <= job->limit; i++) {
         size_t at = job->ascending ? i : count - 1 - i;
         const char *name = json_text(json_at(response.input, at), "");

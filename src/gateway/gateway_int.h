@@ -318,6 +318,27 @@ bool remember_wishes(const struct http_request *http, const struct json *metadat
 /* A model's own counts, where its tokenizer is here. false: it is not. */
 bool remember_counter(const struct gateway *gateway, size_t model, struct memory_counter *out);
 
+/* ---- Items by their ids (remember_items.c). These three ask the store: for helper threads. */
+
+/* The message that an item is (part of), and which of its items it is. */
+PH_MUST_USE enum ph_status remember_item_find(struct store *store, struct arena *arena, int64_t conversation,
+                                              const char *item, struct store_message *out, size_t *index,
+                                              struct ph_err *err);
+/* The items of a message as an array; NULL: no memory. */
+const struct json *remember_items(struct arena *arena, const struct store_message *stored);
+/* The items, with those in the place of references that these name, of this user alone, looked for in the
+ * conversation first (0: none). NULL: the fault says why not; its param, when it has one, is "input". */
+struct json *remember_resolve(struct store *store, struct arena *arena, const char *user,
+                              int64_t conversation, const struct json *items, struct chat_fault *fault);
+/* The same for the body of a request that refers to items. `ready` comes once, later; NULL: the fault says
+ * why not. The exchange must not end before `ready`. */
+struct recall;
+struct recall *remember_recall(struct gateway *gateway, struct http_exchange *exchange,
+                               const struct caller *caller, const struct chat_request *request,
+                               void (*ready)(void *ud), void *ud, struct chat_fault *fault);
+/* When it is ready: the body to decode instead. NULL: the fault says why there is none. */
+const struct json *remember_recalled(struct recall *recall, struct chat_fault *fault);
+
 /* A verdict on an answer, for the store. `line` is the reply; NULL: it is the store's to know the answer.
  * Ends the exchange, later. */
 struct visit;

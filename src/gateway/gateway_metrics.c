@@ -565,6 +565,28 @@ static char *model_label(const char *id)
     return buf_take(&text);
 }
 
+static void write_shared_memory(const struct memory_stats *m, struct buf *out)
+{
+    const struct plain_metric rows[] = {
+        {"pharos_memory_redis_up", "gauge", "Is there a connection to the Redis that shares conversations?",
+         m->redis.is_ready},
+        {"pharos_memory_redis_hits_total", "counter", "Conversations that came from it.", m->shared_hits},
+        {"pharos_memory_redis_misses_total", "counter", "Conversations that it did not have, or not in time.",
+         m->shared_misses},
+        {"pharos_memory_redis_refused_total", "counter",
+         "Values found there that are not the conversation as it is stored.", m->shared_refused},
+        {"pharos_memory_redis_stores_total", "counter", "Conversations that it took.", m->redis.stored},
+        {"pharos_memory_redis_late_total", "counter", "Look-ups that it did not answer in time.",
+         m->redis.late},
+        {"pharos_memory_redis_skipped_total", "counter",
+         "Look-ups and conversations not sent to it, because it was gone or late.", m->redis.skipped},
+        {"pharos_memory_redis_connects_total", "counter", "Connections made.", m->redis.connects},
+        {"pharos_memory_redis_failures_total", "counter", "Connections that failed or ended.",
+         m->redis.failures},
+        {"pharos_memory_redis_errors_total", "counter", "Errors that it replied.", m->redis.refusals}};
+    write_plain(out, rows, sizeof rows / sizeof *rows);
+}
+
 static void write_memory(const struct gateway *gateway, struct buf *out)
 {
     struct memory_stats m;
@@ -577,6 +599,8 @@ static void write_memory(const struct gateway *gateway, struct buf *out)
         {"pharos_memory_turns_total", "counter", "Requests that belonged to a conversation.", m.turns},
         {"pharos_memory_hits_total", "counter", "Of them, those whose conversation was in memory.", m.hits}};
     write_plain(out, rows, sizeof rows / sizeof rows[0]);
+    if (m.is_shared)
+        write_shared_memory(&m, out);
 }
 
 void metrics_write(const struct metrics *metrics, const struct gateway *gateway, struct buf *out)

@@ -34,6 +34,7 @@ enum ph_status memory_create(struct memory **out, const struct memory_params *pa
     memory->clock = params->clock;
     memory->must_exist = params->must_exist;
     memory->read_only = params->read_only;
+    memory->hot = params->hot;
     memory->bytes_max = params->bytes_max ? params->bytes_max : MEMORY_BYTES_MAX;
     if (entropy_fill(&seed, sizeof seed) != 0 || !copy(&memory->dir, params->dir) ||
         !copy(&memory->postgres, params->postgres) || !copy(&memory->selector, params->selector)) {
@@ -139,8 +140,8 @@ static size_t user_bytes(const struct memory_user *user)
 {
     size_t bytes = sizeof *user + (user->index ? memory_index_bytes(user->index) : 0);
     for (const struct history *h = user->histories; h; h = h->next)
-        bytes += sizeof *h + h->arena.bytes + h->capacity * (sizeof *h->list + sizeof *h->counted) +
-                 h->chosen_count * sizeof *h->chosen;
+        bytes += sizeof *h + h->arena.bytes + h->capacity * (sizeof *h->list + sizeof *h->notes) +
+                 h->chosen_count * sizeof *h->chosen + h->packed.len;
     return bytes;
 }
 
@@ -313,7 +314,22 @@ void memory_stats_read(struct memory *memory, struct memory_stats *out)
     *out = (struct memory_stats){.users = memory->user_count,
                                  .bytes = all_bytes(memory),
                                  .turns = memory->turns,
-                                 .hits = memory->hits};
+                                 .hits = memory->hits,
+                                 .is_shared = memory->hot != NULL,
+                                 .shared_hits = memory->shared_hits,
+                                 .shared_misses = memory->shared_misses,
+                                 .shared_refused = memory->shared_refused};
+    uv_mutex_unlock(&memory->lock);
+    if (memory->hot)
+        hot_stats(memory->hot, &out->redis);
+}
+
+void memory_count_shared(struct memory *memory, enum ph_status status)
+{
+    uv_mutex_lock(&memory->lock);
+    memory->shared_hits += status == PH_OK;
+    memory->shared_misses += status == PH_ERR_NOTFOUND;
+    memory->shared_refused += status == PH_ERR_CONFLICT;
     uv_mutex_unlock(&memory->lock);
 }
 

@@ -20,6 +20,7 @@
 #include "base/status.h"
 #include "chat/chat.h"
 #include "memory/context.h"
+#include "memory/hot.h"
 #include "memory/store.h"
 
 struct memory;
@@ -34,6 +35,7 @@ struct memory_params {
     bool read_only;
     const struct clock_source *clock;
     size_t bytes_max; /* of indexes and conversations kept in memory; 0: MEMORY_BYTES_MAX */
+    struct hot *hot;  /* hot.h: a cache that stations share; outlives the memory. NULL: there is none */
 };
 
 struct embedder; /* engine/embedder.h */
@@ -51,12 +53,20 @@ PH_MUST_USE enum ph_status memory_use_embedder(struct memory *memory, struct emb
                                                struct ph_err *err);
 /* A new message's or conversation's name. */
 void memory_make_id(struct memory *memory, const char *prefix, char out[ID_TEXT_MAX]);
-/* What is in memory now. */
+/* What is in memory now. With a shared cache: for the loop's thread. */
 struct memory_stats {
     size_t users, bytes;
     uint64_t turns, hits; /* hits: of them, those whose conversation was in memory */
+    bool is_shared;       /* there is a cache that stations share, which gave, ... */
+    uint64_t shared_hits, shared_misses;
+    uint64_t shared_refused; /* ... or gave what the store says is not so */
+    struct redis_stats redis;
 };
 void memory_stats_read(struct memory *memory, struct memory_stats *out);
+
+/* Asynchronous: what other stations find of a conversation that something was deleted from is of no use any
+ * more, and need not lie there. */
+void memory_forget(struct memory *memory, const struct store_conversation *conversation);
 
 /* ---- Messages */
 

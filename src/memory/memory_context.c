@@ -108,7 +108,7 @@ static enum ph_status build(struct building *b, const struct store_conversation 
     bool was_there;
     enum ph_status status = memory_user_refresh(b->user, b->store, b->arena, b->err);
     if (status == PH_OK && params->counter && conversation->number)
-        status = history_load(b->user, b->store, conversation, &b->history, &was_there, b->err);
+        status = history_load(b->memory, b->user, b->store, conversation, &b->history, &was_there, b->err);
     if (status == PH_OK)
         status = memory_user_index(b->memory, b->user, b->err);
     struct context_request request = {.conversation = conversation->number,

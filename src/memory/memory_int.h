@@ -11,6 +11,21 @@
 
 #define COST_NEVER (2 * MEMORY_CONTEXT_BUDGET_MAX) /* of a message that shall not be chosen */
 
+enum history_flag {
+    HISTORY_HEAD = 1 << 0,
+    HISTORY_SYSTEM = 1 << 1,
+    HISTORY_BRANCH = 1 << 2,
+    HISTORY_CALLS = 1 << 3, /* has calls of tools */
+    HISTORY_RESULT = 1 << 4 /* is what one gave */
+};
+
+/* What every turn looks at of every message, beside the messages because these are much larger. */
+struct history_note {
+    uint32_t flags;    /* of enum history_flag */
+    uint32_t estimate; /* tokens */
+    uint32_t counted;  /* tokens for `model`; 0: not counted */
+};
+
 /* A conversation in memory. Its messages lie in its arena; evicted with it. */
 struct history {
     struct arena arena;
@@ -19,11 +34,13 @@ struct history {
     int64_t number;
     int64_t next_seq;
     struct memory_message *list; /* ascending by seq */
-    uint32_t *counted;           /* one a message: tokens for `model`; 0: not counted */
+    struct history_note *notes;  /* one a message */
     size_t count, capacity;
     char *model;
     int64_t *chosen; /* numbers that the last turn's context had */
     size_t chosen_count;
+    struct buf packed;   /* the messages as a shared cache keeps them; empty: there is none */
+    size_t shared_count; /* of them, those that it has, or had */
 };
 
 struct memory_user {
@@ -54,6 +71,8 @@ struct memory {
     size_t user_count, user_capacity;
     uint64_t clock_uses;
     uint64_t turns, hits;
+    struct hot *hot; /* NULL: no cache that stations share */
+    uint64_t shared_hits, shared_misses, shared_refused;
 };
 
 /* ---- Users (memory.c) */
@@ -79,9 +98,11 @@ void memory_near_release(struct memory *memory); /* after the users' vectors */
 /* ---- Conversations (memory_history.c) */
 
 /* The conversation, caught up. `was_there`: it was in memory. */
-PH_MUST_USE enum ph_status history_load(struct memory_user *user, struct store *store,
+PH_MUST_USE enum ph_status history_load(struct memory *memory, struct memory_user *user, struct store *store,
                                         const struct store_conversation *conversation, struct history **out,
                                         bool *was_there, struct ph_err *err);
+/* Adds messages that follow. */
+PH_MUST_USE enum ph_status history_take(struct history *history, const struct store_messages *messages);
 void history_free(struct history *history);
 /* The way from the beginning to seq `end` (INT64_MAX: the end): indices into the list, without heads. `head`
  * gets those of the system messages that hold there. Both have room for all. */
@@ -94,5 +115,26 @@ PH_MUST_USE bool memory_chat_copy(struct arena *arena, const struct chat_message
                                   struct chat_message *to);
 bool memory_says_same(const struct memory_message *stored, const struct chat_message *message,
                       uint64_t print);
+
+/* ---- Conversations in a cache that stations share (memory_shared.c, hot_value.c) */
+
+/* Fills an empty history from there, caught up. PH_ERR_NOTFOUND: it is not there. PH_ERR_CONFLICT: what is
+ * there does not hold, and what the history has is to be thrown away. */
+PH_MUST_USE enum ph_status history_recall(struct memory *memory, struct memory_user *user,
+                                          struct store *store, const struct store_conversation *conversation,
+                                          struct history *history, struct ph_err *err);
+/* Puts it there when enough has been added. */
+void history_share(struct memory *memory, const struct memory_user *user,
+                   const struct store_conversation *conversation, struct history *history);
+void memory_count_shared(struct memory *memory, enum ph_status status); /* of history_recall */
+
+/* A value: begun, filled, sealed for a name, perhaps filled on and sealed again. */
+bool hot_value_name(const struct store_conversation *conversation, char out[MEMORY_HOT_NAME_MAX]);
+void hot_value_begin(struct buf *out);
+void hot_value_add(struct buf *out, const struct store_message *message);
+bool hot_value_seal(struct buf *value, const char *name, int64_t deletions, size_t count);
+/* false: it is none of ours, damaged, or another name's. Points into `bytes`; conversation is 0. */
+bool hot_value_read(struct arena *arena, const char *name, const char *bytes, size_t len, int64_t *deletions,
+                    struct store_messages *out);
 
 #endif

@@ -204,12 +204,12 @@ static uint32_t cost_of(const struct making *m, size_t place)
 
 static bool has_calls(const struct making *m, size_t place)
 {
-    return at(m, place)->chat.tool_call_count > 0;
+    return m->history->notes[m->path[place]].flags & HISTORY_CALLS;
 }
 
 static bool is_result(const struct making *m, size_t place)
 {
-    return at(m, place)->chat.role == CHAT_TOOL;
+    return m->history->notes[m->path[place]].flags & HISTORY_RESULT;
 }
 
 /* The first message of the group that this one is in: a call and its results, or it alone. */
@@ -334,11 +334,25 @@ static enum ph_status keep_chosen(struct making *m)
     return PH_OK;
 }
 
+/* What is said before an answer that would stand at the beginning: templates want a user there. */
+static const struct chat_message beginning = {.role = CHAT_USER,
+                                              .content = {BEGINNING, sizeof BEGINNING - 1}};
+
+static bool needs_beginning(const struct making *m)
+{
+    size_t first = 0;
+    while (first < m->path_count && !m->takes[first])
+        first++;
+    return first > 0 && first < m->path_count && at(m, first)->chat.role == CHAT_ASSISTANT;
+}
+
 static enum ph_status choose(struct making *m, uint32_t left)
 {
     struct context_result result;
     struct arena scratch;
     struct chat_text query = query_of(m);
+    uint32_t before = memory_cost(&beginning, m->params->counter);
+    left -= before < left ? before : left;
     size_t recent = take_recent(m, &left);
     enum context_strategy strategy = memory_strategy(m->memory, m->params->strategy);
     m->turn->strategy = context_strategy_name(strategy);
@@ -392,7 +406,7 @@ static enum ph_status select_path(struct making *m)
     } else {
         memset(m->takes, true, m->path_count * sizeof *m->takes);
     }
-    uint64_t tokens = fixed;
+    uint64_t tokens = fixed + (needs_beginning(m) ? memory_cost(&beginning, m->params->counter) : 0);
     for (size_t i = 0; i < m->path_count; i++)
         if (m->takes[i]) {
             tokens += cost_of(m, i);
@@ -410,7 +424,7 @@ static void drop_thoughts(struct chat_message *message)
 {
     const struct chat_part *parts = message->parts;
     size_t skip = 0;
-    if (message->tool_call_count)
+    if (message->tool_call_count || !message->part_count)
         return;
     while (skip < message->part_count && parts[skip].kind == CHAT_PART_REASONING)
         skip++;
@@ -456,8 +470,7 @@ static bool send_path(struct making *m)
             return false;
         drop_thoughts(&message);
         if (turn->message_count == first && i > 0 && message.role == CHAT_ASSISTANT)
-            turn->messages[turn->message_count++] =
-                (struct chat_message){.role = CHAT_USER, .content = {BEGINNING, sizeof BEGINNING - 1}};
+            turn->messages[turn->message_count++] = beginning;
         struct chat_message *last =
             turn->message_count > first ? &turn->messages[turn->message_count - 1] : NULL; /* of the path */
         if (last && before + 1 != i && may_join(last, &message)) {
@@ -482,7 +495,7 @@ static enum ph_status write_messages(struct making *m)
 {
     struct memory_turn *turn = m->turn;
     const struct chat_request *request = m->params->request;
-    turn->messages = arena_calloc(m->arena, m->path_count + m->head_count + request->message_count + 2,
+    turn->messages = arena_calloc(m->arena, turn->chosen + m->head_count + request->message_count + 2,
                                   sizeof *turn->messages);
     bool ok = turn->messages != NULL;
     if (!ok)
@@ -560,13 +573,13 @@ static enum ph_status load(struct making *m, const struct store_conversation *co
     if (conversation->number)
         status = memory_user_refresh(m->user, m->store, m->arena, m->err);
     if (status == PH_OK && conversation->number)
-        status = history_load(m->user, m->store, conversation, &m->history, &was_there, m->err);
+        status = history_load(m->memory, m->user, m->store, conversation, &m->history, &was_there, m->err);
     memory_count_turn(m->memory, was_there);
     if (status != PH_OK || !m->history)
         return status;
     size_t count = m->history->count;
-    m->path = arena_calloc(m->arena, count + 1, sizeof *m->path);
-    m->head = arena_calloc(m->arena, count + 1, sizeof *m->head);
+    m->path = arena_alloc(m->arena, (count + 1) * sizeof *m->path);
+    m->head = arena_alloc(m->arena, (count + 1) * sizeof *m->head);
     if (!m->path || !m->head)
         return no_memory(m);
     history_path(m->history, m->end, m->path, &m->path_count, m->head, &m->head_count);

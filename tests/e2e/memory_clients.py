@@ -28,6 +28,22 @@ def responses():
         assert error.code == "response_not_found", error
 
 
+def referred_items():
+    first = client.responses.create(model="m", input="refer to me")
+    asked = next(iter(client.responses.input_items.list(first.id, include=["message.input_image.image_url"])))
+    again = client.responses.create(model="m", input=[{"type": "item_reference", "id": asked.id}, {"type": "item_reference", "id": first.output[0].id},
+                                                      {"role": "user", "content": "and now?"}])
+    kept = list(client.responses.input_items.list(again.id, order="asc", limit=2))
+    assert [item.content[0].text for item in kept] == ["refer to me", first.output_text, "and now?"], kept
+    made = client.conversations.create(items=[{"type": "item_reference", "id": first.output[0].id}])
+    assert next(iter(client.conversations.items.list(made.id))).content[0].text == first.output_text
+    try:
+        client.responses.create(model="m", input=[{"type": "item_reference", "id": "msg_nothing"}])
+        raise AssertionError("there is no such item")
+    except openai.NotFoundError as error:
+        assert error.param == "input" and "msg_nothing" in error.message, error
+
+
 def conversations():
     made = client.conversations.create(metadata={"topic": "demo"}, items=[{"type": "message", "role": "user", "content": "Hello!"}])
     assert made.object == "conversation" and made.metadata == {"topic": "demo"}
@@ -70,5 +86,6 @@ def tool_items():
 
 
 responses()
+referred_items()
 conversations()
 tool_items()

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Memory in the path of requests: what is stored, what a model gets to see, and that nobody sees another's.
 
-The fake upstream answers and remembers what it was asked. With the official packages, where build/e2e has them, memory_clients.py and
+Over the embedded store, then over PostgreSQL with a server of the tests' own (postgres.py), which is also taken away and given back
+while a station runs. `run_memory.py [NAME...]` runs some of the checks, `sqlite` and `postgres` choose the store. The fake upstream answers and remembers what it was asked. With the official packages, where build/e2e has them, memory_clients.py and
 memory_clients.mjs check more.
 """
 import http.client
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 
+from postgres import Missing, Server
 from station import PHAROS, TINY, Runner, Station, Stream, request
 from upstream import Upstream, reply_text
 
@@ -33,8 +35,29 @@ providers:
 """
 
 
-def configuration(upstream, more=""):
-    return CONFIG.format(openai=upstream.base_url("openai"), anthropic=upstream.base_url("anthropic"), more=more)
+class Place:
+    """Where the stations of the checks keep what they remember; its name is the first word of the counts."""
+
+    def __init__(self, server=None):
+        self.server = server
+        self.name = "memory in postgres" if server else "memory"
+        self.url = server.url.replace("pharos@", "pharos:geheim@") if server else None  # nobody asks for it, and nobody may tell it
+        self.line = f'memory: {{store: "{self.url}"}}' if server else ""
+
+    def empty(self):
+        if self.server:
+            self.server.sql("DROP SCHEMA IF EXISTS pharos CASCADE")
+
+    def arguments(self, station):
+        """For a command that looks into a station's store."""
+        return ["--data", station.data, *(["--store", self.url] if self.server else [])]
+
+
+place = Place()
+
+
+def configuration(upstream, more=None):
+    return CONFIG.format(openai=upstream.base_url("openai"), anthropic=upstream.base_url("anthropic"), more=place.line if more is None else more)
 
 
 def user(text):
@@ -293,6 +316,53 @@ def responses(t):
     assert both.status == 400 and both.json["error"]["param"] == "previous_response_id"
 
 
+def referred_items(t):
+    """Items that an input only names."""
+    def ask(*items, status=200, **more):
+        reply = t.send("POST", "/v1/responses", {"model": "m", "input": list(items), **more})
+        assert reply.status == status, (reply.status, reply.text)
+        return reply.json
+
+    def refer(item):
+        return {"type": "item_reference", "id": item}
+
+    first = ask(user("referred one"))
+    said, text = first["output"][0]["id"], first["output"][0]["content"][0]["text"]
+    asked = t.send("GET", f"/v1/responses/{first['id']}/input_items").json["data"][0]["id"]
+    for unkept in (False, True):
+        ask(refer(asked), {"id": said}, user("two"), store=not unkept)
+        assert t.seen() == [("user", "referred one"), ("assistant", text), ("user", "two")], t.seen()
+    called = ask(user("use a tool"), tools=[{"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}])
+    calls = [item for item in called["output"] if item["type"] == "function_call"]
+    ask(user("use a tool"), *[refer(item["id"]) for item in called["output"]],
+        *[{"type": "function_call_output", "call_id": call["call_id"], "output": "rain"} for call in calls])
+    assert [role for role, _ in t.seen()] == ["user", "assistant"] + ["tool"] * len(calls), t.seen()
+    # of a conversation that was imported or made by hand; by its place too, where that says enough
+    t.say("referred", "three")
+    items = t.items("referred")["data"]
+    ask(refer(items[0]["id"]), user("again"), conversation="referred")
+    assert [text for _, text in t.seen()][-1] == "again"
+    made = t.send("POST", "/v1/conversations", {"items": [refer(said), user("end")]}).json
+    assert t.kept(made["id"]) == [("assistant", text), ("user", "end")]
+    more = t.send("POST", f"/v1/conversations/{made['id']}/items", {"items": [refer(asked)]})
+    assert more.json["data"][0]["content"][0]["text"] == "referred one", more.text
+    for missing in ("msg_nothing", said[:-1] + "7", "rs_1", "", "msg_0", "x" * 300):
+        error = ask(refer(missing), user("x"), status=404)["error"]
+        assert error["message"] == f"Item with id '{missing[:100]}' not found." and error["param"] == "input" and error["code"] is None, error
+        assert error["type"] == "invalid_request_error", error
+    assert t.send("POST", "/v1/conversations", {"items": [refer("msg_nothing")]}).json["error"]["param"] == "items"
+    assert ask({"type": "item_reference"}, status=400)["error"]["param"] == "input[0].id"
+    assert ask(*[refer(said)] * 1001, status=400)["error"]["param"] == "input"
+    t.send("DELETE", f"/v1/conversations/{made['id']}")
+    # pages of an input
+    long = ask(*[user(f"part {n}") for n in range(5)])
+    path = f"/v1/responses/{long['id']}/input_items?limit=2&order=asc"
+    page = t.send("GET", path).json
+    rest = t.send("GET", f"{path}&after={page['last_id']}&include[]=message.input_image.image_url").json
+    assert [item["content"][0]["text"] for item in page["data"] + rest["data"]] == [f"part {n}" for n in range(4)] and rest["has_more"]
+    assert t.send("GET", path + "&after=msg_nothing").status == 404
+
+
 def unkept_turns(t):
     t.say("private", "kept")
     before = t.kept("private")
@@ -368,14 +438,14 @@ def contexts(t):
     assert t.send("POST", "/v1/context", {**body, "conversation": "nowhere"}).status == 404
     # the command line, on the store and through the station
     arguments = ["--conversation", name, "--query", body["query"], "--budget", "120", "--explain", "--json"]
-    for more in (["--data", t.station.data], ["--url", t.station.url]):
+    for more in (place.arguments(t.station), ["--url", t.station.url]):
         run = subprocess.run([PHAROS, "context", *arguments, *more], capture_output=True, text=True, timeout=60, check=True)
         said = json.loads(run.stdout)
         assert [item["id"] for item in said["items"]] == [item["id"] for item in found["items"]], (more, run.stdout)
-    run = subprocess.run([PHAROS, "context", *arguments[:-1], "--data", t.station.data], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run([PHAROS, "context", *arguments[:-1], *place.arguments(t.station)], capture_output=True, text=True, timeout=60, check=True)
     assert "green clock" in run.stdout and "of 120 tokens" in run.stdout, run.stdout
-    run = subprocess.run([PHAROS, "context", "--conversation", "nowhere", "--query", "x", "--data", t.station.data], capture_output=True, text=True,
-                         timeout=60, check=False)
+    run = subprocess.run([PHAROS, "context", "--conversation", "nowhere", "--query", "x", *place.arguments(t.station)], capture_output=True,
+                         text=True, timeout=60, check=False)
     assert run.returncode == 1 and "nowhere" in run.stderr, run
 
 
@@ -424,6 +494,10 @@ def try_everything(mine, other, name, response_id, reply_id, item, own_query="")
              ("POST", "/v1/responses", {"model": "m", "input": "x", "previous_response_id": response_id}),
              ("POST", "/v1/responses", {"model": "m", "input": "x", "conversation": name}),
              ("POST", "/v1/context", {"conversation": name, "query": secret})]
+    for body in ({"input": [{"type": "item_reference", "id": item}, user("x")]}, {"input": [{"id": item}], "conversation": name},
+                 {"input": [{"id": response_id.replace("resp_", "msg_") + "_0"}]}):
+        tries.append(("POST", "/v1/responses", {"model": "m", **body}))
+    tries.append(("POST", "/v1/conversations", {"items": [{"type": "item_reference", "id": item}]}))
     for method, where, body in tries:
         reply = other.send(method, where + own_query, body)
         assert reply.status == 404 and secret not in reply.text, (method, where, reply.status, reply.text)
@@ -633,24 +707,156 @@ def clients(upstream, runner):
         runner.run(f"the official package for {name}", check)
 
 
+# ---- A server that goes away and comes back, under a station that stays
+
+AWAY_S = 45  # within this a request has its answer: a read and a write may each wait 20 s for the server
+
+
+def a_restart_is_waited_for(upstream):
+    """Whoever talks when the server is restarted notices nothing, and all is kept once."""
+    with Station(configuration(upstream)) as station:
+        t = Talker(station, upstream)
+        t.say("talk", "turn 0")
+        for how in ("fast", "immediate", "kill"):
+            failures, before = [], len(t.kept("talk"))
+
+            def talk(how=how):
+                try:
+                    for turn in range(6):
+                        t.chat("talk", user(f"{how} {turn}"), stream=turn % 2 == 0)
+                except Exception as error:  # told on the main thread
+                    failures.append(repr(error))
+            thread = threading.Thread(target=talk)
+            thread.start()
+            t.wait_for_items("talk", before + 2)
+            place.server.kill() if how == "kill" else place.server.stop(how)
+            place.server.start()
+            thread.join()
+            assert not failures, (how, failures, station.log())
+            said = [text for role, text in t.kept("talk")[before:] if role == "user"]
+            assert said == [f"{how} {turn}" for turn in range(6)], (how, said)
+
+
+def no_end_leaves_before_the_server_has_it(upstream):
+    with Station(configuration(upstream)) as station:
+        t = Talker(station, upstream)
+        t.say("slow", "begin")
+        stream = Stream(station.port, "/v1/chat/completions", {"model": "slow", "messages": [user("30 tokens")], "stream": True,
+                                                               "metadata": {"conversation_id": "slow"}})
+        events = stream.events()
+        next(events)
+        place.server.stop("immediate")
+        until = time.monotonic() + 3  # the answer takes one second
+        ended = threading.Event()
+
+        def read():
+            for _ in events:
+                pass
+            ended.set()
+        threading.Thread(target=read, daemon=True).start()
+        ended.wait(until - time.monotonic())
+        early = ended.is_set()
+        place.server.start()
+        assert ended.wait(60) and stream.done and not early, (early, stream.done, station.log())
+        assert [role for role, _ in t.kept("slow")] == ["user", "assistant"] * 2, t.kept("slow")
+
+
+def a_server_that_stays_away_is_said(upstream):
+    with Station(configuration(upstream)) as station:
+        t = Talker(station, upstream)
+        t.say("away", "before")
+        response = t.send("POST", "/v1/responses", {"model": "m", "input": "kept"}).json
+        kept = t.kept("away")
+        place.server.stop("fast")
+        tries = [("POST", "/v1/chat/completions", {"model": "m", "messages": [user("lost")], "metadata": {"conversation_id": "away"}}),
+                 ("POST", "/v1/chat/completions", {"model": "m", "messages": [user("lost")], "metadata": {"conversation_id": "unseen"}}),
+                 ("POST", "/v1/responses", {"model": "m", "input": "lost", "previous_response_id": response["id"]}),
+                 ("POST", "/v1/conversations", {}), ("GET", "/v1/conversations/away", None),
+                 ("POST", "/v1/context", {"user": "local", "query": "before", "budget_tokens": 100})]
+        answers = {}
+
+        def ask(number, method, path, body):
+            began = time.monotonic()
+            reply = t.send(method, path, body)
+            answers[number] = reply.status, reply.text, time.monotonic() - began
+        threads = [threading.Thread(target=ask, args=(number, *one)) for number, one in enumerate(tries)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        began = time.monotonic()
+        t.chat(None, user("without a name all is well"))
+        assert time.monotonic() - began < 5, "who names no conversation waits for the store"
+        for thread in threads:
+            thread.join()
+        for number, (method, path, _) in enumerate(tries):
+            status, text, seconds = answers[number]
+            if path == "/v1/context" and status == 200:  # what it knows, it knows
+                continue
+            assert status == 503 and "store_unavailable" in text and seconds < AWAY_S, (method, path, status, text, seconds)
+        assert place.server.folder in station.log() and "geheim" not in station.log(), station.log()
+        assert not any("geheim" in text for _, text, _ in answers.values()), answers
+        place.server.start()
+        assert t.kept("away") == kept, (t.kept("away"), kept)
+        said, seen = t.say("away", "after")
+        assert t.kept("away") == [*kept, ("user", "after"), ("assistant", said)] and ("user", "before") in seen, seen
+        assert t.send("POST", "/v1/responses", {"model": "m", "input": "on", "previous_response_id": response["id"]}).status == 200
+
+
+# ---- All of it
+
+def is_wanted(check, only):
+    names = [name for name in only if name not in ("sqlite", "postgres")]
+    return not names or check.__name__ in names
+
+
+def run_all(upstream, only, alone):
+    """The checks that share a station, then those that start their own."""
+    runner = Runner(place.name)
+    together = [check for check in (
+        new_messages_and_whole_histories, questions_asked_again, edited_histories_are_branches, system_messages_hold, budgets, streams,
+        all_dialects_share_a_conversation, whole_histories_go_as_they_came, tools, aborts_are_kept_as_cut, broken_streams_are_kept_as_cut, responses,
+        referred_items, unkept_turns, conversations, contexts, feedback) if is_wanted(check, only)]
+    place.empty()
+    with Station(configuration(upstream)) as station:
+        talker = Talker(station, upstream)
+        for check in together:
+            runner.run(check.__name__.replace("_", " "), lambda check=check: check(talker))
+    for check in alone:
+        if is_wanted(check, only):
+            place.empty()
+            runner.run(check.__name__.replace("_", " "), lambda check=check: check(upstream))
+    if not only:
+        place.empty()
+        clients(upstream, runner)
+    return runner
+
+
+EVERYWHERE = [two_keys_are_two_worlds, two_users_are_two_worlds, a_killed_station_has_what_it_said, many_at_once]
+EMBEDDED = [nothing_is_stored_without_a_name, a_store_that_fails_is_said, a_full_disk_is_said, *([local_model] if os.path.exists(TINY) else []), speed]
+SERVED = [a_restart_is_waited_for, no_end_leaves_before_the_server_has_it, a_server_that_stays_away_is_said]
+
+
+def run_on_postgres(upstream, only):
+    global place
+    try:
+        with Server() as server:
+            place = Place(server)
+            return [run_all(upstream, only, EVERYWHERE + SERVED)]
+    except Missing as why:
+        print(f"SKIP: a station's memory in PostgreSQL: {why}", flush=True)
+        return []
+
+
 def main():
-    runner = Runner("memory")
-    only = sys.argv[1:]
+    only, runners = sys.argv[1:], []
     with Upstream() as upstream:
-        with Station(configuration(upstream)) as station:
-            talker = Talker(station, upstream)
-            for check in (new_messages_and_whole_histories, questions_asked_again, edited_histories_are_branches, system_messages_hold, budgets, streams,
-                          all_dialects_share_a_conversation, whole_histories_go_as_they_came, tools, aborts_are_kept_as_cut, broken_streams_are_kept_as_cut, responses,
-                          unkept_turns, conversations, contexts, feedback):
-                if not only or check.__name__ in only:
-                    runner.run(check.__name__.replace("_", " "), lambda check=check: check(talker))
-        for check in (nothing_is_stored_without_a_name, two_keys_are_two_worlds, two_users_are_two_worlds, a_killed_station_has_what_it_said,
-                      many_at_once, a_store_that_fails_is_said, a_full_disk_is_said, local_model, speed):
-            if (not only or check.__name__ in only) and (check is not local_model or os.path.exists(TINY)):
-                runner.run(check.__name__.replace("_", " "), lambda check=check: check(upstream))
-        if not only:
-            clients(upstream, runner)
-    runner.finish()
+        if "postgres" not in only:
+            runners.append(run_all(upstream, only, EVERYWHERE + EMBEDDED))
+        if "sqlite" not in only:
+            runners += run_on_postgres(upstream, only)
+    for runner in runners:
+        runner.tell()
+    sys.exit(any(runner.failed for runner in runners))
 
 
 if __name__ == "__main__":

@@ -259,7 +259,8 @@ static void the_shared_cache_has_an_address(void **state)
         struct gateway_redis at;
         struct ph_err err = {0};
         arena_init(&arena, 1 << 20);
-        enum ph_status status = station_redis_read(&arena, cases[i].url, cases[i].password, &at, &err);
+        enum ph_status status =
+            station_redis_read(&arena, "memory", cases[i].url, cases[i].password, &at, &err);
         const struct gateway_redis *right = &cases[i].at;
         const char *texts[][2] = {
             {at.host, right->host}, {at.user, right->user}, {at.password, right->password}};
