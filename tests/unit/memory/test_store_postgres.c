@@ -361,7 +361,8 @@ static void test_lost_answers_are_looked_up(void **state)
     store_test_open(test);
     store_test_fill(test, "u", "k", 1);
     for (int i = 0; i < 6; i++) {
-        store_test_sql("CHECKPOINT"); /* before: any commit may be the one that is cut, and the server be gone */
+        store_test_sql(
+            "CHECKPOINT"); /* before: any commit may be the one that is cut, and the server be gone */
         between.cut = CUT_BEFORE + i % 3;
         store_test_fill(test, "u", "k", 2);
         assert_int_equal(between.cuts, i + 1);
