@@ -1,0 +1,65 @@
+/* A machine as estimates, placement and routing see it: what it holds and how fast that is.
+ *
+ * The same struct is filled by measuring (`ops/probe.h`), from the file that a measurement left, and from the
+ * table of named hardware. What is not known is 0 and counts as absent, never as some default. Texts are
+ * terminated, printable and cut where they are too long. Plain data: copy it. */
+#ifndef PHAROS_OPS_MACHINE_H
+#define PHAROS_OPS_MACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define MACHINE_TEXT_BYTES 96
+#define MACHINE_DEVICES_MAX 32
+#define MACHINE_THREADS_MAX 256
+#define MACHINE_FILE "machine.json" /* in the data directory: the last measurement */
+
+/* Operations a second; a multiplication with its addition is two. */
+struct machine_peaks {
+    double f32, f16, bf16, int8;
+};
+
+enum machine_device_kind { MACHINE_GPU, MACHINE_NPU };
+
+/* A processor of its own: a card, or what shares the machine's memory. */
+struct machine_device {
+    enum machine_device_kind kind;
+    char name[MACHINE_TEXT_BYTES], vendor[MACHINE_TEXT_BYTES], driver[MACHINE_TEXT_BYTES];
+    char address[MACHINE_TEXT_BYTES]; /* on its bus: "0000:01:00.0" */
+    bool shared_memory;               /* it has none of its own: it uses the machine's */
+    uint64_t memory_bytes, memory_free_bytes;
+    double memory_bytes_per_s; /* from clock and bus width, or as published */
+    double link_bytes_per_s;   /* to the machine's memory, one way */
+    struct machine_peaks peaks;
+    double power_limit_w;
+    double price_usd;
+};
+
+struct machine {
+    char name[MACHINE_TEXT_BYTES]; /* the host's, or that of the table's row */
+    char cpu[MACHINE_TEXT_BYTES];  /* as it calls itself */
+    char isa[MACHINE_TEXT_BYTES];  /* the kernels it runs: "avx512bf16" */
+    unsigned cores, threads;       /* that this process may use */
+    uint64_t memory_bytes, memory_available_bytes;
+    /* Reading, by 1..n threads, bytes a second: [i] is of i + 1 threads. */
+    double memory_bytes_per_s[MACHINE_THREADS_MAX];
+    unsigned memory_points;
+    struct machine_peaks peaks; /* of all its cores */
+    double disk_read_bytes_per_s;
+    double fsync_s; /* median time of one */
+    struct machine_device devices[MACHINE_DEVICES_MAX];
+    size_t device_count;
+    double load_w, idle_w, price_usd;
+    bool measured;                  /* here, not published */
+    int64_t measured_unix_s;        /* when */
+    char about[MACHINE_TEXT_BYTES]; /* where published figures are from, and of when */
+};
+
+/* JSON, one file, written atomically. Reading checks every value; an error names file and member. */
+PH_MUST_USE enum ph_status machine_read(struct machine *out, const char *path, struct ph_err *err);
+PH_MUST_USE enum ph_status machine_write(const struct machine *machine, const char *path, struct ph_err *err);
+
+#endif
