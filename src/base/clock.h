@@ -42,6 +42,8 @@ void rng_init(struct rng *rng, uint64_t seed);
 uint64_t rng_u64(struct rng *rng);
 float rng_float(struct rng *rng);   /* uniform in [0, 1), 24 bits */
 double rng_double(struct rng *rng); /* uniform in [0, 1), 53 bits */
+/* Fisher and Yates: every order as likely as any other. */
+void rng_shuffle(struct rng *rng, uint64_t *items, size_t count);
 
 /* Bytes fit for secrets, from the operating system. Returns 0, or -1 when it has none. */
 int entropy_fill(void *bytes, size_t len);

@@ -1,4 +1,5 @@
 /* Files on a POSIX system. */
+#include "base/bytes.h"
 #include "base/file_int.h"
 
 #include <dirent.h>
@@ -135,7 +136,6 @@ static size_t directory_len(const char *path)
 /* The name is short and of its own, so that it fits wherever the target's does. */
 static char *temp_path(const char *path)
 {
-    static const char digits[] = "0123456789abcdef";
     unsigned char random[TEMP_RANDOM_BYTES];
     size_t dir_len = directory_len(path), prefix_len = sizeof TEMP_PREFIX - 1;
     char *temp = mem_alloc(dir_len + prefix_len + 2 * sizeof random + 1);
@@ -147,12 +147,7 @@ static char *temp_path(const char *path)
     }
     memcpy(temp, path, dir_len);
     memcpy(temp + dir_len, TEMP_PREFIX, prefix_len);
-    char *at = temp + dir_len + prefix_len;
-    for (size_t i = 0; i < sizeof random; i++) {
-        *at++ = digits[random[i] >> 4];
-        *at++ = digits[random[i] & 15];
-    }
-    *at = 0;
+    bytes_hex(temp + dir_len + prefix_len, random, sizeof random);
     return temp;
 }
 

@@ -40,3 +40,13 @@ double rng_double(struct rng *rng)
 {
     return (double)(rng_u64(rng) >> 11) * 0x1p-53;
 }
+
+void rng_shuffle(struct rng *rng, uint64_t *items, size_t count)
+{
+    for (size_t i = count; i > 1; i--) {
+        size_t j = rng_u64(rng) % i;
+        uint64_t item = items[i - 1];
+        items[i - 1] = items[j];
+        items[j] = item;
+    }
+}

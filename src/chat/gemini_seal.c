@@ -13,6 +13,7 @@
  * is always what came. */
 #include <string.h>
 
+#include "base/bytes.h"
 #include "chat/gemini_int.h"
 
 static const char own[] = "gem_", sealed[] = "_sig_", sealed_hex[] = "_sigx_";
@@ -50,16 +51,6 @@ static void put_base64url(char *to, const char *from, size_t len)
     *to = 0;
 }
 
-static void put_hex(char *to, const char *from, size_t len)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < len; i++) {
-        *to++ = digits[(unsigned char)from[i] >> 4];
-        *to++ = digits[(unsigned char)from[i] & 15];
-    }
-    *to = 0;
-}
-
 const char *gemini_seal(struct arena *arena, const char *made, const struct gemini_seal *seal)
 {
     bool has_id = seal->id && is_plain_id(seal->id);
@@ -82,7 +73,7 @@ const char *gemini_seal(struct arena *arena, const char *made, const struct gemi
         put_base64url(to + sizeof sealed - 1, signature, len);
     } else {
         memcpy(to, sealed_hex, sizeof sealed_hex - 1);
-        put_hex(to + sizeof sealed_hex - 1, signature, len);
+        bytes_hex(to + sizeof sealed_hex - 1, signature, len);
     }
     return id;
 }

@@ -11,6 +11,7 @@
  * answers; whoever changes this form, or that of recordings, counts both on. */
 #include <string.h>
 
+#include "base/bytes.h"
 #include "gateway/cache_int.h"
 
 #define MAGIC "PhA1"
@@ -28,30 +29,11 @@ static bool digest(struct cache *cache, const struct cache_key *key, const char 
            EVP_DigestFinal_ex(cache->hasher, out, NULL) == 1;
 }
 
-static void put_little(char *out, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        out[i] = (char)(value >> 8 * i & 0xff);
-}
-
-static uint64_t get_little(const char *bytes, unsigned count)
-{
-    uint64_t value = 0;
-    for (unsigned i = 0; i < count; i++)
-        value |= (uint64_t)(unsigned char)bytes[i] << 8 * i;
-    return value;
-}
-
 void cache_value_name(const struct cache_key *key, char out[CACHE_VALUE_NAME_MAX])
 {
-    static const char digits[] = "0123456789abcdef";
     const size_t prefix = sizeof KEY_PREFIX - 1;
     memcpy(out, KEY_PREFIX, prefix);
-    for (size_t i = 0; i < CACHE_KEY_BYTES; i++) {
-        out[prefix + 2 * i] = digits[key->bytes[i] >> 4];
-        out[prefix + 2 * i + 1] = digits[key->bytes[i] & 15];
-    }
-    out[prefix + 2 * CACHE_KEY_BYTES] = 0;
+    bytes_hex(out + prefix, key->bytes, CACHE_KEY_BYTES);
 }
 
 bool cache_value_write(struct cache *cache, const struct cache_key *key, const struct cache_value *value,
@@ -66,8 +48,8 @@ bool cache_value_write(struct cache *cache, const struct cache_key *key, const s
     if (!head)
         return false;
     memcpy(head, MAGIC, MAGIC_BYTES);
-    put_little(head + digested, (uint64_t)value->made_unix_ms, 8);
-    put_little(head + digested + 8, name_len, 2);
+    bytes_put_le(head + digested, (uint64_t)value->made_unix_ms, 8);
+    bytes_put_le(head + digested + 8, name_len, 2);
     buf_grew(out, HEAD_BYTES);
     buf_append(out, value->model, name_len + 1);
     buf_append(out, value->bytes, value->len);
@@ -86,8 +68,8 @@ bool cache_value_read(struct cache *cache, const struct cache_key *key, const ch
         !digest(cache, key, bytes + digested, len - digested, sum) ||
         memcmp(bytes + MAGIC_BYTES, sum, DIGEST_BYTES) != 0)
         return false;
-    uint64_t made = get_little(bytes + digested, 8);
-    size_t name_len = get_little(bytes + digested + 8, 2), used = HEAD_BYTES + name_len + 1;
+    uint64_t made = bytes_get_le(bytes + digested, 8);
+    size_t name_len = bytes_get_le(bytes + digested + 8, 2), used = HEAD_BYTES + name_len + 1;
     const char *name = bytes + HEAD_BYTES;
     if (made > INT64_MAX || name_len > CACHE_MODEL_NAME_MAX || used >= len ||
         strnlen(name, name_len + 1) != name_len)

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/utf8.h"
 #include "gateway/keys_int.h"
 
@@ -167,12 +168,8 @@ static void set_scopes(struct line_writer *w, const struct key *key)
 
 static void set_hash(struct line_writer *w, const struct key *key)
 {
-    static const char digits[] = "0123456789abcdef";
-    char hex[2 * KEY_HASH_BYTES + 1] = "";
-    for (size_t i = 0; i < KEY_HASH_BYTES; i++) {
-        hex[2 * i] = digits[key->hash[i] >> 4];
-        hex[2 * i + 1] = digits[key->hash[i] & 15];
-    }
+    char hex[2 * KEY_HASH_BYTES + 1];
+    bytes_hex(hex, key->hash, KEY_HASH_BYTES);
     set_text(w, "sha256", hex);
 }
 

@@ -13,6 +13,7 @@
 
 #include <openssl/evp.h>
 
+#include "base/bytes.h"
 #include "memory/memory_int.h"
 
 #define MAGIC "PhT1"
@@ -36,40 +37,21 @@ static bool digest(const char *const parts[], const size_t lens[], size_t count,
     return ok;
 }
 
-static void put_little(char *out, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        out[i] = (char)(value >> 8 * i & 0xff);
-}
-
-static uint64_t get_little(const char *bytes, unsigned count)
-{
-    uint64_t value = 0;
-    for (unsigned i = 0; i < count; i++)
-        value |= (uint64_t)(unsigned char)bytes[i] << 8 * i;
-    return value;
-}
-
 /* The numbers are the store's; when it was made tells apart those of several stores. */
 bool hot_value_name(const struct store_conversation *c, char out[MEMORY_HOT_NAME_MAX])
 {
-    static const char digits[] = "0123456789abcdef";
     const size_t prefix = sizeof NAME_PREFIX - 1;
     unsigned char sum[EVP_MAX_MD_SIZE];
     char numbers[3 * 8];
-    put_little(numbers, (uint64_t)c->number, 8);
-    put_little(numbers + 8, (uint64_t)c->user, 8);
-    put_little(numbers + 16, (uint64_t)c->created_ms, 8);
+    bytes_put_le(numbers, (uint64_t)c->number, 8);
+    bytes_put_le(numbers + 8, (uint64_t)c->user, 8);
+    bytes_put_le(numbers + 16, (uint64_t)c->created_ms, 8);
     const char *const parts[] = {numbers, c->user_name, c->key};
     const size_t lens[] = {sizeof numbers, strlen(c->user_name) + 1, strlen(c->key) + 1};
     if (!digest(parts, lens, 3, sum))
         return false;
     memcpy(out, NAME_PREFIX, prefix);
-    for (size_t i = 0; i < DIGEST_BYTES; i++) {
-        out[prefix + 2 * i] = digits[sum[i] >> 4];
-        out[prefix + 2 * i + 1] = digits[sum[i] & 15];
-    }
-    out[prefix + 2 * DIGEST_BYTES] = 0;
+    bytes_hex(out + prefix, sum, DIGEST_BYTES);
     return true;
 }
 
@@ -88,11 +70,11 @@ void hot_value_add(struct buf *out, const struct store_message *m)
     char fixed[MESSAGE_BYTES];
     size_t lens[TEXTS];
     for (size_t i = 0; i < 4; i++)
-        put_little(fixed + 8 * i, (uint64_t)numbers[i], 8);
+        bytes_put_le(fixed + 8 * i, (uint64_t)numbers[i], 8);
     fixed[32] = (char)m->content_kind;
     for (size_t i = 0; i < TEXTS; i++) {
         lens[i] = !texts[i] ? 0 : i == 3 ? m->content_len : strlen(texts[i]);
-        put_little(fixed + 33 + 4 * i, lens[i], 4);
+        bytes_put_le(fixed + 33 + 4 * i, lens[i], 4);
     }
     buf_append(out, fixed, sizeof fixed);
     for (size_t i = 0; i < TEXTS; i++) {
@@ -105,8 +87,8 @@ void hot_value_add(struct buf *out, const struct store_message *m)
 bool hot_value_seal(struct buf *value, const char *name, int64_t deletions, size_t count)
 {
     unsigned char sum[EVP_MAX_MD_SIZE];
-    put_little(value->data + DIGESTED, (uint64_t)deletions, 8);
-    put_little(value->data + DIGESTED + 8, count, 4);
+    bytes_put_le(value->data + DIGESTED, (uint64_t)deletions, 8);
+    bytes_put_le(value->data + DIGESTED + 8, count, 4);
     const char *const parts[] = {name, value->data + DIGESTED};
     const size_t lens[] = {strlen(name), value->len - DIGESTED};
     if (!digest(parts, lens, 2, sum))
@@ -123,15 +105,15 @@ static bool read_message(const char **at, const char *end, struct store_message 
     const char *texts[TEXTS], *bytes = *at;
     if ((size_t)(end - bytes) < MESSAGE_BYTES)
         return false;
-    *out = (struct store_message){.number = (int64_t)get_little(bytes, 8),
-                                  .seq = (int64_t)get_little(bytes + 8, 8),
-                                  .created_ms = (int64_t)get_little(bytes + 16, 8),
-                                  .tokens = (int64_t)get_little(bytes + 24, 8),
+    *out = (struct store_message){.number = (int64_t)bytes_get_le(bytes, 8),
+                                  .seq = (int64_t)bytes_get_le(bytes + 8, 8),
+                                  .created_ms = (int64_t)bytes_get_le(bytes + 16, 8),
+                                  .tokens = (int64_t)bytes_get_le(bytes + 24, 8),
                                   .content_kind = bytes[32],
-                                  .content_len = get_little(bytes + 33 + 4 * 3, 4)};
+                                  .content_len = bytes_get_le(bytes + 33 + 4 * 3, 4)};
     const char *text = bytes + MESSAGE_BYTES;
     for (size_t i = 0; i < TEXTS; i++) {
-        size_t len = get_little(bytes + 33 + 4 * i, 4);
+        size_t len = bytes_get_le(bytes + 33 + 4 * i, 4);
         if (len >= (size_t)(end - text) || text[len] != 0)
             return false;
         texts[i] = text;
@@ -157,10 +139,10 @@ bool hot_value_read(struct arena *arena, const char *name, const char *bytes, si
     if (!digest(parts, lens, 2, sum) || memcmp(bytes + MAGIC_BYTES, sum, DIGEST_BYTES) != 0)
         return false;
     const char *at = bytes + HEAD_BYTES, *end = bytes + len;
-    size_t count = get_little(bytes + DIGESTED + 8, 4);
+    size_t count = bytes_get_le(bytes + DIGESTED + 8, 4);
     if (count == 0 || count > len / MESSAGE_BYTES)
         return false;
-    *deletions = (int64_t)get_little(bytes + DIGESTED, 8);
+    *deletions = (int64_t)bytes_get_le(bytes + DIGESTED, 8);
     *out = (struct store_messages){.items = arena_calloc(arena, count, sizeof *out->items), .count = count};
     for (size_t i = 0; out->items && i < count; i++) {
         if (!read_message(&at, end, &out->items[i]))

@@ -287,18 +287,14 @@ static bool learn(struct lesson *lesson, uint64_t seed)
     struct adam adam = {.slopes = mem_calloc(count, sizeof(float)),
                         .first = mem_calloc(count, sizeof(float)),
                         .second = mem_calloc(count, sizeof(float))};
-    size_t *order = mem_calloc(lesson->texts + 1, sizeof *order);
+    uint64_t *order = mem_calloc(lesson->texts + 1, sizeof *order);
     bool enough = adam.slopes && adam.first && adam.second && order;
     struct rng rng;
     rng_init(&rng, seed);
     for (size_t i = 0; enough && i < lesson->texts; i++)
         order[i] = i;
     for (int epoch = 0; enough && epoch < EPOCHS; epoch++) {
-        for (size_t i = lesson->texts; i > 1; i--) {
-            size_t k = rng_u64(&rng) % i, kept = order[i - 1];
-            order[i - 1] = order[k];
-            order[k] = kept;
-        }
+        rng_shuffle(&rng, order, lesson->texts);
         for (size_t i = 0; i < lesson->texts; i++) {
             if (order[i] % HELD_OUT)
                 (void)compare(lesson, order[i], adam.slopes);

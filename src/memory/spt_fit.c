@@ -63,7 +63,7 @@ double spt_fit(const struct spt_example *examples, size_t all, enum talk talk, s
     struct fit fit = {.decay = decays[talk]};
     struct rng rng;
     rng_init(&rng, seed);
-    size_t *order = mem_alloc((all + 1) * sizeof *order);
+    uint64_t *order = mem_alloc((all + 1) * sizeof *order);
     double mean = 0;
     memcpy(fit.prior, weights, sizeof fit.prior);
     for (size_t i = 0; order && i < all; i++)
@@ -71,11 +71,7 @@ double spt_fit(const struct spt_example *examples, size_t all, enum talk talk, s
             order[count++] = i;
     *used = count;
     for (size_t epoch = 0; order && epoch < epochs; epoch++) {
-        for (size_t i = count; i > 1; i--) {
-            size_t k = rng_u64(&rng) % i, kept = order[i - 1];
-            order[i - 1] = order[k];
-            order[k] = kept;
-        }
+        rng_shuffle(&rng, order, count);
         double rate = RATE * (1 - (double)epoch / (double)epochs), losses = 0, total = 0, batch = 0;
         for (size_t i = 0; i < count; i++) {
             const struct spt_example *example = &examples[order[i]];

@@ -303,7 +303,7 @@ static double learn(struct set_fit *f, const struct spt_example *example, const 
     return loss;
 }
 
-static double learn_epoch(struct set_fit *f, const struct spt_example *examples, const size_t *order,
+static double learn_epoch(struct set_fit *f, const struct spt_example *examples, const uint64_t *order,
                           size_t count, const float weights[TALK_COUNT][FEATURE_COUNT],
                           const struct schedule *schedule)
 {
@@ -331,7 +331,7 @@ enum ph_status set_fit_learn(struct set_fit *f, const struct spt_example *exampl
                              double *loss)
 {
     struct rng rng;
-    size_t *order = mem_alloc((count + 1) * sizeof *order);
+    uint64_t *order = mem_alloc((count + 1) * sizeof *order);
     if (!order)
         return PH_ERR_NOMEM;
     const struct schedule schedule = {.peak = RATE, .warmup = WARMUP, .steps = epochs * (count / BATCH + 1)};
@@ -339,11 +339,7 @@ enum ph_status set_fit_learn(struct set_fit *f, const struct spt_example *exampl
     for (size_t i = 0; i < count; i++)
         order[i] = i;
     for (size_t epoch = 0; epoch < epochs; epoch++) {
-        for (size_t i = count; i > 1; i--) {
-            size_t k = rng_u64(&rng) % i, kept = order[i - 1];
-            order[i - 1] = order[k];
-            order[k] = kept;
-        }
+        rng_shuffle(&rng, order, count);
         *loss = learn_epoch(f, examples, order, count, weights, &schedule);
     }
     mem_free(order);

@@ -14,6 +14,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/mem.h"
 #include "train/corpus_int.h"
 #include "train/train_int.h"
@@ -52,12 +53,6 @@ struct stage {
     struct ph_err *err;
 };
 
-static void put_u64(uint8_t *at, uint64_t value)
-{
-    for (size_t i = 0; i < 8; i++)
-        at[i] = (uint8_t)(value >> (8 * i));
-}
-
 static void flush(struct stage *s)
 {
     if (s->status != PH_OK)
@@ -93,9 +88,9 @@ static void put_positions(struct stage *s, const struct mix *mix)
     for (size_t i = 0; i < mix->count; i++) {
         struct batcher_position at = batcher_position(mix->sources[i].batcher);
         uint8_t bytes[CHECKPOINT_POSITION_BYTES];
-        put_u64(bytes, at.seed);
-        put_u64(bytes + 8, at.epoch);
-        put_u64(bytes + 16, at.index);
+        bytes_put_le(bytes, at.seed, 8);
+        bytes_put_le(bytes + 8, at.epoch, 8);
+        bytes_put_le(bytes + 16, at.index, 8);
         put(s, bytes, sizeof bytes);
     }
 }
@@ -136,16 +131,16 @@ static void make_header(const struct stage *s, const struct trainer *t, size_t s
     memcpy(h, MAGIC, sizeof MAGIC);
     h[AT_FORMAT] = VERSION;
     h[AT_HEADER] = HEADER_BYTES;
-    put_u64(h + AT_LENGTH, HEADER_BYTES + s->total);
-    put_u64(h + AT_SETTINGS, settings_len);
-    put_u64(h + AT_SOURCES, t->mix.count);
-    put_u64(h + AT_FLOATS, float_count(t->decoder));
-    put_u64(h + AT_STEP, t->adamw.step);
-    put_u64(h + AT_GIVEN, t->tokens);
-    put_u64(h + AT_COOL_FROM, t->cool_from);
-    put_u64(h + AT_COOL_STEPS, t->cool_steps);
-    put_u64(h + AT_BODY_SUM, corpus_sum_end(s->sum, s->total));
-    put_u64(h + AT_SUM, corpus_sum(h, AT_SUM));
+    bytes_put_le(h + AT_LENGTH, HEADER_BYTES + s->total, 8);
+    bytes_put_le(h + AT_SETTINGS, settings_len, 8);
+    bytes_put_le(h + AT_SOURCES, t->mix.count, 8);
+    bytes_put_le(h + AT_FLOATS, float_count(t->decoder), 8);
+    bytes_put_le(h + AT_STEP, t->adamw.step, 8);
+    bytes_put_le(h + AT_GIVEN, t->tokens, 8);
+    bytes_put_le(h + AT_COOL_FROM, t->cool_from, 8);
+    bytes_put_le(h + AT_COOL_STEPS, t->cool_steps, 8);
+    bytes_put_le(h + AT_BODY_SUM, corpus_sum_end(s->sum, s->total), 8);
+    bytes_put_le(h + AT_SUM, corpus_sum(h, AT_SUM), 8);
 }
 
 /* The header is written twice: zeros, to make room, and its content when the sum is known. */
@@ -209,14 +204,6 @@ enum ph_status trainer_save(struct trainer *t, const char *path, struct ph_err *
 
 /* ---- Reading */
 
-static uint64_t get_u64(const uint8_t *at)
-{
-    uint64_t value = 0;
-    for (size_t i = 0; i < 8; i++)
-        value |= (uint64_t)at[i] << (8 * i);
-    return value;
-}
-
 static enum ph_status bad(const char *name, uint64_t offset, const char *what, struct ph_err *err)
 {
     return ph_fail(err, PH_ERR_FORMAT, "%s: byte %" PRIu64 ": %s", name, offset, what);
@@ -228,11 +215,11 @@ static enum ph_status check_header(const uint8_t *h, size_t len, const char *nam
         return bad(name, len, "the file is too short for a checkpoint", err);
     if (memcmp(h, MAGIC, sizeof MAGIC) != 0)
         return bad(name, 0, "this is no checkpoint (it would begin with " MAGIC ")", err);
-    if (get_u64(h + AT_SUM) != corpus_sum(h, AT_SUM))
+    if (bytes_get_le(h + AT_SUM, 8) != corpus_sum(h, AT_SUM))
         return bad(name, AT_SUM, "the header's checksum is wrong, it was damaged", err);
-    if (get_u64(h + AT_FORMAT) != (VERSION | (uint64_t)HEADER_BYTES << 32))
+    if (bytes_get_le(h + AT_FORMAT, 8) != (VERSION | (uint64_t)HEADER_BYTES << 32))
         return bad(name, AT_FORMAT, "this version of the format is not known", err);
-    if (get_u64(h + AT_LENGTH) != len)
+    if (bytes_get_le(h + AT_LENGTH, 8) != len)
         return bad(name, AT_LENGTH, "the file has another length than it was written with", err);
     return PH_OK;
 }
@@ -241,8 +228,8 @@ static enum ph_status check_header(const uint8_t *h, size_t len, const char *nam
 static enum ph_status find_sections(struct checkpoint *c, const uint8_t *h, size_t len, const char *name,
                                     struct ph_err *err)
 {
-    uint64_t settings = get_u64(h + AT_SETTINGS), sources = get_u64(h + AT_SOURCES),
-             floats = get_u64(h + AT_FLOATS);
+    uint64_t settings = bytes_get_le(h + AT_SETTINGS, 8), sources = bytes_get_le(h + AT_SOURCES, 8),
+             floats = bytes_get_le(h + AT_FLOATS, 8);
     if (settings > len || sources > len / CHECKPOINT_POSITION_BYTES || floats > len / (3 * sizeof(float)))
         return bad(name, AT_SETTINGS, "a section is longer than the file", err);
     uint64_t positions_at = HEADER_BYTES + ((settings + 7) & ~(uint64_t)7);
@@ -269,12 +256,12 @@ enum ph_status checkpoint_open_memory(struct checkpoint *c, const void *bytes, s
         status = find_sections(c, h, len, name, err);
     if (status != PH_OK)
         return status;
-    if (get_u64(h + AT_BODY_SUM) != corpus_sum(h + HEADER_BYTES, len - HEADER_BYTES))
+    if (bytes_get_le(h + AT_BODY_SUM, 8) != corpus_sum(h + HEADER_BYTES, len - HEADER_BYTES))
         return bad(name, AT_BODY_SUM, "the checksum is wrong, the file was damaged", err);
-    c->step = get_u64(h + AT_STEP);
-    c->tokens = get_u64(h + AT_GIVEN);
-    c->cool_from = get_u64(h + AT_COOL_FROM);
-    c->cool_steps = get_u64(h + AT_COOL_STEPS);
+    c->step = bytes_get_le(h + AT_STEP, 8);
+    c->tokens = bytes_get_le(h + AT_GIVEN, 8);
+    c->cool_from = bytes_get_le(h + AT_COOL_FROM, 8);
+    c->cool_steps = bytes_get_le(h + AT_COOL_STEPS, 8);
     return PH_OK;
 }
 
@@ -329,7 +316,8 @@ static enum ph_status seek(struct trainer *t, const struct checkpoint *c, const 
         if (from >= c->source_count)
             continue;
         const uint8_t *at = c->positions + from * CHECKPOINT_POSITION_BYTES;
-        struct batcher_position position = {get_u64(at), get_u64(at + 8), get_u64(at + 16)};
+        struct batcher_position position = {bytes_get_le(at, 8), bytes_get_le(at + 8, 8),
+                                            bytes_get_le(at + 16, 8)};
         enum ph_status status = batcher_seek(s->batcher, position, err);
         if (status != PH_OK)
             return status;

@@ -17,15 +17,6 @@ struct batcher {
     uint64_t *windows; /* [window_count] in this epoch's order */
 };
 
-static void shuffle(uint64_t *items, uint64_t count, struct rng *rng)
-{
-    for (uint64_t i = count; i > 1; i--) {
-        uint64_t j = rng_u64(rng) % i, item = items[i - 1];
-        items[i - 1] = items[j];
-        items[j] = item;
-    }
-}
-
 static void list_docs(struct batcher *b)
 {
     uint64_t count = 0, all = corpus_totals(b->corpus, CORPUS_ALL)->documents;
@@ -42,8 +33,8 @@ static void begin_epoch(struct batcher *b)
     for (uint64_t i = 0; i < b->window_count; i++)
         b->windows[i] = i;
     if (!b->params.ordered) {
-        shuffle(b->docs, b->doc_count, &rng);
-        shuffle(b->windows, b->window_count, &rng);
+        rng_shuffle(&rng, b->docs, b->doc_count);
+        rng_shuffle(&rng, b->windows, b->window_count);
     }
     b->starts[0] = 0;
     for (uint64_t i = 0; i < b->doc_count; i++)
