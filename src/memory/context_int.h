@@ -16,6 +16,13 @@ PH_MUST_USE enum ph_status context_score(const struct context_scope *scope,
                                          const struct context_candidates *candidates, struct arena *arena,
                                          float *scores);
 
+/* Something by its number, and what it is worth. Sorted: the best first, equals by their numbers. */
+struct context_place {
+    float score;
+    uint32_t at;
+};
+void context_sort(struct context_place *places, size_t count);
+
 struct pack_entry {
     uint32_t slot;
     uint32_t tokens;

@@ -4,25 +4,11 @@
  * scores less is worth at least what the other is, less a gap. What does not fit is passed over for what
  * does. */
 #include <math.h>
-#include <stdlib.h>
 
 #include "memory/context_int.h"
 
 #define COST_POWER 0.5f
 #define PARTNER_GAP 3.0f
-
-struct order {
-    float worth;
-    uint32_t entry;
-};
-
-static int by_worth(const void *a, const void *b)
-{
-    const struct order *x = a, *y = b;
-    if (x->worth != y->worth)
-        return x->worth < y->worth ? 1 : -1;
-    return x->entry < y->entry ? -1 : x->entry > y->entry;
-}
 
 static float worth(const struct pack_entry *entry)
 {
@@ -31,18 +17,18 @@ static float worth(const struct pack_entry *entry)
 
 uint32_t context_pack(struct pack_entry *entries, size_t count, uint32_t budget, struct arena *arena)
 {
-    struct order *order = arena_alloc(arena, (count + 1) * sizeof *order);
+    struct context_place *order = arena_alloc(arena, (count + 1) * sizeof *order);
     if (!order)
         return 0;
     for (size_t i = 0; i < count; i++) {
         float own = worth(&entries[i]), gap = PARTNER_GAP;
         float pulled = entries[i].partner == INDEX_NONE ? own : worth(&entries[entries[i].partner]) - gap;
-        order[i] = (struct order){.worth = pulled > own ? pulled : own, .entry = (uint32_t)i};
+        order[i] = (struct context_place){.score = pulled > own ? pulled : own, .at = (uint32_t)i};
     }
-    qsort(order, count, sizeof *order, by_worth);
+    context_sort(order, count);
     uint32_t taken = 0;
     for (size_t i = 0; i < count; i++) {
-        struct pack_entry *entry = &entries[order[i].entry];
+        struct pack_entry *entry = &entries[order[i].at];
         if (entry->tokens > budget - taken)
             continue;
         entry->taken = true;

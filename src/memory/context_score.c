@@ -1,4 +1,5 @@
-/* Strategies are rows of weights over the same features; a new one is a new row. */
+/* Strategies are rows of weights over the same features; a new one is a new row. The learned one goes on: of
+ * the best by that sum, the set transformer says what the others beside it change. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,31 +104,31 @@ static float decay(const struct context_scope *scope, uint32_t slot, int64_t now
     return (float)exp2(-age / HALF_LIFE_S);
 }
 
-struct by_place {
-    float score;
-    uint32_t candidate;
-};
-
 static int better_first(const void *a, const void *b)
 {
-    const struct by_place *x = a, *y = b;
+    const struct context_place *x = a, *y = b;
     if (x->score != y->score)
         return x->score < y->score ? 1 : -1;
-    return x->candidate < y->candidate ? -1 : x->candidate > y->candidate;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+void context_sort(struct context_place *places, size_t count)
+{
+    qsort(places, count, sizeof *places, better_first);
 }
 
 /* The best SET_READ by their scores, in the order of the candidates. Returns how many. */
 static size_t choose_for_set(const struct context_candidates *candidates, const float *scores,
                              uint32_t *chosen)
 {
-    struct by_place order[CANDIDATES_MAX];
+    struct context_place order[CANDIDATES_MAX];
     bool in[CANDIDATES_MAX] = {false};
     size_t count = 0;
     for (size_t i = 0; i < candidates->count; i++)
-        order[i] = (struct by_place){.score = scores[i], .candidate = (uint32_t)i};
-    qsort(order, candidates->count, sizeof *order, better_first);
+        order[i] = (struct context_place){.score = scores[i], .at = (uint32_t)i};
+    context_sort(order, candidates->count);
     for (size_t i = 0; i < candidates->count && i < SET_READ; i++)
-        in[order[i].candidate] = true;
+        in[order[i].at] = true;
     for (uint32_t i = 0; i < candidates->count; i++)
         if (in[i])
             chosen[count++] = i;

@@ -153,19 +153,6 @@ static uint32_t source_of(struct training *t, const char *name)
     return (uint32_t)t->source_count++;
 }
 
-struct hard {
-    float score;
-    uint32_t candidate;
-};
-
-static int by_hardness(const void *a, const void *b)
-{
-    const struct hard *x = a, *y = b;
-    if (x->score != y->score)
-        return x->score < y->score ? 1 : -1;
-    return x->candidate < y->candidate ? -1 : x->candidate > y->candidate;
-}
-
 static bool is_evidence(const struct spt_question *question, int64_t message)
 {
     for (size_t i = 0; i < question->evidence_count; i++)
@@ -179,23 +166,20 @@ static enum ph_status keep_example(struct training *t, const struct context_scop
                                    const struct context_query *query, const struct spt_question *question,
                                    const struct context_candidates *candidates, struct spt_example *example)
 {
-    struct hard order[CANDIDATES_MAX];
-    float scores[CANDIDATES_MAX];
-    struct context_request request = {.strategy = CONTEXT_HYBRID};
-    enum ph_status status = context_score(scope, &request, query, candidates, NULL, scores);
-    if (status)
-        return status;
+    struct context_place order[CANDIDATES_MAX];
     size_t found = 0;
     for (size_t i = 0; i < candidates->count; i++) {
         bool evidence =
             is_evidence(question, scope->index->turns[scope->turns[candidates->slots[i]]].message);
         found += evidence;
-        order[i] = (struct hard){.score = evidence ? INFINITY : scores[i], .candidate = (uint32_t)i};
+        order[i] = (struct context_place){
+            .score = evidence ? INFINITY : context_linear(context_hybrid, candidates->features[i]),
+            .at = (uint32_t)i};
     }
     example->count = 0;
     if (!found || found == candidates->count)
         return PH_OK;
-    qsort(order, candidates->count, sizeof *order, by_hardness);
+    context_sort(order, candidates->count);
     size_t count = candidates->count < LIST_TRAIN_MAX ? candidates->count : LIST_TRAIN_MAX;
     size_t masked = strcmp(question->kind, "made up") ? 0 : MASKED;
     masked = count > found + masked ? masked : 0;
@@ -207,9 +191,9 @@ static enum ph_status keep_example(struct training *t, const struct context_scop
     example->count = count;
     memcpy(example->query, query->direction, sizeof example->query);
     for (size_t i = 0; i < count; i++) {
-        uint32_t turn = scope->turns[candidates->slots[order[i].candidate]];
+        uint32_t turn = scope->turns[candidates->slots[order[i].at]];
         memcpy(example->vectors[i], scope->index->vectors + (size_t)turn * SPT_WIDTH, SPT_WIDTH);
-        memcpy(example->features[i], candidates->features[order[i].candidate], sizeof *example->features);
+        memcpy(example->features[i], candidates->features[order[i].at], sizeof *example->features);
         example->relevance[i] = i < found ? 1 : i < found + masked ? -1 : 0;
     }
     return PH_OK;
