@@ -10,12 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/status.h"
 
 #define MACHINE_TEXT_BYTES 96
 #define MACHINE_DEVICES_MAX 32
 #define MACHINE_THREADS_MAX 256
 #define MACHINE_FILE "machine.json" /* in the data directory: the last measurement */
+#define MACHINE_FILE_BYTES_MAX (1u << 20)
 
 /* Operations a second; a multiplication with its addition is two. */
 struct machine_peaks {
@@ -47,18 +49,30 @@ struct machine {
     /* Reading, by 1..n threads, bytes a second: [i] is of i + 1 threads. */
     double memory_bytes_per_s[MACHINE_THREADS_MAX];
     unsigned memory_points;
-    struct machine_peaks peaks; /* of all its cores */
-    double disk_read_bytes_per_s;
-    double fsync_s; /* median time of one */
+    struct machine_peaks peaks;   /* of all its cores */
+    double disk_read_bytes_per_s; /* past the page cache, */
+    bool disk_is_cached;          /* ... or with its help: the system would not read past it */
+    double fsync_s;               /* median time of one */
     struct machine_device devices[MACHINE_DEVICES_MAX];
     size_t device_count;
     double load_w, idle_w, price_usd;
+    unsigned sensors;               /* of temperature; a virtual machine has none */
     bool measured;                  /* here, not published */
+    bool disturbed;                 /* ... while others used the processors: expect more of a quiet machine */
     int64_t measured_unix_s;        /* when */
     char about[MACHINE_TEXT_BYTES]; /* where published figures are from, and of when */
 };
 
-/* JSON, one file, written atomically. Reading checks every value; an error names file and member. */
+/* Printable UTF-8, cut at a character's end where it is too long. */
+void machine_set_text(char out[MACHINE_TEXT_BYTES], const char *text, size_t len);
+
+/* One JSON object; 0, false and "" are left out. */
+void machine_format(struct buf *out, const struct machine *machine);
+/* Checks every value; unknown members are passed over. An error names `source` and the member. */
+PH_MUST_USE enum ph_status machine_parse(struct machine *out, const char *source, const char *text,
+                                         size_t len, struct ph_err *err);
+
+/* The same as a file, written atomically. */
 PH_MUST_USE enum ph_status machine_read(struct machine *out, const char *path, struct ph_err *err);
 PH_MUST_USE enum ph_status machine_write(const struct machine *machine, const char *path, struct ph_err *err);
 
