@@ -117,6 +117,7 @@ int cmd_cost_report(int argc, char **argv);
 int cmd_drill(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
+int cmd_bench_load(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);
 int cmd_bench_train(int argc, char **argv);
 

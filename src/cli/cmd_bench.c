@@ -2,6 +2,7 @@
 
 static const struct cli_command commands[] = {
     {"engine", "prefill and decode speed of a model on this machine", cmd_bench_engine},
+    {"load", "load and acceptance tests of any OpenAI-compatible server", cmd_bench_load},
     {"model", "make a model with random weights, for speed work", cmd_bench_model},
     {"train", "training speed of decoders of a few shapes", cmd_bench_train},
     {NULL, NULL, NULL},
