@@ -79,6 +79,8 @@ TESTED      := $(OUT)/pharos $(if $(TEST_MPI),$(MPI_PROGRAM))
 UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNIT_SUPPORT := $(sort $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*/*.c tests/unit/*.c)))
 UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(OUT)/tests/%)
+# A library that stands in for NVIDIA's: what its devices say is read from a file that tests change.
+FAKE_NVML    := $(OUT)/tests/fake_nvml.so
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
@@ -121,20 +123,27 @@ $(OUT)/src/memory/spt_shipped.o: models/spt.gguf
 $(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(COMPILE) -Itests/unit -DTEST_SHARED_DIR='"../shared"' -c -o $@ $<
+	$(Q)$(COMPILE) -Itests/unit -DTEST_SHARED_DIR='"../shared"' -DTEST_FAKE_NVML='"$(FAKE_NVML)"' -c -o $@ $<
 
 $(UNIT_TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(UNIT_SUPPORT:tests/unit/%.c=$(OUT)/tests/%.o) $(LIBRARY)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(SANFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -ljansson -lhttp_parser $(LIBS)
 
+$(FAKE_NVML): tests/fake/fake_nvml.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CSTD) $(CFLAGS) $(WARN) $(CPPFLAGS) -fPIC -shared -o $@ $<
+
+$(filter $(OUT)/tests/ops/%,$(UNIT_TESTS)): | $(FAKE_NVML)
+
 unit: $(UNIT_TESTS)
 	@scripts/run-unit-tests $(UNIT_TESTS)
 
-e2e: $(TESTED)
-	@PHAROS=$(CURDIR)/$(OUT)/pharos PHAROS_MPI=$(if $(TEST_MPI),$(CURDIR)/$(MPI_PROGRAM)) scripts/run-e2e-tests
+e2e: $(TESTED) $(FAKE_NVML)
+	@FAKE_NVML=$(CURDIR)/$(FAKE_NVML) PHAROS=$(CURDIR)/$(OUT)/pharos PHAROS_MPI=$(if $(TEST_MPI),$(CURDIR)/$(MPI_PROGRAM)) scripts/run-e2e-tests
 
 test: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) $(TESTED) $(UNIT_TESTS)
+	@$(MAKE) --no-print-directory -j$$(nproc) $(TESTED) $(UNIT_TESTS) $(FAKE_NVML)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory e2e
 

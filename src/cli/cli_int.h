@@ -115,9 +115,12 @@ int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);
 int cmd_drill(int argc, char **argv);
+int cmd_monitor(int argc, char **argv);
+int cmd_monitor_thermal(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_load(int argc, char **argv);
+int cmd_bench_probe(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);
 int cmd_bench_train(int argc, char **argv);
 

@@ -20,6 +20,7 @@ static const struct cli_command commands[] = {
     {"store", "what the station remembers: import, export, index, find, stat, verify, rm-user", cmd_store},
     {"cost", "what the station's traffic costs", cmd_cost},
     {"drill", "let a running station meet every fault of its providers", cmd_drill},
+    {"monitor", "watch the machine's heat", cmd_monitor},
     {"bench", "measure speed beside the machine's limits", cmd_bench},
     {NULL, NULL, NULL},
 };

@@ -1,0 +1,260 @@
+/* Sensors: NVIDIA's by their library, the others' by hwmon, and what has no hwmon by thermal zones.
+ *
+ * One sensor a chip. A processor's chip has a temperature for each core and one for the whole: the hottest
+ * counts. An AMD card has three: "edge", which its makers' limits are about, counts; the junction runs hotter
+ * by design. A thermal zone that repeats a chip is left out. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "ops/nvml_int.h"
+#include "ops/sysfs_int.h"
+#include "ops/thermal.h"
+
+struct thermal_reader {
+    char hwmon[PATH_BYTES_MAX], zones[PATH_BYTES_MAX];
+    struct nvml *nvml;
+};
+
+static const struct {
+    const char *name; /* of a chip, or the type of a zone */
+    enum thermal_part part;
+} known[] = {{"coretemp", THERMAL_CPU},    {"k10temp", THERMAL_CPU},     {"zenpower", THERMAL_CPU},
+             {"via_cputemp", THERMAL_CPU}, {"cpu_thermal", THERMAL_CPU}, {"x86_pkg_temp", THERMAL_CPU},
+             {"cpu-thermal", THERMAL_CPU}, {"soc_thermal", THERMAL_CPU}, {"soc-thermal", THERMAL_CPU},
+             {"amdgpu", THERMAL_GPU},      {"radeon", THERMAL_GPU},      {"nouveau", THERMAL_GPU},
+             {"i915", THERMAL_GPU},        {"xe", THERMAL_GPU},          {"gpu-thermal", THERMAL_GPU}};
+
+const char *thermal_part_name(enum thermal_part part)
+{
+    static const char *const names[THERMAL_PART_COUNT] = {"cpu", "gpu", "other"};
+    return names[part];
+}
+
+static enum thermal_part part_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, name) == 0)
+            return known[i].part;
+    return THERMAL_OTHER;
+}
+
+enum ph_status thermal_reader_open(struct thermal_reader **out, const char *sysfs, const char *nvml,
+                                   struct ph_err *err)
+{
+    const char *root = sysfs ? sysfs : SYSFS_ROOT;
+    struct thermal_reader *reader = *out = mem_calloc(1, sizeof *reader);
+    if (!reader)
+        return ph_fail(err, PH_ERR_NOMEM, "out of memory");
+    enum ph_status status = PH_OK;
+    if (!sysfs_path(reader->hwmon, root, "class/hwmon") || !sysfs_path(reader->zones, root, "class/thermal"))
+        status = ph_fail(err, PH_ERR_LIMIT, "the name of the directory %.100s is too long", root);
+    if (status == PH_OK) /* a driver that does not start is no reason not to look at the rest, unless named */
+        status = nvml_open(&reader->nvml, nvml, err);
+    if (status == PH_ERR_IO && !nvml)
+        status = PH_OK;
+    if (status == PH_OK)
+        return PH_OK;
+    thermal_reader_close(reader);
+    *out = NULL;
+    return status;
+}
+
+void thermal_reader_close(struct thermal_reader *reader)
+{
+    if (!reader)
+        return;
+    nvml_close(reader->nvml);
+    mem_free(reader);
+}
+
+static struct thermal_sensor *next_sensor(struct thermal_view *view)
+{
+    if (view->count == THERMAL_SENSORS_MAX)
+        return NULL;
+    struct thermal_sensor *sensor = &view->sensors[view->count];
+    *sensor = (struct thermal_sensor){.part = THERMAL_OTHER};
+    return sensor;
+}
+
+/* ---- NVIDIA */
+
+static void read_nvidia(struct nvml *nvml, struct thermal_view *view)
+{
+    for (size_t i = 0; i < nvml_count(nvml); i++) {
+        struct thermal_sensor *sensor = next_sensor(view);
+        struct nvml_sample now;
+        struct machine_device device;
+        if (!sensor || !nvml_sample(nvml, i, &now) || !nvml_describe(nvml, i, &device))
+            continue;
+        sensor->part = THERMAL_GPU;
+        snprintf(sensor->name, sizeof sensor->name, "%.60s %.30s", device.name, device.address);
+        sensor->has_temperature = now.has_temperature;
+        sensor->temperature_c = now.temperature_c;
+        sensor->has_power = now.has_power;
+        sensor->power_w = now.power_w;
+        sensor->has_use = now.has_use;
+        sensor->use_percent = now.use_percent;
+        sensor->has_memory = now.has_memory;
+        sensor->memory_used = now.memory_used;
+        sensor->memory_total = now.memory_total;
+        if (now.has_throttle)
+            nvml_throttle_words(now.throttle, sensor->throttle, sizeof sensor->throttle);
+        sensor->throttles_for_heat = now.has_throttle && nvml_throttle_is_heat(now.throttle);
+        view->count++;
+    }
+}
+
+/* ---- hwmon */
+
+#define SANE_C 250 /* beyond this, in either direction, a sensor is broken */
+
+static bool read_degrees(const char *dir, const char *name, double *out)
+{
+    int64_t value;
+    if (!sysfs_number(dir, name, &value) || value < -SANE_C * 1000 || value > SANE_C * 1000)
+        return false;
+    *out = (double)value / 1000;
+    return true;
+}
+
+/* temp<N>_<what>. */
+static const char *file_of(char out[64], unsigned number, const char *what)
+{
+    snprintf(out, 64, "temp%u_%s", number, what);
+    return out;
+}
+
+static void read_temperatures(const char *dir, struct thermal_sensor *sensor, char label[SYSFS_TEXT_BYTES])
+{
+    unsigned numbers[SYSFS_ENTRIES_MAX];
+    char file[64], text[SYSFS_TEXT_BYTES];
+    size_t count = sysfs_numbered(dir, "temp", "_input", numbers);
+    bool is_card = sensor->part == THERMAL_GPU;
+    for (size_t i = 0; i < count; i++) {
+        double celsius;
+        if (!read_degrees(dir, file_of(file, numbers[i], "input"), &celsius))
+            continue;
+        sysfs_text(dir, file_of(file, numbers[i], "label"), text);
+        bool is_edge = is_card && strcmp(text, "edge") == 0;
+        if (sensor->has_temperature && !is_edge && (is_card || celsius <= sensor->temperature_c))
+            continue;
+        sensor->has_temperature = true;
+        sensor->temperature_c = celsius;
+        memcpy(label, text, SYSFS_TEXT_BYTES);
+        sensor->critical_c = 0;
+        if (!read_degrees(dir, file_of(file, numbers[i], "crit"), &sensor->critical_c))
+            sensor->critical_c = 0;
+    }
+}
+
+static void read_power(const char *dir, struct thermal_sensor *sensor)
+{
+    int64_t value;
+    if (!sysfs_number(dir, "power1_average", &value) && !sysfs_number(dir, "power1_input", &value))
+        return;
+    sensor->has_power = value >= 0;
+    sensor->power_w = (double)value / 1e6;
+}
+
+static void read_card(const char *dir, struct thermal_sensor *sensor)
+{
+    char device[PATH_BYTES_MAX];
+    int64_t use, total, used;
+    if (!sysfs_path(device, dir, "device"))
+        return;
+    if (sysfs_number(device, "gpu_busy_percent", &use) && use >= 0 && use <= 100) {
+        sensor->has_use = true;
+        sensor->use_percent = (double)use;
+    }
+    if (sysfs_number(device, "mem_info_vram_total", &total) && total > 0 &&
+        sysfs_number(device, "mem_info_vram_used", &used) && used >= 0) {
+        sensor->has_memory = true;
+        sensor->memory_used = (uint64_t)used;
+        sensor->memory_total = (uint64_t)total;
+    }
+}
+
+static void read_chip(const char *dir, struct thermal_view *view)
+{
+    char name[SYSFS_TEXT_BYTES], label[SYSFS_TEXT_BYTES] = "";
+    struct thermal_sensor *sensor = next_sensor(view);
+    if (!sensor || !sysfs_text(dir, "name", name))
+        return;
+    sensor->part = part_of(name);
+    read_temperatures(dir, sensor, label);
+    read_power(dir, sensor);
+    if (sensor->part == THERMAL_GPU)
+        read_card(dir, sensor);
+    if (!sensor->has_temperature && !sensor->has_power && !sensor->has_use)
+        return;
+    char whole[2 * SYSFS_TEXT_BYTES + 2];
+    int len = snprintf(whole, sizeof whole, "%s%s%s", name, *label ? " " : "", label);
+    machine_set_text(sensor->name, whole, (size_t)len);
+    view->count++;
+}
+
+static void read_chips(const char *root, struct thermal_view *view)
+{
+    unsigned numbers[SYSFS_ENTRIES_MAX];
+    size_t count = sysfs_numbered(root, "hwmon", "", numbers);
+    for (size_t i = 0; i < count; i++) {
+        char dir[PATH_BYTES_MAX], name[32];
+        snprintf(name, sizeof name, "hwmon%u", numbers[i]);
+        if (sysfs_path(dir, root, name))
+            read_chip(dir, view);
+    }
+}
+
+/* ---- Thermal zones */
+
+/* A chip has said it already: the same processor, or one of the zone's own name. */
+static bool is_repeated(const struct thermal_view *view, enum thermal_part part, const char *type)
+{
+    for (size_t i = 0; i < view->count; i++)
+        if ((part != THERMAL_OTHER && view->sensors[i].part == part && view->sensors[i].has_temperature) ||
+            strncmp(view->sensors[i].name, type, strlen(type)) == 0)
+            return true;
+    return false;
+}
+
+static void read_zones(const char *root, struct thermal_view *view)
+{
+    unsigned numbers[SYSFS_ENTRIES_MAX];
+    struct thermal_view chips = *view;
+    size_t count = sysfs_numbered(root, "thermal_zone", "", numbers);
+    for (size_t i = 0; i < count; i++) {
+        char dir[PATH_BYTES_MAX], name[32], type[SYSFS_TEXT_BYTES];
+        struct thermal_sensor *sensor = next_sensor(view);
+        snprintf(name, sizeof name, "thermal_zone%u", numbers[i]);
+        if (!sensor || !sysfs_path(dir, root, name) || !sysfs_text(dir, "type", type))
+            continue;
+        sensor->part = part_of(type);
+        if (is_repeated(&chips, sensor->part, type) || !read_degrees(dir, "temp", &sensor->temperature_c))
+            continue;
+        sensor->has_temperature = true;
+        machine_set_text(sensor->name, type, strlen(type));
+        view->count++;
+    }
+}
+
+void thermal_read(struct thermal_reader *reader, const struct clock_source *clock, struct thermal_view *out)
+{
+    out->unix_ms = clock_unix_ms(clock);
+    out->count = 0;
+    read_nvidia(reader->nvml, out);
+    read_chips(reader->hwmon, out);
+    read_zones(reader->zones, out);
+}
+
+const struct thermal_sensor *thermal_hottest(const struct thermal_view *view, enum thermal_part part)
+{
+    const struct thermal_sensor *best = NULL;
+    for (size_t i = 0; i < view->count; i++) {
+        const struct thermal_sensor *sensor = &view->sensors[i];
+        if (sensor->part == part && sensor->has_temperature &&
+            (!best || sensor->temperature_c > best->temperature_c))
+            best = sensor;
+    }
+    return best;
+}
