@@ -205,6 +205,7 @@ soak: $(OUT)/pharos
 	@PHAROS=$(CURDIR)/$(OUT)/pharos MONEY_REQUESTS=$${MONEY_REQUESTS:-10000} MONEY_KILLS=$${MONEY_KILLS:-20} python3 tests/e2e/run_money.py
 	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} python3 tests/e2e/run_store.py
 	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} STORE_RESTARTS=$${STORE_RESTARTS:-60} python3 tests/e2e/run_store_postgres.py
+	@PHAROS=$(CURDIR)/$(OUT)/pharos BACKUP_CORRUPTIONS=$${BACKUP_CORRUPTIONS:-1000} BACKUP_KILLS=$${BACKUP_KILLS:-50} python3 tests/e2e/run_backup.py
 	@scripts/bench-gateway $(OUT)/pharos --soak $${SOAK_GATEWAY_REQUESTS:-1000000}
 
 install: $(PROGRAM)

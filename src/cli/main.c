@@ -19,6 +19,7 @@ static const struct cli_command commands[] = {
     {"route", "how routes choose: ls, calibrate a cascade from verdicts", cmd_route},
     {"store", "what the station remembers: import, export, index, find, stat, verify, rm-user", cmd_store},
     {"cost", "what the station's traffic costs", cmd_cost},
+    {"backup", "snapshots of the station on another disk: create, ls, verify, restore, prune", cmd_backup},
     {"drill", "let a running station meet every fault of its providers", cmd_drill},
     {"monitor", "watch the machine's heat", cmd_monitor},
     {"bench", "measure speed beside the machine's limits", cmd_bench},
