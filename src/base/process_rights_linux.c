@@ -1,11 +1,11 @@
-/* What a server gives up before it reads its first byte. All of it is inherited: by the threads to come, and but
- * for the memory's secrecy by the programs that are started.
+/* What a server gives up before it reads its first byte. All of it is inherited: by the threads to come, and
+ * but for the memory's secrecy by the programs that are started.
  *
- * The filter of system calls names what is refused, not what is allowed: a list of what some library or engine
- * may need one day would be wrong on somebody's machine; these are needed by none. Refused means EPERM, so that
- * who tries anyway goes on. (systemd's SystemCallFilter= is stricter: deploy/systemd.)
+ * The filter of system calls names what is refused, not what is allowed: a list of what some library or
+ * engine may need one day would be wrong on somebody's machine; these are needed by none. Refused means
+ * EPERM, so that who tries anyway goes on. (systemd's SystemCallFilter= is stricter: deploy/systemd.)
  *
- * Sources: capabilities(7), prctl(2), seccomp(2) and the kernel's Documentation/userspace-api/seccomp_filter. */
+ * Sources: capabilities(7), prctl(2), seccomp(2), the kernel's userspace-api/seccomp_filter. */
 #define _GNU_SOURCE
 
 #include <errno.h>

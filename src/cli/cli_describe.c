@@ -2,8 +2,8 @@
  *
  * A command is described by running it with one argument, CLI_DESCRIBE and the name of a form: its cli_parse
  * prints its own part and ends it; cli_dispatch prints the part of a group, then runs each of the group's
- * commands the same way. So no second list of commands is kept. In a completion a command's part is one branch
- * on the words before it; a manual page is a file, whose directory is the rest of the argument.
+ * commands the same way. So no second list of commands is kept. In a completion a command's part is one
+ * branch on the words before it; a manual page is a file, whose directory is the rest of the argument.
  *
  * Sources: man(7) and groff_man(7); "Programmable Completion" of the Bash manual; zshcompsys(1);
  * fish's complete(1). */
