@@ -4,12 +4,11 @@
 #   make test       every test                make lint     arrows, budgets, banned functions, format
 #   make model      train the default model from its data (DATA=folder), hours: models/README.md
 #   make spt        train the context selector, minutes
-#   make bench      speed beside its limits (bench-train, bench-gateway, bench-memory: those parts)
+#   make bench      speed beside its limits (bench-train, bench-gateway, bench-memory, bench-estimate: those parts)
 #   make soak       long runs, kills, memory  make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
 #   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
 #   make CC=clang   another compiler          make install PREFIX=/usr/local
-#   make deb        a Debian package, build/pharos.deb
 
 CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
 SANITIZE ?=
@@ -86,7 +85,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all mpi-is-here run model spt test unit e2e lint format bench bench-train bench-gateway bench-memory fuzz soak deps install deb clean
+.PHONY: all mpi-is-here run model spt test unit e2e lint format bench bench-estimate bench-train bench-gateway bench-memory fuzz soak deps install clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos $(PROGRAM)
 
@@ -120,6 +119,7 @@ $(OUT)/src/%.o: src/%.c $(OUT)/flags
 	$(Q)$(COMPILE) $(call kernel_flags,$(notdir $*)) -c -o $@ $<
 
 $(OUT)/src/memory/spt_shipped.o: models/spt.gguf
+$(OUT)/src/ops/estimate_shipped.o: src/ops/shapes.yaml src/ops/hardware.yaml
 
 $(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -178,6 +178,9 @@ bench-memory: $(OUT)/pharos $(OUT)/bench_memory
 bench-gateway: $(OUT)/pharos
 	@scripts/bench-gateway $(OUT)/pharos
 
+bench-estimate: $(OUT)/pharos
+	@scripts/bench-estimate $(OUT)/pharos
+
 bench-train: $(OUT)/pharos
 	@scripts/bench-train $(OUT)/pharos
 
@@ -206,14 +209,10 @@ soak: $(OUT)/pharos
 	@PHAROS=$(CURDIR)/$(OUT)/pharos MONEY_REQUESTS=$${MONEY_REQUESTS:-10000} MONEY_KILLS=$${MONEY_KILLS:-20} python3 tests/e2e/run_money.py
 	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} python3 tests/e2e/run_store.py
 	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} STORE_RESTARTS=$${STORE_RESTARTS:-60} python3 tests/e2e/run_store_postgres.py
-	@PHAROS=$(CURDIR)/$(OUT)/pharos BACKUP_CORRUPTIONS=$${BACKUP_CORRUPTIONS:-1000} BACKUP_KILLS=$${BACKUP_KILLS:-50} python3 tests/e2e/run_backup.py
 	@scripts/bench-gateway $(OUT)/pharos --soak $${SOAK_GATEWAY_REQUESTS:-1000000}
 
 install: $(PROGRAM)
-	@scripts/install $(PROGRAM) "$(DESTDIR)" "$(PREFIX)"
-
-deb: $(OUT)/pharos
-	@scripts/make-deb $(OUT)/pharos $(OUT)/pharos.deb
+	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/pharos
 
 clean:
 	rm -rf build

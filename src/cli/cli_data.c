@@ -6,6 +6,8 @@
 #include "base/limits.h"
 #include "cli/cli_int.h"
 
+#define NAME_BYTES_MAX 64 /* of a file that we name */
+
 static const char *environment(const char *name)
 {
     const char *value = getenv(name);
@@ -36,4 +38,13 @@ enum ph_status cli_data_dir(const char *given, char out[PATH_BYTES_MAX], struct 
         return join(home, "/.local/share/pharos", out, err);
     return ph_fail(err, PH_ERR_NOTFOUND,
                    "no data directory: neither PHAROS_DATA nor HOME is set; use --data DIR");
+}
+
+enum ph_status cli_data_file(const char *given, const char *name, char out[PATH_BYTES_MAX],
+                             struct ph_err *err)
+{
+    char dir[PATH_BYTES_MAX], below[NAME_BYTES_MAX];
+    enum ph_status status = cli_data_dir(given, dir, err);
+    snprintf(below, sizeof below, "/%s", name);
+    return status == PH_OK ? join(dir, below, out, err) : status;
 }

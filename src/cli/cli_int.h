@@ -90,9 +90,6 @@ struct cli_command {
 int cli_dispatch(const char *program, const char *about, const struct cli_command *commands, int argc,
                  char **argv);
 
-/* The whole program: the table of main.c. */
-int cli_main(int argc, char **argv);
-
 int cmd_serve(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_complete(int argc, char **argv);
@@ -117,31 +114,16 @@ int cmd_store(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);
-int cmd_backup(int argc, char **argv);
-int cmd_doctor(int argc, char **argv);
 int cmd_drill(int argc, char **argv);
 int cmd_monitor(int argc, char **argv);
 int cmd_monitor_thermal(int argc, char **argv);
+int cmd_estimate(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_load(int argc, char **argv);
 int cmd_bench_probe(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);
 int cmd_bench_train(int argc, char **argv);
-
-int cmd_health(int argc, char **argv);
-int cmd_man(int argc, char **argv);
-int cmd_completion(int argc, char **argv);
-
-/* ---- Manual pages and completion: cli_describe.c */
-
-/* The only argument of a command that shall describe itself, before the name of the form. cli_parse and
- * cli_dispatch hand on to these; they answer the exit code. */
-#define CLI_DESCRIBE "--describe="
-bool cli_describe_asked(int argc, char **argv);
-int cli_describe_command(const struct cli_usage *usage, const char *asked);
-int cli_describe_group(const char *program, const char *about, const struct cli_command *commands,
-                       char *asked);
 
 /* ---- Saying things */
 
@@ -173,6 +155,9 @@ void cli_progress_end(struct cli_progress *progress); /* wipes the bar */
 #define CLI_MEMORY_DIR "memory" /* in it: the store of conversations */
 #define CLI_DATA_HELP "the station's data ($PHAROS_DATA, $XDG_DATA_HOME/pharos, ~/.local/share/pharos)"
 PH_MUST_USE enum ph_status cli_data_dir(const char *given, char out[PATH_BYTES_MAX], struct ph_err *err);
+/* A file's path in it. */
+PH_MUST_USE enum ph_status cli_data_file(const char *given, const char *name, char out[PATH_BYTES_MAX],
+                                         struct ph_err *err);
 
 /* "f32", "f16", "q8_0" for a CLI_CHOICE, and the types they name. */
 enum cli_kv { CLI_KV_F32, CLI_KV_F16, CLI_KV_Q8_0 };

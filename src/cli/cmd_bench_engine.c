@@ -12,9 +12,12 @@
 #include <uv.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "cli/cli_run_int.h"
+#include "ops/estimate.h"
+#include "ops/probe.h"
 
 #define SAMPLES_MAX 64
 #define QUIET_MIN 0.9
@@ -25,7 +28,8 @@
 struct args {
     struct cli_run_args run;
     size_t prompt, generate, samples;
-    bool json;
+    const char *data;
+    bool json, no_learn;
 };
 
 static const struct cli_option options[] = {
@@ -38,12 +42,16 @@ static const struct cli_option options[] = {
      .max = MODEL_CONTEXT_MAX},
     {CLI_OPTION("-r", "N", CLI_COUNT, struct args, samples, "samples of each (5)"), .min = 1,
      .max = SAMPLES_MAX},
+    {CLI_OPTION("--data", "DIR", CLI_TEXT, struct args, data, CLI_DATA_HELP)},
+    {CLI_OPTION("--no-learn", NULL, CLI_SWITCH, struct args, no_learn,
+                "leave what `pharos estimate` has learnt of this machine as it is")},
     {CLI_OPTION("--json", NULL, CLI_SWITCH, struct args, json, "print the result as JSON")},
     CLI_OPTIONS_END,
 };
 static const struct cli_usage usage = {
     "bench engine", "--model F [-p N] [-n N] [-t N] [options]",
-    "Prefill and decode tokens/s, medians of quiet samples, beside the machine's limits of the same minute.",
+    "Prefill and decode tokens/s, medians of quiet samples, beside the machine's limits of the same minute.\n"
+    "Teaches `pharos estimate` what share of them this machine reaches, in DATA/calibration.json.",
     options};
 
 struct limits {
@@ -219,6 +227,74 @@ static enum ph_status measure(struct job *job, struct ph_err *err)
     return run_tests(job, err);
 }
 
+/* ---- What estimates learn from it */
+
+static void describe_machine(const struct job *job, struct machine *m)
+{
+    *m = (struct machine){0};
+    probe_cpu(m);
+    m->cores = m->threads = m->memory_points = job->threads;
+    snprintf(m->isa, sizeof m->isa, "%s", kernels_name(kernels_select(job->args.run.kernels)));
+    for (unsigned i = 0; i < job->threads && i < MACHINE_THREADS_MAX; i++) /* only that of all is asked for */
+        m->memory_bytes_per_s[i] = job->limits.bandwidth;
+    m->peaks = (struct machine_peaks){
+        .f32 = job->limits.peak_f32, .bf16 = job->limits.peak_bf16, .int8 = job->limits.peak_int8};
+}
+
+static enum ph_status learn_tests(const struct job *job, struct arena *arena, struct efficiency *calibration,
+                                  struct ph_err *err)
+{
+    struct estimate_model model;
+    struct machine machine;
+    struct estimate_request request;
+    describe_machine(job, &machine);
+    estimate_request_default(&request);
+    request.model = &model;
+    request.machine = &machine;
+    request.efficiency = calibration;
+    request.rows_max = CLI_RUN_ROWS_MAX;
+    request.kv_type = (size_t)cli_kv_type(job->args.run.kv);
+    request.threads = job->threads;
+    enum ph_status status = estimate_model_file(&model, arena, job->args.run.model, err);
+    int64_t now_s = clock_unix_ms(clock_system()) / 1000;
+    for (size_t i = job->test_count; i-- > 0;) { /* decode first: a prefill ends with a bit of it */
+        const struct test *test = &job->tests[i];
+        for (size_t k = 0; status == PH_OK && k < test->kept; k++)
+            status = estimate_learn(calibration, &request,
+                                    test->kind[0] == 'p' ? EFFICIENCY_PREFILL : EFFICIENCY_DECODE,
+                                    test->tokens, (double)test->tokens / test->speeds[k], now_s, err);
+    }
+    return status;
+}
+
+static enum ph_status learn(const struct job *job, struct ph_err *err)
+{
+    char dir[PATH_BYTES_MAX], path[PATH_BYTES_MAX];
+    struct arena arena;
+    bool seen = false;
+    for (size_t i = 0; i < job->test_count; i++)
+        seen = seen || job->tests[i].kept;
+    if (job->args.no_learn || !seen || job->args.run.loras.count)
+        return PH_OK;
+    enum ph_status status = cli_data_dir(job->args.data, dir, err);
+    if (status == PH_OK)
+        status = cli_data_file(job->args.data, EFFICIENCY_FILE, path, err);
+    if (status != PH_OK)
+        return status;
+    arena_init(&arena, ESTIMATE_ARENA_BYTES_MAX);
+    struct efficiency *calibration = arena_calloc(&arena, 1, sizeof *calibration);
+    status = calibration ? efficiency_read(calibration, path, err)
+                         : ph_fail(err, PH_ERR_NOMEM, "no memory for a calibration");
+    if (status == PH_OK)
+        status = learn_tests(job, &arena, calibration, err);
+    if (status == PH_OK)
+        status = file_make_dirs(dir, 0700, err);
+    if (status == PH_OK)
+        status = efficiency_write(calibration, path, err);
+    arena_release(&arena);
+    return status;
+}
+
 static void print_text(struct job *job)
 {
     const struct model_info *info = model_info(job->run.model);
@@ -291,6 +367,8 @@ int cmd_bench_engine(int argc, char **argv)
         print_json(&job);
     else if (status == PH_OK)
         print_text(&job);
+    if (status == PH_OK)
+        status = learn(&job, &err);
     mem_free(job.ids);
     mem_free(job.logits);
     cli_run_close(&job.run);

@@ -39,6 +39,7 @@ PH_MUST_USE enum ph_status kv_create(struct kv_cache *kv, const struct model *mo
                                      size_t context_len, size_t bytes_max, size_t sequences,
                                      struct ph_err *err);
 void kv_release(struct kv_cache *kv);
+size_t kv_page_bytes(size_t kv_heads, size_t k_row_bytes, size_t v_row_bytes); /* heads of all layers */
 
 static inline uint8_t *kv_page(const struct kv_cache *kv, const struct kv_seq *seq, size_t page)
 {
@@ -124,6 +125,7 @@ struct workspace {
 
 struct runner {
     const struct model *model;
+    struct runner_widths widths;
     const struct kernels *kernels;
     struct pool *pool;
     struct kv_cache kv;

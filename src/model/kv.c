@@ -21,6 +21,12 @@ static size_t pages_for(size_t len)
     return (len + KV_PAGE_LEN - 1) / KV_PAGE_LEN;
 }
 
+/* A layer's rows of a page are a multiple of 64 bytes long: KV_PAGE_LEN rows, of an even number of bytes. */
+size_t kv_page_bytes(size_t kv_heads, size_t k_row_bytes, size_t v_row_bytes)
+{
+    return kv_heads * KV_PAGE_LEN * (k_row_bytes + v_row_bytes);
+}
+
 /* Lays the layers out in a page. */
 static void plan_page(struct kv_cache *kv, const struct model *model)
 {

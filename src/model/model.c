@@ -585,3 +585,11 @@ const struct gguf *model_gguf(const struct model *model)
 {
     return model->gguf;
 }
+
+void model_attention(const struct model *model, size_t layer, size_t *heads, size_t *heads_kv, size_t *window)
+{
+    const struct model_layer *l = &model->layers[layer];
+    *heads = l->n_head;
+    *heads_kv = l->n_head_kv;
+    *window = l->window;
+}

@@ -344,6 +344,33 @@ struct runner_params {
 PH_MUST_USE enum ph_status runner_create(struct runner **out, const struct model *model,
                                          const struct runner_params *params, struct ph_err *err);
 void runner_free(struct runner *runner);
+
+/* What a runner's memory follows from: the widest row that any layer makes of each kind, and a few counts.
+ * Known of a model without its file too. */
+struct runner_widths {
+    size_t n_embd, n_vocab, head_dim_k, head_dim_v, rope_dims;
+    size_t kv_heads;                             /* of all layers together */
+    size_t qkv, attn, gate, up;                  /* gate and up: of dense layers and shared experts */
+    size_t group;                                /* query heads that share a KV head */
+    bool windowed;                               /* some layers attend within a window */
+    size_t n_expert, n_expert_used, n_ff_expert; /* n_expert 0: no layer has experts */
+    size_t lora_count, lora_rank;                /* adapters, and their largest rank */
+};
+void model_widths(const struct model *model, struct runner_widths *out); /* without adapters */
+/* Of a layer < n_layer: heads, KV heads, and how far it looks back (0: to the beginning). */
+void model_attention(const struct model *model, size_t layer, size_t *heads, size_t *heads_kv,
+                     size_t *window);
+
+struct runner_memory {
+    size_t workspace; /* touched as far as steps have rows */
+    size_t kv_page, kv_page_len, kv_pages;
+    size_t lanes; /* scratch of all threads */
+};
+/* The same computation that runner_create makes room by; rows_max, outputs_max, sequences_max, threads and
+ * context_len must be said, loras are the widths'. */
+void runner_memory(const struct runner_widths *widths, const struct runner_params *params,
+                   struct runner_memory *out);
+
 struct pool *runner_pool(struct runner *runner);
 size_t runner_context_len(const struct runner *runner);
 

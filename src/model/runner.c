@@ -17,94 +17,133 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* The widest rows that any layer needs. */
-struct widths {
-    size_t qkv, attn, gate, up, input, output, group;
-    bool moe;
-};
-
-static struct widths find_widths(const struct model *m)
+void model_widths(const struct model *m, struct runner_widths *out)
 {
-    struct widths w = {.input = m->hp.n_embd, .output = larger(m->hp.n_vocab, m->hp.n_embd)};
+    struct runner_widths w = {.n_embd = m->hp.n_embd,
+                              .n_vocab = m->hp.n_vocab,
+                              .head_dim_k = m->hp.head_dim_k,
+                              .head_dim_v = m->hp.head_dim_v,
+                              .rope_dims = m->hp.rope_dims,
+                              .windowed = m->hp.window > 0};
+    bool moe = false;
     for (size_t i = 0; i < m->hp.n_layer; i++) {
         const struct model_layer *l = &m->layers[i];
         size_t qkv = layer_q_dim(m, l) + layer_k_dim(m, l) + layer_v_dim(m, l);
         size_t dense = l->traits & FACT_MOE ? 0 : l->n_ff;
+        w.kv_heads += l->n_head_kv;
         w.qkv = larger(w.qkv, qkv);
         w.attn = larger(w.attn, layer_o_dim(m, l));
         w.gate = larger(w.gate, dense);
         w.up = larger(w.up, l->traits & FACT_GATE_FUSED ? 2 * dense : dense);
         w.group = larger(w.group, l->n_head / l->n_head_kv);
-        w.moe = w.moe || (l->traits & FACT_MOE);
+        moe = moe || (l->traits & FACT_MOE);
     }
-    if (w.moe) {
+    if (moe) {
         w.gate = larger(w.gate, m->hp.n_ff_shared);
         w.up = larger(w.up, m->hp.n_ff_shared);
-        w.input = larger(w.input, m->hp.n_ff_expert);
+        w.n_expert = m->hp.n_expert;
+        w.n_expert_used = m->hp.n_expert_used;
+        w.n_ff_expert = m->hp.n_ff_expert;
     }
-    w.input = larger(w.input, larger(w.attn, w.gate));
-    w.output = larger(w.output, larger(w.qkv, w.up));
-    return w;
+    *out = w;
+}
+
+static size_t widest_input(const struct runner_widths *w)
+{
+    return larger(larger(w->n_embd, w->n_ff_expert), larger(w->attn, w->gate));
+}
+
+static size_t widest_output(const struct runner_widths *w)
+{
+    return larger(larger(w->n_vocab, w->n_embd), larger(w->qkv, w->up));
 }
 
 static void plan_experts(struct plan *p, struct runner *r)
 {
-    const struct hparams *hp = &r->model->hp;
-    size_t slots = r->rows_max * hp->n_expert_used;
+    const struct runner_widths *w = &r->widths;
+    size_t slots = r->rows_max * w->n_expert_used;
     struct workspace *ws = &r->ws;
-    ws->router = plan_take(p, r->rows_max * hp->n_expert, sizeof(float));
+    ws->router = plan_take(p, r->rows_max * w->n_expert, sizeof(float));
     ws->chosen = plan_take(p, slots, sizeof(uint32_t));
     ws->chosen_weight = plan_take(p, slots, sizeof(float));
     ws->place = plan_take(p, slots, sizeof(uint32_t));
     ws->source = plan_take(p, slots, sizeof(uint32_t));
     ws->owner = plan_take(p, slots, sizeof(uint32_t));
-    ws->first = plan_take(p, hp->n_expert + 1, sizeof(uint32_t));
-    ws->expert_x = plan_take(p, slots * hp->n_embd, sizeof(float));
-    ws->expert_gate = plan_take(p, slots * hp->n_ff_expert, sizeof(float));
-    ws->expert_up = plan_take(p, slots * hp->n_ff_expert, sizeof(float));
+    ws->first = plan_take(p, w->n_expert + 1, sizeof(uint32_t));
+    ws->expert_x = plan_take(p, slots * w->n_embd, sizeof(float));
+    ws->expert_gate = plan_take(p, slots * w->n_ff_expert, sizeof(float));
+    ws->expert_up = plan_take(p, slots * w->n_ff_expert, sizeof(float));
 }
 
-static void plan_loras(struct plan *p, struct runner *r, const struct widths *w)
+static void plan_loras(struct plan *p, struct runner *r)
 {
-    size_t rank = 0;
-    for (size_t i = 0; i < r->lora_count; i++)
-        rank = larger(rank, r->loras[i].lora->rank_max);
-    r->low_row_len = 2 * rank;
+    const struct runner_widths *w = &r->widths;
+    r->low_row_len = 2 * w->lora_rank;
     r->ws.low = plan_take(p, r->rows_max * r->low_row_len, sizeof(float));
     r->ws.low_out =
-        plan_take(p, larger(r->rows_max * w->output, r->outputs_max * r->model->hp.n_vocab), sizeof(float));
-    r->ws.low_act = plan_take(p, act_workspace_bytes(r->rows_max, rank), 1);
+        plan_take(p, larger(r->rows_max * widest_output(w), r->outputs_max * w->n_vocab), sizeof(float));
+    r->ws.low_act = plan_take(p, act_workspace_bytes(r->rows_max, w->lora_rank), 1);
 }
 
 static void plan_workspace(struct plan *p, struct runner *r)
 {
-    const struct hparams *hp = &r->model->hp;
-    struct widths w = find_widths(r->model);
+    const struct runner_widths *w = &r->widths;
     struct workspace *ws = &r->ws;
     size_t rows = r->rows_max;
     r->rows = plan_take(p, rows, sizeof *r->rows);
     r->wanted = plan_take(p, rows, sizeof *r->wanted);
     r->tiles = plan_take(p, rows, sizeof *r->tiles);
     r->wanted_tiles = plan_take(p, rows, sizeof *r->wanted_tiles);
-    ws->x = plan_take(p, rows * hp->n_embd, sizeof(float));
-    ws->xn = plan_take(p, rows * hp->n_embd, sizeof(float));
-    ws->out = plan_take(p, rows * hp->n_embd, sizeof(float));
-    ws->qkv = plan_take(p, rows * w.qkv, sizeof(float));
-    ws->attn = plan_take(p, rows * w.attn, sizeof(float));
-    ws->gate = plan_take(p, rows * w.gate, sizeof(float));
-    ws->up = plan_take(p, rows * w.up, sizeof(float));
-    ws->logits = plan_take(p, r->outputs_max > 1 ? r->outputs_max * hp->n_vocab : 0, sizeof(float));
-    ws->zeros = plan_take(p, larger(hp->n_embd, w.qkv), sizeof(float));
-    ws->act = plan_take(p, act_workspace_bytes(rows, w.input), 1);
+    ws->x = plan_take(p, rows * w->n_embd, sizeof(float));
+    ws->xn = plan_take(p, rows * w->n_embd, sizeof(float));
+    ws->out = plan_take(p, rows * w->n_embd, sizeof(float));
+    ws->qkv = plan_take(p, rows * w->qkv, sizeof(float));
+    ws->attn = plan_take(p, rows * w->attn, sizeof(float));
+    ws->gate = plan_take(p, rows * w->gate, sizeof(float));
+    ws->up = plan_take(p, rows * w->up, sizeof(float));
+    ws->logits = plan_take(p, r->outputs_max > 1 ? r->outputs_max * w->n_vocab : 0, sizeof(float));
+    ws->zeros = plan_take(p, larger(w->n_embd, w->qkv), sizeof(float));
+    ws->act = plan_take(p, act_workspace_bytes(rows, widest_input(w)), 1);
     for (int i = 0; i < ROPE_COUNT; i++) {
-        bool used = hp->rope_dims > 0 && (i == ROPE_FULL || hp->window > 0);
-        r->rope[i].freq = plan_take(p, hp->rope_dims / 2, sizeof(double));
-        ws->cos_sin[i] = used ? plan_take(p, rows * hp->rope_dims, sizeof(float)) : NULL;
+        bool used = w->rope_dims > 0 && (i == ROPE_FULL || w->windowed);
+        r->rope[i].freq = plan_take(p, w->rope_dims / 2, sizeof(double));
+        ws->cos_sin[i] = used ? plan_take(p, rows * w->rope_dims, sizeof(float)) : NULL;
     }
-    if (w.moe)
+    if (w->n_expert)
         plan_experts(p, r);
-    if (r->lora_count)
-        plan_loras(p, r, &w);
+    if (w->lora_count)
+        plan_loras(p, r);
+}
+
+static size_t page_scratch_bytes(size_t pages_seq_max)
+{
+    return (2 * pages_seq_max * sizeof(void *) + 63) & ~(size_t)63;
+}
+
+static size_t lane_scratch_bytes(const struct runner_widths *w, size_t pages_seq_max)
+{
+    size_t one = tensor_attend_scratch_bytes(w->group, KV_PAGE_LEN, w->head_dim_k, w->head_dim_v);
+    size_t tile =
+        tensor_attend_rows_scratch_bytes(ATTN_TILE_ROWS, w->group, KV_PAGE_LEN, w->head_dim_k, w->head_dim_v);
+    return page_scratch_bytes(pages_seq_max) + larger(one, tile);
+}
+
+void runner_memory(const struct runner_widths *widths, const struct runner_params *params,
+                   struct runner_memory *out)
+{
+    struct runner r = {.widths = *widths, .rows_max = params->rows_max, .outputs_max = params->outputs_max};
+    struct plan plan = {0};
+    plan_workspace(&plan, &r);
+    size_t page = kv_page_bytes(widths->kv_heads, tensor_row_bytes(params->kv_type, widths->head_dim_k),
+                                tensor_row_bytes(params->kv_type, widths->head_dim_v));
+    size_t pages_seq_max = (params->context_len + KV_PAGE_LEN - 1) / KV_PAGE_LEN;
+    *out = (struct runner_memory){
+        .workspace = plan.bytes,
+        .kv_page = page,
+        .kv_page_len = KV_PAGE_LEN,
+        .kv_pages = params->kv_bytes_max ? params->kv_bytes_max / page : pages_seq_max,
+        .lanes = pool_scratch_bytes(params->threads, lane_scratch_bytes(widths, pages_seq_max)),
+    };
 }
 
 static enum ph_status make_workspace(struct runner *r, struct ph_err *err)
@@ -136,7 +175,9 @@ static enum ph_status take_loras(struct runner *r, const struct runner_params *p
         r->loras[i] =
             (struct lora_use){params->loras[i], params->lora_scales ? params->lora_scales[i] : 1.0f};
     }
-    r->lora_count = params->lora_count;
+    r->lora_count = r->widths.lora_count = params->lora_count;
+    for (size_t i = 0; i < r->lora_count; i++)
+        r->widths.lora_rank = larger(r->widths.lora_rank, r->loras[i].lora->rank_max);
     return PH_OK;
 }
 
@@ -176,14 +217,9 @@ static void make_rope(struct runner *r)
 
 static enum ph_status make_pool(struct runner *r, unsigned threads, struct ph_err *err)
 {
-    const struct hparams *hp = &r->model->hp;
-    struct widths w = find_widths(r->model);
-    r->page_scratch_bytes = (2 * r->kv.pages_seq_max * sizeof(void *) + 63) & ~(size_t)63;
-    size_t one = tensor_attend_scratch_bytes(w.group, KV_PAGE_LEN, hp->head_dim_k, hp->head_dim_v);
-    size_t tile = tensor_attend_rows_scratch_bytes(ATTN_TILE_ROWS, w.group, KV_PAGE_LEN, hp->head_dim_k,
-                                                   hp->head_dim_v);
-    size_t scratch = r->page_scratch_bytes + larger(one, tile);
-    return pool_create(&r->pool, threads, scratch, r->kernels, err);
+    size_t pages = r->kv.pages_seq_max;
+    r->page_scratch_bytes = page_scratch_bytes(pages);
+    return pool_create(&r->pool, threads, lane_scratch_bytes(&r->widths, pages), r->kernels, err);
 }
 
 enum ph_status runner_create(struct runner **out, const struct model *model,
@@ -200,6 +236,7 @@ enum ph_status runner_create(struct runner **out, const struct model *model,
     if (!r)
         return ph_fail(err, PH_ERR_NOMEM, "%s: no memory for a runner", model->info.name);
     r->model = model;
+    model_widths(model, &r->widths);
     enum ph_status status = take_params(r, params, err);
     if (status == PH_OK)
         status = kv_create(&r->kv, model, params->kv_type, r->kv.context_len, params->kv_bytes_max,

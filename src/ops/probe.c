@@ -40,7 +40,7 @@ static void step(struct probe *probe)
 
 /* ---- What the system says */
 
-static void see_cpu(struct machine *out)
+void probe_cpu(struct machine *out)
 {
     uv_cpu_info_t *list;
     int count;
@@ -85,7 +85,7 @@ static void see_system(struct machine *out, const char *root)
     uint64_t limit = uv_get_constrained_memory();
     if (uv_os_gethostname(host, &size) == 0)
         machine_set_text(out->name, host, strlen(host));
-    see_cpu(out);
+    probe_cpu(out);
     see_cores(out, root);
     out->memory_bytes = uv_get_total_memory();
     if (limit && limit < out->memory_bytes)

@@ -31,6 +31,9 @@ struct probe_notes {
 PH_MUST_USE enum ph_status probe_machine(struct machine *out, const struct probe_params *params,
                                          struct probe_notes *notes, struct ph_err *err);
 
+/* Its processor alone, as it calls itself, and the kernels that it runs: nothing is measured. */
+void probe_cpu(struct machine *out);
+
 /* Its devices alone: nothing is measured. */
 void probe_devices(struct machine *out, const char *sysfs, const char *nvml, struct probe_notes *notes);
 

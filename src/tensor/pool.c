@@ -183,12 +183,22 @@ static enum ph_status pool_start(struct pool *pool, struct ph_err *err)
     return PH_OK;
 }
 
+/* Of one lane; scratch_bytes is at most SIZE_MAX / 2 / LANES_MAX. */
+static size_t lane_bytes(size_t scratch_bytes)
+{
+    return (scratch_bytes + MEM_CACHE_LINE - 1) / MEM_CACHE_LINE * MEM_CACHE_LINE + POOL_PANEL_BYTES;
+}
+
+size_t pool_scratch_bytes(unsigned lanes, size_t scratch_bytes)
+{
+    return lanes * lane_bytes(scratch_bytes);
+}
+
 static bool pool_allocate(struct pool *pool, size_t scratch_bytes, const struct kernels *kernels)
 {
-    size_t each = (scratch_bytes + MEM_CACHE_LINE - 1) / MEM_CACHE_LINE * MEM_CACHE_LINE;
-    if (each < scratch_bytes || each > SIZE_MAX / 2 / LANES_MAX - POOL_PANEL_BYTES)
+    if (scratch_bytes > SIZE_MAX / 2 / LANES_MAX - POOL_PANEL_BYTES - MEM_CACHE_LINE)
         return false;
-    each += POOL_PANEL_BYTES;
+    size_t each = lane_bytes(scratch_bytes);
     pool->lanes = mem_calloc(pool->count, sizeof *pool->lanes);
     pool->threads = mem_calloc(pool->count, sizeof *pool->threads);
     pool->scratch = mem_alloc_aligned(4096, each * pool->count);

@@ -100,6 +100,7 @@ PH_MUST_USE enum ph_status pool_create(struct pool **out, unsigned lanes, size_t
                                        const struct kernels *kernels, struct ph_err *err);
 void pool_free(struct pool *pool);
 unsigned pool_lanes(const struct pool *pool);
+size_t pool_scratch_bytes(unsigned lanes, size_t scratch_bytes); /* that so many lanes would take */
 void pool_run(struct pool *pool, void (*fn)(struct lane *lane, void *ud), void *ud);
 
 /* Collective steps: every lane must make the same sequence of these calls inside one pool_run. */
