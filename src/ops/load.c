@@ -306,7 +306,7 @@ static bool is_issuing(const struct runner *r, uint64_t at_ns)
     const struct load_params *p = r->params;
     if (r->phase == WARMING)
         return r->issued < p->warmup;
-    if (r->phase == OVER || (p->requests && r->issued >= p->requests) || r->run->was_saturated)
+    if (r->phase == OVER || (p->requests && r->issued >= p->requests))
         return false;
     return p->duration_s <= 0 || (double)(at_ns - r->measure_ns) * 1e-9 < p->duration_s;
 }
@@ -414,10 +414,13 @@ static void on_turn(void *ud)
 {
     struct client *c = ud;
     struct runner *r = c->runner;
-    if (is_issuing(r, now_ns(r)))
-        send_next(r, c);
-    else
+    uint64_t now = now_ns(r);
+    if (!is_issuing(r, now))
         end_if_done(r);
+    else if (c->due_ns > now) /* timers go by a clock of whole milliseconds */
+        net_timer_start(c->timer, 1, 0);
+    else
+        send_next(r, c);
 }
 
 static void keep_turn(struct client *c)
@@ -476,8 +479,10 @@ static void close_window(struct runner *r)
     if (r->window_count == WINDOWS_MAX)
         memmove(r->windows, r->windows + 1, --r->window_count * sizeof *r->windows);
     r->windows[r->window_count++] = now;
-    if (r->params->stop_saturated && load_drowning(r->windows, r->window_count))
+    if (r->params->stop_saturated && load_drowning(r->windows, r->window_count)) {
         r->run->was_saturated = true;
+        cut_short(r);
+    }
 }
 
 static void on_tick(void *ud)

@@ -128,7 +128,7 @@ struct load_params {
     size_t max_tokens;
     bool whole;          /* not streamed */
     bool ignore_end;     /* ignore_eos: answers of exactly max_tokens */
-    bool stop_saturated; /* OPEN, REPLAY: end when the queue only grows */
+    bool stop_saturated; /* OPEN, REPLAY: end at once when the queue only grows */
     uint64_t seed;
     struct load_prompts prompts;
     struct load_replay replay;
