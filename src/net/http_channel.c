@@ -214,6 +214,10 @@ static void shake(struct http_channel *channel)
     size_t n = 0;
     struct http_client *client = channel->client;
     channel->phase = HTTP_CHANNEL_SHAKING;
+    if (!client->tls) {
+        fail(channel, HTTP_CALL_TLS, "this client was opened for http:// only");
+        return;
+    }
     if (!client->plain_buffer)
         client->plain_buffer = mem_alloc(HTTP_CALL_READ_BYTES + TLS_RECORD_BYTES_MAX);
     channel->tls = tls_conn_create(client->tls, channel->origin->host);

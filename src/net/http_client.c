@@ -205,7 +205,8 @@ enum ph_status http_client_open(struct http_client **out, const struct http_clie
     init(client, params);
     client->read_buffer = mem_alloc(HTTP_CALL_READ_BYTES);
     client->user_agent = mem_strdup(params->user_agent ? params->user_agent : "pharos");
-    enum ph_status status = tls_client_context(&client->tls, params->ca_file, err);
+    enum ph_status status =
+        params->plain_only ? PH_OK : tls_client_context(&client->tls, params->ca_file, err);
     if (status == PH_OK && client->read_buffer && client->user_agent)
         client->names = net_names_open(client->loop);
     if (status == PH_OK && !client->names)

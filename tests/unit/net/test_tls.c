@@ -107,6 +107,21 @@ static void our_client_and_our_server_understand_each_other(void **state)
     test_client_close(&client);
 }
 
+static void a_client_for_plain_http_says_so(void **state)
+{
+    struct fixture *f = *state;
+    struct http_client_params client_params = {.plain_only = true};
+    struct http_call_params params = {0};
+    struct test_client client;
+    struct test_reply reply;
+    test_client_open(&client, &client_params);
+    call(&client, &reply, "127.0.0.1", f->server.port, "/stream", &params);
+    assert_int_equal(reply.how, HTTP_CALL_TLS);
+    assert_non_null(strstr(reply.message, "http:// only"));
+    test_reply_release(&reply);
+    test_client_close(&client);
+}
+
 static void big_bodies_travel_both_ways(void **state)
 {
     struct fixture *f = *state;
@@ -436,6 +451,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(big_bodies_travel_both_ways, setup, teardown),
         cmocka_unit_test_setup_teardown(an_aborted_stream_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(hanging_up_reaches_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_for_plain_http_says_so, setup, teardown),
         cmocka_unit_test_setup_teardown(certificates_are_checked, setup, teardown),
         cmocka_unit_test_setup_teardown(a_clean_end_says_so, setup, teardown),
         cmocka_unit_test_setup_teardown(records_may_be_cut_anyhow, setup, teardown),
