@@ -524,14 +524,16 @@ static enum ph_status open_wire(struct runner *r)
                                        .stream = !p->whole};
     if (buf_status(&w->url) != PH_OK || buf_status(&w->bearer) != PH_OK)
         return ph_fail(r->err, PH_ERR_LIMIT, "the address or the key is too long");
-    return http_client_open(&w->client,
-                            &(struct http_client_params){.loop = r->loop,
-                                                         .clock = p->clock,
-                                                         .connections_max = r->client_count,
-                                                         .idle_connections_max = r->client_count,
-                                                         .ca_file = p->target.ca_file,
-                                                         .user_agent = "pharos-load"},
-                            r->err);
+    return http_client_open(
+        &w->client,
+        &(struct http_client_params){.loop = r->loop,
+                                     .clock = p->clock,
+                                     .connections_max = r->client_count,
+                                     .idle_connections_max = r->client_count,
+                                     .ca_file = p->target.ca_file,
+                                     .plain_only = strncmp(w->url.data, "http://", 7) == 0,
+                                     .user_agent = "pharos-load"},
+        r->err);
 }
 
 static enum ph_status open_clients(struct runner *r)

@@ -60,12 +60,14 @@ static enum ph_status start(struct question *q, const struct load_target *target
     if (buf_status(&q->url) != PH_OK || buf_status(&q->bearer) != PH_OK ||
         (body && buf_status(body) != PH_OK))
         return ph_fail(err, PH_ERR_LIMIT, "the address or the key is too long");
-    enum ph_status status = http_client_open(&q->client,
-                                             &(struct http_client_params){.loop = q->loop,
-                                                                          .clock = clock_system(),
-                                                                          .ca_file = target->ca_file,
-                                                                          .user_agent = "pharos-load"},
-                                             err);
+    enum ph_status status =
+        http_client_open(&q->client,
+                         &(struct http_client_params){.loop = q->loop,
+                                                      .clock = clock_system(),
+                                                      .ca_file = target->ca_file,
+                                                      .plain_only = strncmp(q->url.data, "http://", 7) == 0,
+                                                      .user_agent = "pharos-load"},
+                         err);
     if (status != PH_OK)
         return status;
     status = http_call_start(&call, q->client, &params, &(struct http_call_sink){on_head, on_body, on_end, q},
