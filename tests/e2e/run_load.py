@@ -164,7 +164,7 @@ class Scripted:
                     await writer.drain()
                 writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(LAST), LAST.encode()))
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()
