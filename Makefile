@@ -9,6 +9,7 @@
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
 #   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
 #   make CC=clang   another compiler          make install PREFIX=/usr/local
+#   make deb        a Debian package, build/pharos.deb
 
 CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
 SANITIZE ?=
@@ -85,7 +86,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all mpi-is-here run model spt test unit e2e lint format bench bench-estimate bench-train bench-gateway bench-memory fuzz soak deps install clean
+.PHONY: all mpi-is-here run model spt test unit e2e lint format bench bench-estimate bench-train bench-gateway bench-memory fuzz soak deps install deb clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos $(PROGRAM)
 
@@ -209,10 +210,14 @@ soak: $(OUT)/pharos
 	@PHAROS=$(CURDIR)/$(OUT)/pharos MONEY_REQUESTS=$${MONEY_REQUESTS:-10000} MONEY_KILLS=$${MONEY_KILLS:-20} python3 tests/e2e/run_money.py
 	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} python3 tests/e2e/run_store.py
 	@PHAROS=$(CURDIR)/$(OUT)/pharos STORE_KILLS=$${STORE_KILLS:-200} STORE_RESTARTS=$${STORE_RESTARTS:-60} python3 tests/e2e/run_store_postgres.py
+	@PHAROS=$(CURDIR)/$(OUT)/pharos BACKUP_CORRUPTIONS=$${BACKUP_CORRUPTIONS:-1000} BACKUP_KILLS=$${BACKUP_KILLS:-50} python3 tests/e2e/run_backup.py
 	@scripts/bench-gateway $(OUT)/pharos --soak $${SOAK_GATEWAY_REQUESTS:-1000000}
 
 install: $(PROGRAM)
-	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/pharos
+	@scripts/install $(PROGRAM) "$(DESTDIR)" "$(PREFIX)"
+
+deb: $(OUT)/pharos
+	@scripts/make-deb $(OUT)/pharos $(OUT)/pharos.deb
 
 clean:
 	rm -rf build

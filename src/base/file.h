@@ -47,6 +47,9 @@ PH_MUST_USE enum ph_status file_out_write(struct file_out *out, const void *byte
 PH_MUST_USE enum ph_status file_out_rewrite(struct file_out *out, uint64_t offset, const void *bytes,
                                             size_t len, struct ph_err *err);
 PH_MUST_USE enum ph_status file_out_commit(struct file_out *out, struct ph_err *err);
+/* The same, but nothing has reached the disk yet: file_sync does that, for many files at once at less cost.
+ * Until then a power cut may leave anything under the name. */
+PH_MUST_USE enum ph_status file_out_commit_unsynced(struct file_out *out, struct ph_err *err);
 void file_out_abandon(struct file_out *out);
 
 /* Whether what is at `path`, if anything, is a file that may be replaced: for a file that is written after
@@ -99,7 +102,7 @@ PH_MUST_USE enum ph_status file_remove_prefixed(const char *dir, const char *pre
  * directory in it) stays. */
 PH_MUST_USE enum ph_status file_remove_dir(const char *path, struct ph_err *err);
 
-/* ---- What nobody else may see: keys, secrets */
+/* ---- What is there */
 
 /* Tells one state of a file from another, for the price of a stat. All 0: there is none. */
 struct file_stamp {
@@ -108,6 +111,31 @@ struct file_stamp {
 };
 void file_stamp(const char *path, struct file_stamp *out);
 bool file_stamp_equal(const struct file_stamp *a, const struct file_stamp *b);
+
+struct file_entry {
+    const char *name;        /* in its directory; of file_inspect: the path that was asked for */
+    bool is_regular, is_dir; /* neither: a device, a pipe, a link that leads nowhere */
+    bool is_link;            /* the rest is about what it leads to */
+    unsigned mode;           /* permission bits */
+    unsigned long owner;
+    struct file_stamp stamp;
+};
+/* PH_ERR_NOTFOUND: there is nothing. */
+PH_MUST_USE enum ph_status file_inspect(const char *path, struct file_entry *out, struct ph_err *err);
+/* Tells fn of each entry of a directory but "." and "..", in no order. fn answers PH_OK to go on; anything
+ * else ends the walk, which answers it. What disappears meanwhile may be left out. */
+PH_MUST_USE enum ph_status file_each(const char *dir,
+                                     enum ph_status (*fn)(void *ud, const struct file_entry *entry), void *ud,
+                                     struct ph_err *err);
+/* What this user may still write to the file system that holds `path`. */
+PH_MUST_USE enum ph_status file_free_bytes(const char *path, uint64_t *out, struct ph_err *err);
+
+/* Gives a file a new name, which may be another's, who is gone then; durable. A link at `to` is replaced. */
+PH_MUST_USE enum ph_status file_rename(const char *from, const char *to, struct ph_err *err);
+PH_MUST_USE enum ph_status file_remove(const char *path, struct ph_err *err);
+PH_MUST_USE enum ph_status file_set_mode(const char *path, unsigned mode, struct ph_err *err);
+
+/* ---- What nobody else may see: keys, secrets */
 
 /* Appends a whole file that holds secrets. PH_ERR_ARG: somebody but its owner may read or write it, or it is
  * neither this user's nor root's (the superuser may read anybody's); the message names the command that mends

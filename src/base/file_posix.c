@@ -245,10 +245,10 @@ enum ph_status file_out_rewrite(struct file_out *out, uint64_t offset, const voi
     return PH_OK;
 }
 
-enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
+static enum ph_status commit(struct file_out *out, bool sync, struct ph_err *err)
 {
     enum ph_status status = PH_OK;
-    if (fsync_retrying(out->fd) != 0)
+    if (sync && fsync_retrying(out->fd) != 0)
         status = file_fail_os(err, "sync", out->path);
     if (close(out->fd) != 0 && status == PH_OK && errno != EINTR)
         status = file_fail_os(err, "close", out->path);
@@ -258,12 +258,22 @@ enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
     if (status == PH_OK) {
         mem_free(out->temp);
         out->temp = NULL;
-        status = file_sync_directory(out->path, err);
+        status = sync ? file_sync_directory(out->path, err) : PH_OK;
     } else {
         unlink(out->temp);
     }
     file_out_abandon(out);
     return status;
+}
+
+enum ph_status file_out_commit(struct file_out *out, struct ph_err *err)
+{
+    return commit(out, true, err);
+}
+
+enum ph_status file_out_commit_unsynced(struct file_out *out, struct ph_err *err)
+{
+    return commit(out, false, err);
 }
 
 void file_out_abandon(struct file_out *out)

@@ -15,34 +15,6 @@
 #define OTHERS_WRITE (S_IWGRP | S_IWOTH)
 #define LOCK_RETRY_MS 2
 
-static int64_t ns_of(const struct timespec *time)
-{
-    return (int64_t)time->tv_sec * 1000000000 + (int64_t)time->tv_nsec;
-}
-
-static void stamp_of(const struct stat *info, struct file_stamp *out)
-{
-    *out = (struct file_stamp){.device = (uint64_t)info->st_dev,
-                               .inode = (uint64_t)info->st_ino,
-                               .bytes = (uint64_t)info->st_size,
-                               .modified_ns = ns_of(&info->st_mtim),
-                               .changed_ns = ns_of(&info->st_ctim)};
-}
-
-void file_stamp(const char *path, struct file_stamp *out)
-{
-    struct stat info;
-    *out = (struct file_stamp){0};
-    if (stat(path, &info) == 0)
-        stamp_of(&info, out);
-}
-
-bool file_stamp_equal(const struct file_stamp *a, const struct file_stamp *b)
-{
-    return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes &&
-           a->modified_ns == b->modified_ns && a->changed_ns == b->changed_ns;
-}
-
 /* The superuser sees to others' stations, whose files are theirs. */
 static enum ph_status check_owner(const struct stat *info, const char *path, struct ph_err *err)
 {
@@ -76,7 +48,7 @@ enum ph_status file_read_private(const char *path, struct buf *out, struct file_
         status = file_read_descriptor(fd, path, out, err);
     close(fd);
     if (status == PH_OK && stamp)
-        stamp_of(&info, stamp);
+        file_stamp_of(&info, stamp);
     if (status != PH_OK && out->data) {
         out->len = before;
         out->data[before] = 0;

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/status.h"
+
 /* From now on, writing to a pipe or connection whose reader has gone, or beyond the size a file may have, is
  * an error of the write and not a signal that ends the process without a word. */
 void process_keep_on_bad_writes(void);
@@ -21,6 +23,17 @@ unsigned process_terminal_columns(int fd);
 /* From now on SIGINT and SIGTERM are remembered instead of ending the process; the second one ends it. */
 void process_catch_stop(void);
 bool process_stop_asked(void);
+
+/* Gives up for good what a server does not need, before it has threads: capabilities (that of binding a port
+ * below 1024 stays where it was and is asked for), core dumps, debuggers, rights by set-user-ID programs, and
+ * system calls that mount, trace, load modules or set clocks; files are made for their owner alone.
+ * The superuser becomes the owner of the directory `data` where that is somebody else. */
+PH_MUST_USE enum ph_status process_drop_rights(const char *data, bool low_port, struct ph_err *err);
+
+/* Tells the service manager that started this process, "READY=1"; false: there is none. See sd_notify(3). */
+bool process_notify(const char *text);
+/* How often it wants to hear "WATCHDOG=1"; 0: it does not. */
+uint64_t process_watchdog_us(void);
 
 /* Bytes that could be taken now without swapping or running into a container's limit. */
 uint64_t process_memory_available(void);

@@ -2,8 +2,13 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 void process_keep_on_bad_writes(void)
@@ -54,4 +59,32 @@ void process_catch_stop(void)
 bool process_stop_asked(void)
 {
     return stop_asked != 0;
+}
+
+/* Of sd_notify(3): a datagram to the socket that the environment names; '@' begins a name without a file. */
+bool process_notify(const char *text)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = path ? strlen(path) : 0;
+    if (len < 2 || len >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@'))
+        return false;
+    memcpy(address.sun_path, path, len);
+    if (path[0] == '@')
+        address.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (fd < 0)
+        return false;
+    socklen_t address_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    bool sent = sendto(fd, text, strlen(text), 0, (const struct sockaddr *)&address, address_len) >= 0;
+    close(fd);
+    return sent;
+}
+
+uint64_t process_watchdog_us(void)
+{
+    const char *us = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    if (!us || (pid && strtoll(pid, NULL, 10) != (long long)getpid()))
+        return 0;
+    return strtoull(us, NULL, 10);
 }

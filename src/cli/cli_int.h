@@ -90,6 +90,9 @@ struct cli_command {
 int cli_dispatch(const char *program, const char *about, const struct cli_command *commands, int argc,
                  char **argv);
 
+/* The whole program: the table of main.c. */
+int cli_main(int argc, char **argv);
+
 int cmd_serve(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_complete(int argc, char **argv);
@@ -114,6 +117,8 @@ int cmd_store(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);
+int cmd_backup(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_drill(int argc, char **argv);
 int cmd_monitor(int argc, char **argv);
 int cmd_monitor_thermal(int argc, char **argv);
@@ -124,6 +129,20 @@ int cmd_bench_load(int argc, char **argv);
 int cmd_bench_probe(int argc, char **argv);
 int cmd_bench_model(int argc, char **argv);
 int cmd_bench_train(int argc, char **argv);
+
+int cmd_health(int argc, char **argv);
+int cmd_man(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
+
+/* ---- Manual pages and completion: cli_describe.c */
+
+/* The only argument of a command that shall describe itself, before the name of the form. cli_parse and
+ * cli_dispatch hand on to these; they answer the exit code. */
+#define CLI_DESCRIBE "--describe="
+bool cli_describe_asked(int argc, char **argv);
+int cli_describe_command(const struct cli_usage *usage, const char *asked);
+int cli_describe_group(const char *program, const char *about, const struct cli_command *commands,
+                       char *asked);
 
 /* ---- Saying things */
 

@@ -265,6 +265,10 @@ bool cli_parse(const struct cli_usage *usage, int argc, char **argv, void *value
     struct parser p = {.usage = usage, .argv = argv, .argc = argc, .next = 1, .values = values};
     p.positional = usage->options;
     *exit_code = CLI_EXIT_OK;
+    if (cli_describe_asked(argc, argv)) {
+        *exit_code = cli_describe_command(usage, argv[1]);
+        return false;
+    }
     while (p.next < argc && *exit_code == CLI_EXIT_OK) {
         const char *said = argv[p.next++];
         if (!p.options_over && (strcmp(said, "--help") == 0 || strcmp(said, "-h") == 0)) {
@@ -302,6 +306,8 @@ int cli_dispatch(const char *program, const char *about, const struct cli_comman
         print_commands(program, about, commands);
         return CLI_EXIT_USAGE;
     }
+    if (cli_describe_asked(argc, argv))
+        return cli_describe_group(program, about, commands, argv[1]);
     if (strcmp(said, "--help") == 0 || strcmp(said, "-h") == 0 || strcmp(said, "help") == 0)
         return print_commands(program, about, commands);
     if (strcmp(said, "--version") == 0) {

@@ -24,7 +24,8 @@
 #include "memory/embed.h"
 #include "memory/memory.h"
 
-#define LEDGERS_MAX 8 /* stations at the same time on one data directory */
+#define LEDGERS_MAX 8        /* stations at the same time on one data directory */
+#define FREE_PORT_FIRST 1024 /* those below it are the superuser's */
 
 struct station {
     struct arena *arena;
@@ -41,6 +42,7 @@ struct station {
     struct memory *memory;         /* NULL: nothing is remembered */
     struct hot *hot;               /* NULL: conversations are shared with nobody */
     struct embed_worker *indexing; /* NULL: no embedding model is configured, or it is not loaded */
+    struct net_timer *watchdog;    /* NULL: no service manager wants to hear of us */
     size_t loading;                /* index of the model being loaded */
     size_t usable;                 /* models that can be asked, or may be */
     size_t providers_left;         /* to be stopped */
@@ -63,6 +65,8 @@ static void on_provider_stopped(void *ud)
     http_client_close(station->client);
     station->client = NULL;
     hot_close(station->hot);
+    if (station->watchdog)
+        net_timer_close(station->watchdog);
     net_loop_stop(station->loop);
 }
 
@@ -90,6 +94,7 @@ static void on_signal(void *ud, int signal_number)
         _exit(128 + signal_number);
     }
     log_info("station", "stopping; running requests may finish (again to cut them)");
+    (void)process_notify("STOPPING=1");
     stop(station);
 }
 
@@ -232,6 +237,21 @@ static void greet(const struct station *station)
            PHAROS_VERSION, url, url, url, key, url, url,
            keys_on(station->keys) ? "-H \"Authorization: Bearer $PHAROS_KEY\" " : "");
     fflush(stdout);
+}
+
+static void feed_watchdog(void *ud)
+{
+    (void)ud;
+    (void)process_notify("WATCHDOG=1");
+}
+
+/* A service manager waits until the station listens, and hears from its loop as often as it wants to. */
+static void tell_manager(struct station *station)
+{
+    uint64_t every_ms = process_watchdog_us() / 2000;
+    if (process_notify("READY=1") && every_ms &&
+        net_timer_open(&station->watchdog, station->loop, feed_watchdog, station) == PH_OK)
+        net_timer_start(station->watchdog, every_ms, every_ms);
 }
 
 /* Beyond this machine nobody is served without a key. */
@@ -408,13 +428,21 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
     return PH_OK;
 }
 
-static enum ph_status open_data(struct station *station, struct ph_err *err)
+/* Before the first thread, so that none keeps what is given up here. */
+static enum ph_status drop_rights(struct station *station, struct ph_err *err)
 {
-    enum ph_status status = cli_data_dir(station->config->data, station->data, err);
+    const struct station_config *config = station->config;
+    enum ph_status status = cli_data_dir(config->data, station->data, err);
     if (status == PH_OK)
         status = file_make_private_dir(station->data, err);
-    if (status == PH_OK)
-        status = keys_open(&station->keys, station->data, station->clock, err);
+    if (status == PH_OK && !config->keep_rights)
+        status = process_drop_rights(station->data, config->port > 0 && config->port < FREE_PORT_FIRST, err);
+    return status;
+}
+
+static enum ph_status open_data(struct station *station, struct ph_err *err)
+{
+    enum ph_status status = keys_open(&station->keys, station->data, station->clock, err);
     if (status == PH_OK)
         status = check_exposure(station, err);
     return status == PH_OK ? open_ledger(station, err) : status;
@@ -429,7 +457,9 @@ static enum ph_status open_station(struct station *station, struct ph_err *err)
             "station",
             "only %llu files and connections may be open at once (ulimit -n): fewer clients can be served",
             (unsigned long long)files);
-    enum ph_status status = net_loop_create(&station->loop, err);
+    enum ph_status status = drop_rights(station, err);
+    if (status == PH_OK)
+        status = net_loop_create(&station->loop, err);
     if (status == PH_OK)
         status = open_client(station, err);
     if (status == PH_OK)
@@ -483,6 +513,7 @@ int station_run(struct arena *arena, const struct station_config *config)
     enum ph_status status = open_station(station, &err);
     if (status == PH_OK) {
         greet(station);
+        tell_manager(station);
         load_next(station);
         net_loop_run(station->loop);
         log_info("station", "stopped");

@@ -156,6 +156,8 @@ static const struct config_field station_fields[] = {
     {ROW("data", CONFIG_STRING, station_config, data, "directory of the store")},
     {ROW("ca_file", CONFIG_STRING, station_config, ca_file, "PEM: trusted besides the system's")},
     {ROW("drills", CONFIG_BOOL, station_config, drills, "`pharos drill` may be run against this station")},
+    {ROW("keep_rights", CONFIG_BOOL, station_config, keep_rights,
+         "for engines that need set-user-ID programs or namespaces: the station gives up nothing")},
     {ROW("models", CONFIG_LIST, station_config, models, "who can answer"), .fields = model_fields,
      .item_size = sizeof(struct station_model)},
     {ROW("providers", CONFIG_MAP, station_config, providers, "accounts elsewhere"), .fields = provider_fields,

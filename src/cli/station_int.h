@@ -60,7 +60,7 @@ struct station_config {
         char *path; /* NULL: none */
         bool bodies;
     } request_log;
-    bool drills;
+    bool drills, keep_rights;
     struct config_list models;    /* struct station_model */
     struct config_list providers; /* struct station_provider */
     struct config_list routes;    /* struct station_route */
