@@ -38,6 +38,7 @@ struct station {
     struct keys *keys;
     int request_log_fd; /* -1: none */
     struct station_catalog catalog;
+    struct station_thermal *thermal; /* NULL: not guarded */
     struct gateway *gateway;
     struct memory *memory;         /* NULL: nothing is remembered */
     struct hot *hot;               /* NULL: conversations are shared with nobody */
@@ -83,6 +84,7 @@ static void stop(struct station *station)
     if (station->stopping)
         return;
     station->stopping = true;
+    station_thermal_stop(station->thermal);
     gateway_stop(station->gateway, on_stopped, station);
 }
 
@@ -416,6 +418,8 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
                                     .drills = config->drills,
                                     .request_log_fd = station->request_log_fd,
                                     .request_log_bodies = config->request_log.bodies,
+                                    .metrics = station->thermal ? station_thermal_metrics : NULL,
+                                    .metrics_ud = station->thermal,
                                     .clock = station->clock,
                                     .version = PHAROS_VERSION};
     http_limits_default(&params.limits);
@@ -425,6 +429,8 @@ static enum ph_status open_gateway(struct station *station, struct ph_err *err)
     enum ph_status status = gateway_open(&station->gateway, station->loop, &params, &reason);
     if (status != PH_OK)
         return ph_fail(err, status, "%s; choose another address with --listen HOST:PORT", reason.message);
+    if (station->thermal)
+        station_thermal_start(station->thermal, station->gateway);
     return PH_OK;
 }
 
@@ -474,6 +480,9 @@ static enum ph_status open_station(struct station *station, struct ph_err *err)
         status = set_budgets(station, err);
     if (status == PH_OK)
         status = open_memory(station, err);
+    if (status == PH_OK && station->config->thermal.enabled)
+        status = station_thermal_open(&station->thermal, station->config, &station->catalog, station->loop,
+                                      station->clock, err);
     if (status == PH_OK)
         status = open_gateway(station, err);
     if (status != PH_OK)
@@ -491,6 +500,7 @@ static void close_station(struct station *station)
     hot_close(station->hot);
     hot_free(station->hot);
     gateway_free(station->gateway);
+    station_thermal_free(station->thermal);
     station_catalog_release(&station->catalog);
     if (station->request_log_fd >= 0)
         close(station->request_log_fd);

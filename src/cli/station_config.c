@@ -151,6 +151,48 @@ static const struct config_field memory_fields[] = {
      .max = 31536000},
     END};
 
+static const struct config_field thermal_cpu_fields[] = {
+    {ROW("warn_c", CONFIG_DOUBLE, station_config, thermal.cpu.warn_c, "degrees"), .max = 200},
+    {ROW("critical_c", CONFIG_DOUBLE, station_config, thermal.cpu.critical_c, "degrees"), .max = 200},
+    END};
+
+static const struct config_field thermal_gpu_fields[] = {
+    {ROW("warn_c", CONFIG_DOUBLE, station_config, thermal.gpu.warn_c, "degrees"), .max = 200},
+    {ROW("critical_c", CONFIG_DOUBLE, station_config, thermal.gpu.critical_c, "degrees"), .max = 200},
+    END};
+
+static const struct config_field thermal_fields[] = {
+    {ROW("enabled", CONFIG_BOOL, station_config, thermal.enabled, "false: heat is nobody's business")},
+    {ROW("interval_s", CONFIG_DOUBLE, station_config, thermal.interval_s, "between readings"), .min = 0.05,
+     .max = 3600},
+    {ROW("warn_c", CONFIG_DOUBLE, station_config, thermal.limits.warn_c, "degrees"), .min = 1, .max = 200},
+    {ROW("critical_c", CONFIG_DOUBLE, station_config, thermal.limits.critical_c, "degrees"), .min = 1,
+     .max = 200},
+    {ROW("margin_c", CONFIG_DOUBLE, station_config, thermal.limits.margin_c,
+         "degrees below a threshold that count as cool"),
+     .min = 0.1, .max = 100},
+    {ROW("admit_less_after_s", CONFIG_DOUBLE, station_config, thermal.limits.admit_less_after_s,
+         "at warn for so long: fewer requests"),
+     .max = 86400},
+    {ROW("stop_after_s", CONFIG_DOUBLE, station_config, thermal.limits.stop_after_s,
+         "at critical for so long: engines are stopped"),
+     .max = 86400},
+    {ROW("resume_after_s", CONFIG_DOUBLE, station_config, thermal.limits.resume_after_s,
+         "cool for so long: a step back"),
+     .max = 86400},
+    {ROW("admit_share", CONFIG_DOUBLE, station_config, thermal.admit_share,
+         "of the requests at a time, that fewer are"),
+     .min = 0.01, .max = 1},
+    {.key = "cpu", .type = CONFIG_STRUCT, .fields = thermal_cpu_fields, .help = "other thresholds for CPUs"},
+    {.key = "gpu", .type = CONFIG_STRUCT, .fields = thermal_gpu_fields, .help = "other thresholds for GPUs"},
+    {ROW("csv", CONFIG_STRING, station_config, thermal.csv, "a file for every reading")},
+    {ROW("csv_max_mb", CONFIG_INT, station_config, thermal.csv_max_mb,
+         "its size, and that of the one before"),
+     .min = 1, .max = 65536},
+    {ROW("sysfs", CONFIG_STRING, station_config, thermal.sysfs, "where the kernel shows sensors")},
+    {ROW("nvml", CONFIG_STRING, station_config, thermal.nvml, "NVIDIA's management library")},
+    END};
+
 static const struct config_field station_fields[] = {
     {ROW("listen", CONFIG_STRING, station_config, listen, "host:port")},
     {ROW("data", CONFIG_STRING, station_config, data, "directory of the store")},
@@ -175,13 +217,18 @@ static const struct config_field station_fields[] = {
     {.key = "engines", .type = CONFIG_STRUCT, .fields = engines_fields, .help = "programs that are started"},
     {.key = "cache", .type = CONFIG_STRUCT, .fields = cache_fields, .help = "answers that come again"},
     {.key = "memory", .type = CONFIG_STRUCT, .fields = memory_fields, .help = "what is remembered"},
+    {.key = "thermal", .type = CONFIG_STRUCT, .fields = thermal_fields, .help = "what is done about heat"},
     END};
 
 void station_config_default(struct station_config *config)
 {
-    *config = (struct station_config){.budgets = {-1, -1, -1},
-                                      .cache = {.ttl_s = 3600},
-                                      .memory = {.store = "sqlite", .redis_ttl_s = 3600}};
+    *config = (struct station_config){
+        .budgets = {-1, -1, -1},
+        .cache = {.ttl_s = 3600},
+        .memory = {.store = "sqlite", .redis_ttl_s = 3600},
+        .thermal = {
+            .enabled = true, .interval_s = 5, .admit_share = 0.5, .csv_max_mb = THERMAL_CSV_BYTES_MAX >> 20}};
+    thermal_limits_default(&config->thermal.limits);
 }
 
 enum ph_status station_config_read(struct arena *arena, const char *path, struct station_config *config,
@@ -407,6 +454,8 @@ enum ph_status station_config_check(struct arena *arena, struct station_config *
     if (status == PH_OK)
         status = station_redis_read(arena, "memory", config->memory.redis, config->memory.redis_password,
                                     &config->memory.redis_at, err);
+    if (status == PH_OK)
+        status = station_thermal_check(config, err);
     if (status == PH_OK)
         warn_of_unused(config);
     return status;

@@ -6,6 +6,7 @@
 #include "base/config.h"
 #include "base/status.h"
 #include "gateway/gateway.h"
+#include "ops/thermal.h"
 #include "tensor/tensor.h"
 
 #define STATION_LISTEN_DEFAULT "127.0.0.1:8080"
@@ -89,6 +90,16 @@ struct station_config {
         int64_t redis_ttl_s;
         struct gateway_redis redis_at; /* from these */
     } memory;
+    struct {
+        bool enabled;
+        double interval_s, admit_share;
+        struct thermal_limits limits;
+        struct {
+            double warn_c, critical_c; /* 0: as in limits */
+        } cpu, gpu;
+        char *csv, *sysfs, *nvml; /* NULL: none; the system's */
+        int64_t csv_max_mb;
+    } thermal;
     char *host; /* from listen */
     uint16_t port;
 };
@@ -130,6 +141,24 @@ PH_MUST_USE enum ph_status station_catalog_make(struct arena *arena, const struc
 /* openai, anthropic, ...: their addresses are known. */
 bool station_knows_provider(const char *name);
 void station_catalog_release(struct station_catalog *catalog);
+
+/* ---- The guard against heat (station_thermal.c): reads sensors on a helper thread, acts on the loop */
+
+struct station_thermal;
+
+/* Thresholds in order, or an error that names the key. */
+PH_MUST_USE enum ph_status station_thermal_check(const struct station_config *config, struct ph_err *err);
+/* `config` and `catalog` outlive it. A file or library that was named and cannot be opened is an error. */
+PH_MUST_USE enum ph_status station_thermal_open(struct station_thermal **out,
+                                                const struct station_config *config,
+                                                const struct station_catalog *catalog, struct net_loop *loop,
+                                                const struct clock_source *clock, struct ph_err *err);
+/* From now on it brakes the gateway's models. */
+void station_thermal_start(struct station_thermal *thermal, struct gateway *gateway);
+void station_thermal_metrics(void *thermal, struct buf *out); /* for gateway_params */
+void station_thermal_stop(struct station_thermal *thermal);   /* reads no more; NULL is fine */
+/* After the loop has ended, or when it never ran; NULL is fine. */
+void station_thermal_free(struct station_thermal *thermal);
 
 /* Runs until a signal ends it. Answers the exit code; everything was said. */
 int station_run(struct arena *arena, const struct station_config *config);

@@ -288,13 +288,27 @@ static bool reserve(struct attempt *attempt, const struct caller *caller, const 
     return true;
 }
 
+/* It may have come to be held while we waited. */
+static bool may_run(const struct attempt *attempt, struct chat_fault *fault)
+{
+    const struct gateway_brake *brake = &attempt->gateway->brakes[attempt->model];
+    if (!brake->held)
+        return true;
+    chat_fault_set(fault, 503, "model_unavailable", NULL, "%.100s: %s",
+                   provider_model_id(model_of(attempt)->provider), brake->held);
+    fault->cause = CHAT_CAUSE_OVERLOADED;
+    fault->retry_after_s = brake->retry_after_s;
+    return false;
+}
+
 /* It is our turn. */
 static bool run(struct attempt *attempt, const struct caller *caller, const char *request_id)
 {
     struct chat_fault fault;
     struct provider_sink sink = {on_event, attempt};
     struct gateway *gateway = attempt->gateway;
-    if (!take_rate(attempt, &fault) || !reserve(attempt, caller, request_id, &fault))
+    if (!may_run(attempt, &fault) || !take_rate(attempt, &fault) ||
+        !reserve(attempt, caller, request_id, &fault))
         return fail(attempt, &fault);
     attempt->state = ATTEMPT_RUNNING;
     attempt->sent_ns = clock_monotonic_ns(gateway->clock);

@@ -318,16 +318,34 @@ static void on_tick(void *ud)
         verdicts_second(gateway->verdicts);
 }
 
+static size_t running_max(const struct gateway_model *model)
+{
+    return model->concurrency ? model->concurrency : GATE_RUNNING_DEFAULT;
+}
+
 static enum ph_status create_gates(struct gateway *gateway)
 {
     enum ph_status status = PH_OK;
     for (size_t i = 0; i < gateway->model_count && status == PH_OK; i++) {
         const struct gateway_model *model = &gateway->models[i];
-        status =
-            gate_create(&gateway->gates[i], model->concurrency ? model->concurrency : GATE_RUNNING_DEFAULT,
-                        model->queue_max ? model->queue_max : GATE_WAITING_MAX);
+        gateway->brakes[i].share = 1;
+        status = gate_create(&gateway->gates[i], running_max(model),
+                             model->queue_max ? model->queue_max : GATE_WAITING_MAX);
     }
     return status;
+}
+
+void gateway_set_brake(struct gateway *gateway, size_t model, const struct gateway_brake *brake)
+{
+    struct gate *gate = gateway->gates[model];
+    size_t most = running_max(&gateway->models[model]), running = gate_running(gate);
+    if (brake->share < 1 && running > 0 && running < most)
+        most = running;
+    bool is_held_anew = brake->held && !gateway->brakes[model].held;
+    gateway->brakes[model] = *brake;
+    if (is_held_anew) /* those that wait get their turn, and find that they must go elsewhere */
+        gate_resize(gate, SIZE_MAX);
+    gate_resize(gate, brake->share < 1 ? (size_t)((double)most * brake->share) : most);
 }
 
 static void find_premium(struct gateway *gateway)
@@ -372,9 +390,11 @@ static enum ph_status create_parts(struct gateway *gateway, const struct gateway
     gateway->models = mem_calloc(count, sizeof *gateway->models);
     gateway->speeds = mem_calloc(count, sizeof *gateway->speeds);
     gateway->gates = mem_calloc(count, sizeof *gateway->gates);
+    gateway->brakes = mem_calloc(count, sizeof *gateway->brakes);
     gateway->metrics = metrics_create(count);
     gateway->book = route_book_create(ROUTE_RECORDS_MAX);
-    if (!gateway->models || !gateway->speeds || !gateway->gates || !gateway->metrics || !gateway->book)
+    if (!gateway->models || !gateway->speeds || !gateway->gates || !gateway->brakes || !gateway->metrics ||
+        !gateway->book)
         return PH_ERR_NOMEM;
     gateway->model_count = count;
     if (count)
@@ -405,6 +425,8 @@ enum ph_status gateway_new(struct gateway **out, struct net_loop *loop, const st
                                 .request_log_fd = params->request_log_fd,
                                 .request_log_bodies = params->request_log_bodies,
                                 .version = params->version,
+                                .more_metrics = params->metrics,
+                                .more_metrics_ud = params->metrics_ud,
                                 .drills = params->drills,
                                 .data = params->data,
                                 .local_only = origin_is_loopback_address(params->host)};
@@ -498,6 +520,7 @@ void gateway_free(struct gateway *gateway)
     for (size_t i = 0; gateway->gates && i < gateway->model_count; i++)
         gate_free(gateway->gates[i]);
     mem_free(gateway->gates);
+    mem_free(gateway->brakes);
     rates_free(gateway->rates);
     cache_free(gateway->cache);
     route_book_free(gateway->book);

@@ -118,6 +118,8 @@ struct gateway_params {
     bool drills;             /* POST /v1/drills opens one (gateway_drill.c) */
     int request_log_fd;      /* JSON lines, one a request; -1: none */
     bool request_log_bodies; /* with what was asked and said */
+    void (*metrics)(void *ud, struct buf *out); /* appends to /metrics; NULL: nothing */
+    void *metrics_ud;
     const struct clock_source *clock;
     uint64_t seed; /* for ids */
     const char *version;
@@ -132,5 +134,17 @@ uint16_t gateway_port(const struct gateway *gateway);
 /* /ready turns 503, the server stops gracefully; then `stopped` runs once on the loop. */
 void gateway_stop(struct gateway *gateway, void (*stopped)(void *ud), void *ud);
 void gateway_free(struct gateway *gateway); /* after stopped */
+
+/* ---- Braking: a model that must work less for now */
+
+struct gateway_brake {
+    double share;     /* of the requests that it may run at a time, or of those that run now where those are
+                         fewer; at least one. 1: all of them */
+    const char *held; /* why it gets no new request; lives until the next brake. NULL: it gets them */
+    uint32_t retry_after_s; /* held: when to ask again */
+};
+/* Requests that run go on. When it is held, those that wait for their turn and those that come are answered
+ * by other models of their route, else refused with 503 and the reason. `model`: an index. Loop's thread. */
+void gateway_set_brake(struct gateway *gateway, size_t model, const struct gateway_brake *brake);
 
 #endif

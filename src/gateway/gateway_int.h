@@ -71,6 +71,7 @@ struct gateway {
     struct gateway_model *models; /* owned array of others' providers */
     struct model_speed *speeds;   /* one a model */
     struct gate **gates;          /* one a model: who is next */
+    struct gateway_brake *brakes; /* one a model */
     size_t model_count;
     const struct gateway_route *routes;
     size_t route_count;
@@ -96,6 +97,8 @@ struct gateway {
     int request_log_fd;
     bool request_log_bodies;
     const char *version;
+    void (*more_metrics)(void *ud, struct buf *out); /* NULL: none */
+    void *more_metrics_ud;
     int64_t started_unix_s;
     uint64_t ticks;
     bool local_only; /* listening on loopback: only this machine's pages may call */

@@ -622,6 +622,8 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     write_cache(metrics, gateway, out);
     write_memory(gateway, out);
     write_money(gateway, out);
+    if (gateway->more_metrics)
+        gateway->more_metrics(gateway->more_metrics_ud, out);
     for (size_t i = 0; labels && i < metrics->model_count; i++)
         mem_free(labels[i]);
     mem_free(labels);

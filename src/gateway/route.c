@@ -141,6 +141,14 @@ static struct provider_state *state_of(struct chooser *c, const struct route_can
     return &c->states[candidate - c->out->list];
 }
 
+static void skip_for(struct chooser *c, struct route_candidate *candidate, uint64_t wait_s,
+                     enum chat_cause why, const char *text)
+{
+    if (!c->out->retry_after_s || wait_s < c->out->retry_after_s)
+        c->out->retry_after_s = wait_s;
+    skip(candidate, why, text);
+}
+
 static void look_at_state(struct chooser *c, struct route_candidate *candidate)
 {
     struct provider_state *state = state_of(c, candidate);
@@ -149,20 +157,22 @@ static void look_at_state(struct chooser *c, struct route_candidate *candidate)
         return;
     uint64_t now = clock_monotonic_ns(c->gateway->clock);
     uint64_t wait_s = state->usable_at_ns > now ? (state->usable_at_ns - now) / 1000000000 + 1 : 1;
-    if (!c->out->retry_after_s || wait_s < c->out->retry_after_s)
-        c->out->retry_after_s = wait_s;
-    skip(candidate, state->why, unusable_text(state->why));
+    skip_for(c, candidate, wait_s, state->why, unusable_text(state->why));
 }
 
-/* One model is asked whatever its state is: it explains itself better than a route could. */
+/* One model is asked whatever its state is, unless it is held: it explains itself better than a route could.
+ */
 static void look_at(struct chooser *c, struct route_candidate *candidate)
 {
     const struct gateway_model *model = &c->gateway->models[candidate->model];
+    const struct gateway_brake *brake = &c->gateway->brakes[candidate->model];
     size_t context = provider_context_len(model->provider);
     unsigned missing = c->needs & ~model->abilities;
     bool vectors = (c->needs & GATEWAY_EMBEDDINGS) != 0; /* each input has the context for itself */
     if (!key_models_have(&c->allowed, provider_model_id(model->provider)))
         skip(candidate, CHAT_CAUSE_KEY, "the caller's key does not allow it");
+    else if (brake->held)
+        skip_for(c, candidate, brake->retry_after_s, CHAT_CAUSE_OVERLOADED, brake->held);
     else if (!c->out->route)
         return;
     else if (missing)

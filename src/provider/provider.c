@@ -103,8 +103,8 @@ void provider_state(const struct provider *provider, struct provider_state *out)
 
 const char *provider_engine_end_name(enum provider_engine_end end)
 {
-    static const char *const names[ENGINE_END_COUNT] = {"idle",   "memory", "station",
-                                                        "failed", "died",   "silent"};
+    static const char *const names[ENGINE_END_COUNT] = {"idle", "memory", "station", "failed",
+                                                        "died", "silent", "halt"};
     return names[end];
 }
 
@@ -114,6 +114,12 @@ bool provider_engine_stats(const struct provider *provider, struct provider_engi
     if (provider->ops->engine_stats)
         provider->ops->engine_stats(provider, out);
     return provider->ops->engine_stats != NULL;
+}
+
+void provider_halt(struct provider *provider, const struct chat_fault *fault)
+{
+    if (provider->ops->halt)
+        provider->ops->halt(provider, fault);
 }
 
 /* ---- Answering */

@@ -131,6 +131,7 @@ enum provider_engine_end {
     ENGINE_END_FAILED,  /* it did not start */
     ENGINE_END_DIED,    /* while it ran */
     ENGINE_END_SILENT,  /* it answered no more */
+    ENGINE_END_HALT,    /* provider_halt: the machine needs rest */
     ENGINE_END_COUNT
 };
 const char *provider_engine_end_name(enum provider_engine_end end);
@@ -165,6 +166,11 @@ bool provider_ready(const struct provider *provider);
 const char *provider_problem(const struct provider *provider); /* why it will never be ready; NULL: none */
 /* Longest prompt and reply together, in tokens; 0 while unknown. */
 size_t provider_context_len(const struct provider *provider);
+
+/* Ends what is running here: calls in this process end with the fault, an engine is stopped and its waiting
+ * calls end so (those that it works on are cut). Whoever asks next starts it again, so ask for it only when
+ * nobody is let through. Models elsewhere: nothing. Not inside a sink's callback. */
+void provider_halt(struct provider *provider, const struct chat_fault *fault);
 
 /* Begins to answer; `request` must live until the call is gone. A fault means nothing was begun. */
 PH_MUST_USE enum ph_status provider_start(struct provider *provider, struct net_loop *loop,

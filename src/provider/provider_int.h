@@ -29,6 +29,7 @@ struct provider_ops {
     struct embedder *(*embedder)(const struct provider *provider); /* NULL: it is no embedding model */
     void (*engine_stats)(const struct provider *provider, struct provider_engine_stats *out);
     void (*stop)(struct provider *provider, void (*stopped)(void *ud), void *ud);
+    void (*halt)(struct provider *provider, const struct chat_fault *fault);
 };
 
 struct provider {

@@ -739,6 +739,26 @@ static void local_hang_up(struct provider_call *base, uint32_t drain_ms)
     net_wake_call(call->pump->wake);
 }
 
+static void local_halt(struct provider *provider, const struct chat_fault *fault)
+{
+    struct local *local = (struct local *)provider;
+    for (struct pump *pump = local->pumps, *next; pump; pump = next) {
+        next = pump->next;
+        pump->walking = true; /* P2 */
+        for (struct local_call *call = pump->calls; call; call = call->next) {
+            if (call->dead)
+                continue;
+            if (call->errand)
+                call->errand->call = NULL;
+            call->errand = NULL;
+            emit_fault(call, fault, PH_ERR_BUSY);
+        }
+        pump->walking = false;
+        sweep(pump);
+        pump_close_if_idle(pump);
+    }
+}
+
 static void local_state(const struct provider *provider, struct provider_state *out)
 {
     const struct local *local = (const struct local *)provider;
@@ -853,6 +873,7 @@ enum ph_status provider_local_create(struct provider **out, const char *model_id
         .state = local_state,
         .count = local_count,
         .cached = local_cached,
+        .halt = local_halt,
         .free = local_free,
     };
     struct local *local = mem_calloc(1, sizeof *local);

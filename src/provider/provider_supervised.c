@@ -626,6 +626,21 @@ static void supervised_stop(struct provider *provider, void (*stopped)(void *ud)
     supervised_drive(s);
 }
 
+static void supervised_halt(struct provider *provider, const struct chat_fault *fault)
+{
+    struct supervised *s = (struct supervised *)provider;
+    if (s->leaving)
+        return;
+    supervised_queue_refuse(s, fault);
+    s->failures = 0;
+    if (s->state == ENGINE_RESTING)
+        enter_state(s, ENGINE_STOPPED);
+    if (s->state != ENGINE_STARTING && s->state != ENGINE_RUNNING)
+        return;
+    log_warn("provider", "%s is stopped: %s", s->base.model_id, fault->message);
+    stop_engine(s, ENGINE_END_HALT);
+}
+
 static void supervised_free(struct provider *provider)
 {
     struct supervised *s = (struct supervised *)provider;
@@ -684,6 +699,7 @@ enum ph_status provider_supervised_create(struct provider **out,
         .engine_stats = supervised_stats,
         .count = supervised_count,
         .stop = supervised_stop,
+        .halt = supervised_halt,
         .free = supervised_free,
     };
     *out = NULL;

@@ -41,6 +41,7 @@ struct fixture {
     struct gateway_model models[MODEL_COUNT];
     struct model_speed speeds[MODEL_COUNT];
     struct gate *gates[MODEL_COUNT];
+    struct gateway_brake brakes[MODEL_COUNT];
     struct fake *fakes[MODEL_COUNT];
     struct gateway_route route;
     struct gateway_member members[MODEL_COUNT];
@@ -71,6 +72,8 @@ static void fixture_open(struct fixture *f, enum gateway_policy policy)
         f->members[i] = (struct gateway_member){i, (unsigned)tiers[i], 1};
         f->speeds[i] = (struct model_speed){0.1, 0.01};
         assert_int_equal(gate_create(&f->gates[i], 4, 16), PH_OK);
+        f->models[i].concurrency = 4;
+        f->brakes[i].share = 1;
     }
     f->models[PREMIUM].price = (struct ledger_price){.input = 2500000, .output = 10000000};
     f->route = (struct gateway_route){
@@ -79,6 +82,7 @@ static void fixture_open(struct fixture *f, enum gateway_policy policy)
                                   .models = f->models,
                                   .speeds = f->speeds,
                                   .gates = f->gates,
+                                  .brakes = f->brakes,
                                   .model_count = MODEL_COUNT,
                                   .routes = &f->route,
                                   .route_count = 1};
@@ -371,6 +375,54 @@ static void who_cannot_is_skipped_with_a_reason(void **state)
     arena_release(&arena);
 }
 
+struct visitor {
+    struct gate_ticket ticket;
+    bool entered;
+};
+
+static void on_turn(void *ud)
+{
+    ((struct visitor *)ud)->entered = true;
+}
+
+static void a_brake_holds_and_lets_go(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct visitor visitors[6] = {0};
+    fixture_open(&f, GATEWAY_FALLBACK);
+    gateway_set_brake(&f.gateway, SMALL, &(struct gateway_brake){0.5, NULL, 0});
+    EXPECT(&f, "small", "tall", "sub", "premium"); /* asked less, but asked */
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(gate_enter(f.gates[SMALL], "k", 1, &visitors[i].ticket, on_turn, &visitors[i],
+                                    &visitors[i].entered),
+                         PH_OK);
+    assert_int_equal(gate_running(f.gates[SMALL]), 2); /* of four */
+    gateway_set_brake(&f.gateway, SMALL, &(struct gateway_brake){0.5, NULL, 0});
+    gate_leave(&visitors[0].ticket);
+    assert_int_equal(gate_running(f.gates[SMALL]), 1); /* half of those that ran */
+    gateway_set_brake(&f.gateway, SMALL, &(struct gateway_brake){0.5, "it is too hot", 31});
+    assert_int_equal(gate_waiting(f.gates[SMALL]), 0); /* they had their turn, to go elsewhere */
+    EXPECT(&f, "tall", "sub", "premium");
+    f.request.model = "small"; /* by its own name */
+    assert_false(choose(&f));
+    assert_int_equal(f.fault.http_status, 503);
+    assert_int_equal(f.fault.retry_after_s, 31);
+    assert_non_null(strstr(f.fault.message, "it is too hot"));
+    for (size_t i = 1; i < 6; i++)
+        gate_leave(&visitors[i].ticket);
+    gateway_set_brake(&f.gateway, SMALL, &(struct gateway_brake){1, NULL, 0});
+    assert_true(choose(&f));
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(gate_enter(f.gates[SMALL], "k", 1, &visitors[i].ticket, on_turn, &visitors[i],
+                                    &visitors[i].entered),
+                         PH_OK);
+    assert_int_equal(gate_running(f.gates[SMALL]), 4);
+    for (size_t i = 6; i-- > 0;)
+        gate_leave(&visitors[i].ticket);
+    fixture_close(&f);
+}
+
 static void a_key_sees_its_models_only(void **state)
 {
     (void)state;
@@ -402,6 +454,7 @@ int main(void)
         cmocka_unit_test(weights_are_shares_and_conversations_stay),
         cmocka_unit_test(vectors_and_text_go_to_their_own),
         cmocka_unit_test(who_cannot_is_skipped_with_a_reason),
+        cmocka_unit_test(a_brake_holds_and_lets_go),
         cmocka_unit_test(a_key_sees_its_models_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -364,6 +364,35 @@ static void cancelled_calls_say_nothing_more(void **state)
     provider_free(provider);
 }
 
+static void halted_calls_end_with_the_reason(void **state)
+{
+    (void)state;
+    REQUIRE_SHARED();
+    static const char body[] = "{\"prompt\":\"Once\",\"n\":4,\"max_tokens\":200,\"ignore_eos\":true}";
+    struct provider *provider = provider_with(TEMPLATE_PLAIN);
+    struct conversation c;
+    struct chat_fault fault;
+    chat_fault_set(&fault, 503, "model_unavailable", NULL, "too hot");
+    fault.cause = CHAT_CAUSE_OVERLOADED;
+    provider_halt(provider, &fault); /* nobody is there */
+    begin(&c, CHAT_KIND_COMPLETION, body);
+    start(&c, provider);
+    provider_halt(provider, &fault);
+    assert_true(c.over);
+    finish(&c);
+    assert_int_equal(c.http_status, 503);
+    assert_int_equal(c.cause, CHAT_CAUSE_OVERLOADED);
+    assert_string_equal(c.message, "too hot");
+    release(&c);
+    wait_until_idle(provider);
+    begin(&c, CHAT_KIND_COMPLETION, body); /* it works on */
+    start(&c, provider);
+    finish(&c);
+    assert_int_equal(c.completion_tokens, 800);
+    release(&c);
+    provider_free(provider);
+}
+
 static char *long_body(size_t words)
 {
     struct buf body;
@@ -572,6 +601,7 @@ int main(void)
         cmocka_unit_test(prompts_are_the_templates),
         cmocka_unit_test(a_full_sink_gets_nothing_more),
         cmocka_unit_test(cancelled_calls_say_nothing_more),
+        cmocka_unit_test(halted_calls_end_with_the_reason),
         cmocka_unit_test(tokens_are_told),
         cmocka_unit_test(hung_up_calls_end_in_usage),
         cmocka_unit_test(prompts_are_counted_as_they_will_run),

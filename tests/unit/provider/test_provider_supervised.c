@@ -390,6 +390,42 @@ static void stopping_ends_whatever_there_is(void **state)
     close_engine(&f); /* a second time does no harm */
 }
 
+static void a_halt_stops_it_until_somebody_asks(void **state)
+{
+    (void)state;
+    REQUIRE_PYTHON();
+    struct fixture f;
+    struct ask ask, busy, waiting;
+    struct chat_fault fault;
+    struct provider_engine_stats stats;
+    chat_fault_set(&fault, 503, "model_unavailable", NULL, "too hot");
+    open_engine(&f, "well", 0);
+    provider_halt(f.provider, &fault); /* it does not run */
+    ask_one(&f, &ask);
+    check_hello(&ask);
+    ask_release(&ask);
+    ask_saying(&f, &busy, "wait");
+    provider_halt(f.provider, &fault);
+    fake_run_until(&f.fake, &busy.over); /* cut */
+    assert_false(busy.is_done);
+    ask_release(&busy);
+    wait_for_group(&f, false);
+    assert_true(provider_engine_stats(f.provider, &stats));
+    assert_int_equal(stats.ends[ENGINE_END_HALT], 1);
+    assert_int_equal(stats.running, 0);
+    ask_init(&waiting, &f.fake, true);
+    ask_start(&waiting, f.provider);
+    provider_halt(f.provider, &fault); /* while it is started, or before */
+    assert_true(waiting.over);
+    assert_string_equal(waiting.fault.message, "too hot");
+    ask_release(&waiting);
+    wait_for_group(&f, false);
+    ask_one(&f, &ask);
+    check_hello(&ask);
+    ask_release(&ask);
+    close_engine(&f);
+}
+
 /* ---- Memory */
 
 #define MIB (UINT64_C(1) << 20)
@@ -628,6 +664,7 @@ int main(void)
         cmocka_unit_test(a_crash_is_a_cut_and_a_new_start),
         cmocka_unit_test(idle_engines_are_stopped),
         cmocka_unit_test(stopping_ends_whatever_there_is),
+        cmocka_unit_test(a_halt_stops_it_until_somebody_asks),
         cmocka_unit_test(an_idle_engine_leaves_for_another),
         cmocka_unit_test(a_busy_engine_is_waited_for),
         cmocka_unit_test(what_never_fits_is_refused_with_figures),
