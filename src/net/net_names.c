@@ -44,6 +44,8 @@ struct net_names {
     struct name_board *board;
     struct http_link entries;
     size_t entry_count, thread_count;
+    bool is_answering; /* somebody is being called, */
+    bool is_closed;    /* who closed this: it goes when he has returned */
 };
 
 /* ---- Threads ---- */
@@ -186,6 +188,14 @@ static void finish(struct net_names *names, struct name_job *job)
         drop_entry(names, entry);
 }
 
+static void release(struct net_names *names)
+{
+    while (!http_link_is_alone(&names->entries))
+        drop_entry(names, HTTP_CONTAINER(names->entries.next, struct name_entry, link));
+    leave_board(names->board);
+    mem_free(names);
+}
+
 static void on_wake(void *ud)
 {
     struct net_names *names = ud;
@@ -194,12 +204,17 @@ static void on_wake(void *ud)
     struct name_job *job = board->finished;
     board->finished = NULL;
     uv_mutex_unlock(&board->mutex);
+    names->is_answering = true;
     while (job) {
         struct name_job *next = job->next;
         finish(names, job);
         job = next;
     }
-    begin_waiting(names);
+    names->is_answering = false;
+    if (names->is_closed)
+        release(names);
+    else
+        begin_waiting(names);
 }
 
 /* ---- Asking ---- */
@@ -273,13 +288,13 @@ void net_names_close(struct net_names *names)
 {
     if (!names)
         return;
-    while (!http_link_is_alone(&names->entries))
-        drop_entry(names, HTTP_CONTAINER(names->entries.next, struct name_entry, link));
     uv_mutex_lock(&names->board->mutex);
     struct net_wake *wake = names->board->wake;
     names->board->wake = NULL;
     uv_mutex_unlock(&names->board->mutex);
     net_wake_close(wake);
-    leave_board(names->board);
-    mem_free(names);
+    if (names->is_answering)
+        names->is_closed = true;
+    else
+        release(names);
 }

@@ -102,6 +102,54 @@ static void names_are_looked_up(void **state)
     test_server_stop(&server);
 }
 
+struct last_call {
+    struct net_loop *loop;
+    struct http_client *client;
+    enum http_call_end how;
+};
+
+static void close_in_end(void *ud, enum http_call_end how, const char *message)
+{
+    struct last_call *last = ud;
+    (void)message;
+    last->how = how;
+    http_client_close(last->client);
+    net_loop_stop(last->loop);
+}
+
+static void ignore_head(void *ud, int status, const struct http_header *headers, size_t header_count)
+{
+    (void)ud;
+    (void)status;
+    (void)headers;
+    (void)header_count;
+}
+
+static bool ignore_body(void *ud, const char *bytes, size_t len)
+{
+    (void)ud;
+    (void)bytes;
+    (void)len;
+    return true;
+}
+
+/* The answer is on its way through the table of names when that is closed. */
+static void the_client_may_be_closed_when_there_is_no_name(void **state)
+{
+    (void)state;
+    struct last_call last = {.how = HTTP_CALL_WHOLE};
+    struct http_call *call;
+    const struct http_call_sink sink = {ignore_head, ignore_body, close_in_end, &last};
+    assert_int_equal(net_loop_create(&last.loop, NULL), PH_OK);
+    const struct http_client_params params = {.loop = last.loop, .clock = clock_system()};
+    assert_int_equal(http_client_open(&last.client, &params, NULL), PH_OK);
+    const struct http_call_params get = {.method = "GET", .url = "http://nowhere.test/"};
+    assert_int_equal(http_call_start(&call, last.client, &get, &sink, NULL), PH_OK);
+    net_loop_run(last.loop);
+    net_loop_free(last.loop);
+    assert_int_equal(last.how, HTTP_CALL_NO_NAME);
+}
+
 /* Cancelled, timed out, hung up and closed while the name server is silent: nobody waits for it. */
 static void a_slow_name_server_holds_nothing_up(void **state)
 {
@@ -207,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_looked_up),
+        cmocka_unit_test(the_client_may_be_closed_when_there_is_no_name),
         cmocka_unit_test(a_slow_name_server_holds_nothing_up),
         cmocka_unit_test(every_address_has_its_chance),
         cmocka_unit_test(one_lookup_serves_all),
