@@ -24,6 +24,7 @@ static const struct cli_command commands[] = {
     {"drill", "let a running station meet every fault of its providers", cmd_drill},
     {"monitor", "watch the machine's heat", cmd_monitor},
     {"estimate", "memory and speed of a model on a machine; what others claim of it", cmd_estimate},
+    {"doctor", "look over a station: what is wrong, and what to do", cmd_doctor},
     {"bench", "measure speed beside the machine's limits", cmd_bench},
     {"man", "write the manual pages", cmd_man},
     {"completion", "complete commands and options in bash, zsh or fish", cmd_completion},

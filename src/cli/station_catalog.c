@@ -148,10 +148,42 @@ static enum api api_of(const struct station_provider *provider)
     return known ? known->api : API_OPENAI;
 }
 
+const char *station_provider_url(const struct station_provider *provider)
+{
+    const struct known *known = find_known(provider->name);
+    return provider->base_url ? provider->base_url : known ? known->base_url : NULL;
+}
+
+struct http_header *station_provider_auth(struct arena *arena, const struct station_provider *provider,
+                                          size_t *count)
+{
+    static const struct http_header headers[] = {[API_OPENAI] = {"authorization", "Bearer "},
+                                                 [API_ANTHROPIC] = {"x-api-key", ""},
+                                                 [API_GEMINI] = {"x-goog-api-key", ""}};
+    const struct http_header *form = &headers[api_of(provider)];
+    const char *const *keys;
+    struct ph_err err;
+    struct maker m = {.arena = arena, .err = &err};
+    size_t key_count;
+    struct http_header *out = arena_calloc(arena, 2, sizeof *out);
+    *count = 0;
+    if (!out || read_keys(&m, provider, &keys, &key_count) != PH_OK || key_count == 0)
+        return out;
+    size_t size = strlen(form->value) + strlen(keys[0]) + 1;
+    char *value = arena_alloc(arena, size);
+    if (!value)
+        return out;
+    snprintf(value, size, "%s%s", form->value, keys[0]);
+    out[(*count)++] = (struct http_header){form->name, value};
+    if (api_of(provider) == API_ANTHROPIC)
+        out[(*count)++] = (struct http_header){"anthropic-version", "2023-06-01"};
+    return out;
+}
+
 static enum ph_status make_account(struct maker *m, const struct station_provider *from, size_t index)
 {
     const struct known *known = find_known(from->name);
-    const char *url = from->base_url ? from->base_url : known ? known->base_url : NULL;
+    const char *url = station_provider_url(from);
     if (!url)
         return ph_fail(m->err, PH_ERR_ARG,
                        "provider %s is not one whose address is known here: give base_url", from->name);

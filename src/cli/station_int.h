@@ -140,6 +140,11 @@ PH_MUST_USE enum ph_status station_catalog_make(struct arena *arena, const struc
                                                 struct station_catalog *out, struct ph_err *err);
 /* openai, anthropic, ...: their addresses are known. */
 bool station_knows_provider(const char *name);
+/* Where a provider is, as configured or as known; NULL: neither. */
+const char *station_provider_url(const struct station_provider *provider);
+/* The headers that show its first key, in the arena; none (0) when it has none that can be read. */
+struct http_header *station_provider_auth(struct arena *arena, const struct station_provider *provider,
+                                          size_t *count);
 void station_catalog_release(struct station_catalog *catalog);
 
 /* ---- The guard against heat (station_thermal.c): reads sensors on a helper thread, acts on the loop */
