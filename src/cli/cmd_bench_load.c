@@ -24,6 +24,7 @@
 #define REQUESTS_DEFAULT 64
 #define AGENT_THINK_S 5
 #define AGENT_TURNS 4
+#define HELP_COLUMNS 100
 
 static const char *const api_names[] = {"chat", "completions", NULL};
 
@@ -487,6 +488,25 @@ static int run(struct session *s)
     return status == PH_OK ? judge(s) : cli_fail(&err);
 }
 
+/* A paragraph in lines of HELP_COLUMNS. */
+static void put_wrapped(struct buf *out, const char *name, const char *text)
+{
+    size_t column = strlen(name) + 3;
+    buf_printf(out, "  %s:", name);
+    for (size_t len; *text; text += len) {
+        text += strspn(text, " ");
+        len = strcspn(text, " ");
+        if (column + 1 + len > HELP_COLUMNS) {
+            buf_puts(out, "\n   ");
+            column = 3;
+        }
+        buf_putc(out, ' ');
+        buf_append(out, text, len);
+        column += 1 + len;
+    }
+    buf_putc(out, '\n');
+}
+
 int cmd_bench_load(int argc, char **argv)
 {
     static const char about[] =
@@ -503,7 +523,7 @@ int cmd_bench_load(int argc, char **argv)
     buf_puts(&help, about);
     buf_puts(&help, "What the figures mean:\n");
     for (const struct load_definition *d = load_definitions; d->name; d++)
-        buf_printf(&help, "  %s: %s\n", d->name, d->text);
+        put_wrapped(&help, d->name, d->text);
     const struct cli_usage usage = {"bench load", "[--url U] [options]", help.data ? help.data : about,
                                     options};
     s->args = (struct load_args){.url = URL_DEFAULT,

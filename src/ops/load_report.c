@@ -169,7 +169,7 @@ static void put_dist(struct buf *out, const char *name, const struct load_dist *
 
 static void put_failures(const struct load_stage *stage, struct buf *out)
 {
-    for (size_t i = LOAD_OK + 1; i < LOAD_ERROR_COUNT; i++)
+    for (size_t i = LOAD_OK + 1; i < LOAD_UNFINISHED; i++)
         if (stage->summary.errors[i] > 0)
             buf_printf(out, "  %-26s %10.0f %s%s\n", load_error_names[i], stage->summary.errors[i],
                        stage->run->words[i][0] ? "  " : "", stage->run->words[i]);
