@@ -266,10 +266,11 @@ void load_put_html(const struct load_report *report, struct buf *out);
 
 /* ---- Acceptance (load_criteria.c) */
 
+enum load_how { LOAD_BELOW, LOAD_AT_MOST, LOAD_ABOVE, LOAD_AT_LEAST };
 struct load_want {
     const struct load_metric *metric;
     const char *text; /* as written */
-    enum { LOAD_BELOW, LOAD_AT_MOST, LOAD_ABOVE, LOAD_AT_LEAST } how;
+    enum load_how how;
     double limit;
 };
 struct load_test {

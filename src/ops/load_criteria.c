@@ -198,7 +198,7 @@ static enum ph_status read_want(const char *text, struct load_want *out, struct 
     if (!has_number || end[strspn(end, " ")])
         return ph_fail(err, PH_ERR_ARG,
                        "\"%.80s\" is no criterion: write FIGURE < NUMBER, or <=, >, >=", text);
-    out->how = how;
+    out->how = (enum load_how)how;
     return PH_OK;
 }
 
