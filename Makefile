@@ -121,6 +121,7 @@ $(OUT)/src/%.o: src/%.c $(OUT)/flags
 
 $(OUT)/src/memory/spt_shipped.o: models/spt.gguf
 $(OUT)/src/ops/estimate_shipped.o: src/ops/shapes.yaml src/ops/hardware.yaml
+$(OUT)/src/ops/tco_shipped.o: src/ops/prices.yaml deploy/tco.yaml
 
 $(OUT)/tests/%.o: tests/unit/%.c $(OUT)/flags
 	@mkdir -p $(@D)

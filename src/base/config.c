@@ -244,7 +244,7 @@ static enum ph_status fill_list_item(struct filler *f, const struct config_node 
                                      const struct config_field *field, void *out)
 {
     static const struct config_field text = {.type = CONFIG_STRING, .required = true};
-    return field->fields ? fill_struct(f, item, field->fields, out) : fill_string(f, item, &text, out);
+    return field->fields ? fill_embedded(f, item, field, out) : fill_string(f, item, &text, out);
 }
 
 static enum ph_status fill_list(struct filler *f, const struct config_node *node,

@@ -42,7 +42,7 @@ struct config_field {
     double min, max;                   /* INT, DOUBLE; both 0 = no bounds */
     const char *const *names;          /* ENUM: NULL-terminated */
     const struct config_field *fields; /* STRUCT, LIST, MAP */
-    bool takes_scalar;                 /* STRUCT: a scalar is its first field */
+    bool takes_scalar;                 /* STRUCT, LIST: a scalar is its first field */
     size_t item_size;                  /* LIST, MAP of structs */
     const char *help;                  /* one line, for documentation */
 };

@@ -117,6 +117,7 @@ int cmd_store(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_cost_report(int argc, char **argv);
+int cmd_cost_tco(int argc, char **argv);
 int cmd_backup(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_drill(int argc, char **argv);
