@@ -367,8 +367,9 @@ int cmd_bench_engine(int argc, char **argv)
         print_json(&job);
     else if (status == PH_OK)
         print_text(&job);
-    if (status == PH_OK)
-        status = learn(&job, &err);
+    if (status == PH_OK && learn(&job, &err) != PH_OK) /* what was asked for is there all the same */
+        (void)cli_error(CLI_EXIT_OK, "estimates learnt nothing from this (--no-learn: not even tried): %s",
+                        err.message);
     mem_free(job.ids);
     mem_free(job.logits);
     cli_run_close(&job.run);

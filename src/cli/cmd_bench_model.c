@@ -251,6 +251,7 @@ static void keys(struct maker *m)
     int len = snprintf(name, sizeof name, "random-%s-%s", s->name, m->mixture->name);
     gguf_writer_set_string(m->writer, "general.architecture", "llama", 5);
     gguf_writer_set_string(m->writer, "general.name", name, (size_t)len);
+    gguf_writer_set_uint(m->writer, "general.file_type", m->mixture->file_type);
     gguf_writer_set_uint(m->writer, "llama.context_length", s->context);
     gguf_writer_set_uint(m->writer, "llama.embedding_length", s->d);
     gguf_writer_set_uint(m->writer, "llama.feed_forward_length", s->ff);

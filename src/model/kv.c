@@ -4,7 +4,8 @@
  * Invariants:
  *  K1  A page belongs to one sequence or lies on the free stack.
  *  K2  A sequence holds at least ceil(len / KV_PAGE_LEN) pages, in the order of its positions.
- *  K3  Everything is allocated in kv_create; taking, reserving and giving back allocate nothing. */
+ *  K3  Everything is allocated in kv_create; taking, reserving and giving back allocate nothing.
+ *  K4  A page is as large as estimates are told. */
 #include <assert.h>
 #include <string.h>
 
@@ -30,8 +31,9 @@ size_t kv_page_bytes(size_t kv_heads, size_t k_row_bytes, size_t v_row_bytes)
 /* Lays the layers out in a page. */
 static void plan_page(struct kv_cache *kv, const struct model *model)
 {
-    size_t at = 0;
+    size_t at = 0, heads = 0;
     for (size_t i = 0; i < model->hp.n_layer; i++) {
+        heads += model->layers[i].n_head_kv;
         size_t rows = model->layers[i].n_head_kv * KV_PAGE_LEN;
         kv->layers[i].k = at;
         at = align64(at + rows * kv->k_row_bytes);
@@ -39,6 +41,7 @@ static void plan_page(struct kv_cache *kv, const struct model *model)
         at = align64(at + rows * kv->v_row_bytes);
     }
     kv->page_bytes = at;
+    assert(at == kv_page_bytes(heads, kv->k_row_bytes, kv->v_row_bytes)); /* K4 */
 }
 
 static enum ph_status check_type(const struct model *model, enum tensor_type type, struct ph_err *err)

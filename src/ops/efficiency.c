@@ -5,6 +5,7 @@
  * w begins at 1 and falls to WEIGHT_MIN, so that the first samples count alike and old ones fade. */
 #include "ops/efficiency.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "base/utf8.h"
 
 #define WEIGHT_MIN 0.2
-#define SHARE_MIN 0.25 /* of the time; a format with less of it has not been measured, only moved along */
+#define SHARE_MIN 0.25 /* of the time; what has less of it is not to blame, and keeps what it has */
 #define RATIO_MIN 0.05
 #define RATIO_MAX 1000.0
 #define STEP_MAX 0.7 /* one run moves no logarithm further: a factor of two */
@@ -48,13 +49,20 @@ const struct efficiency_row *efficiency_find(const struct efficiency *calibratio
     return row && row->samples >= EFFICIENCY_SAMPLES_MIN ? row : NULL;
 }
 
-static struct efficiency_row *take(struct efficiency *c, const char *device, enum efficiency_phase phase,
+static double ratio_of(const struct efficiency *e, const char *device, enum efficiency_phase phase,
+                       const struct efficiency_part *part)
+{
+    const struct efficiency_row *row = find(e, device, part->type, phase);
+    return row ? row->ratio : part->prior_ratio;
+}
+
+static struct efficiency_row *take(struct efficiency *e, const char *device, enum efficiency_phase phase,
                                    const struct efficiency_part *part)
 {
-    struct efficiency_row *row = find(c, device, part->type, phase);
-    if (row || c->count == EFFICIENCY_ROWS_MAX)
+    struct efficiency_row *row = find(e, device, part->type, phase);
+    if (row || e->count == EFFICIENCY_ROWS_MAX)
         return row;
-    row = &c->rows[c->count++];
+    row = &e->rows[e->count++];
     *row = (struct efficiency_row){.phase = phase, .ratio = part->prior_ratio};
     snprintf(row->device, sizeof row->device, "%s", device);
     snprintf(row->type, sizeof row->type, "%s", part->type);
@@ -66,40 +74,47 @@ static double clamp(double x, double low, double high)
     return x < low ? low : x > high ? high : x;
 }
 
-enum ph_status efficiency_learn(struct efficiency *calibration, const char *device,
+/* `blame`: the part's share over the sum of the squares of all blamed ones. */
+static void move(struct efficiency_row *row, double blame, double surprise, int64_t unix_s)
+{
+    bool first = row->samples == 0;
+    double weight = 1.0 / (double)(row->samples + 1);
+    double step = (weight > WEIGHT_MIN ? weight : WEIGHT_MIN) * blame * surprise;
+    row->ratio =
+        clamp(row->ratio * exp(first ? step : clamp(step, -STEP_MAX, STEP_MAX)), RATIO_MIN, RATIO_MAX);
+    if (!first) /* the first surprise is the prior's */
+        row->spread += (fabs(surprise) - row->spread) * (row->samples == 1 ? 1 : WEIGHT_MIN);
+    row->samples++;
+    row->unix_s = unix_s;
+}
+
+enum ph_status efficiency_learn(struct efficiency *efficiency, const char *device,
                                 enum efficiency_phase phase, const struct efficiency_part *parts,
                                 size_t count, double measured_s, int64_t unix_s, struct ph_err *err)
 {
-    double predicted = 0, squares = 0;
+    double shares[EFFICIENCY_PARTS_MAX], predicted = 0, largest = 0, squares = 0;
+    assert(count <= EFFICIENCY_PARTS_MAX);
     for (size_t i = 0; i < count; i++) {
-        const struct efficiency_row *row = take(calibration, device, phase, &parts[i]);
-        if (!row)
-            return ph_fail(err, PH_ERR_LIMIT,
-                           "the calibration is full with %d rows: remove %s and measure anew",
-                           EFFICIENCY_ROWS_MAX, EFFICIENCY_FILE);
-        predicted += parts[i].perfect_s * row->ratio;
+        shares[i] = parts[i].perfect_s * ratio_of(efficiency, device, phase, &parts[i]);
+        predicted += shares[i];
+        largest = shares[i] > largest ? shares[i] : largest;
     }
     if (!(predicted > 0) || !(measured_s > 0))
         return PH_OK;
     for (size_t i = 0; i < count; i++) {
-        double share = parts[i].perfect_s * take(calibration, device, phase, &parts[i])->ratio / predicted;
-        squares += share * share;
+        bool blamed = shares[i] >= SHARE_MIN * predicted || shares[i] == largest;
+        shares[i] = blamed ? shares[i] / predicted : 0;
+        squares += shares[i] * shares[i];
     }
     double surprise = log(measured_s / predicted);
     for (size_t i = 0; i < count; i++) {
-        struct efficiency_row *row = take(calibration, device, phase, &parts[i]);
-        double share = parts[i].perfect_s * row->ratio / predicted;
-        double weight = 1.0 / (double)(row->samples + 1);
-        double step = (weight > WEIGHT_MIN ? weight : WEIGHT_MIN) * share / squares * surprise;
-        bool first = row->samples == 0;
-        row->ratio =
-            clamp(row->ratio * exp(first ? step : clamp(step, -STEP_MAX, STEP_MAX)), RATIO_MIN, RATIO_MAX);
-        if (share < SHARE_MIN)
-            continue;
-        if (!first) /* the first surprise is the prior's */
-            row->spread += (fabs(surprise) - row->spread) * (row->samples == 1 ? 1 : WEIGHT_MIN);
-        row->samples++;
-        row->unix_s = unix_s;
+        struct efficiency_row *row = shares[i] > 0 ? take(efficiency, device, phase, &parts[i]) : NULL;
+        if (shares[i] > 0 && !row)
+            return ph_fail(err, PH_ERR_LIMIT,
+                           "the calibration is full with %d rows: remove %s and measure anew",
+                           EFFICIENCY_ROWS_MAX, EFFICIENCY_FILE);
+        if (row)
+            move(row, shares[i] / squares, surprise, unix_s);
     }
     return PH_OK;
 }

@@ -17,6 +17,7 @@
 #define EFFICIENCY_FILE "calibration.json" /* in the data directory */
 #define EFFICIENCY_ROWS_MAX 512
 #define EFFICIENCY_SAMPLES_MIN 3
+#define EFFICIENCY_PARTS_MAX 32 /* of one run */
 #define EFFICIENCY_TYPE_BYTES 24
 #define EFFICIENCY_DEVICE_BYTES 224
 

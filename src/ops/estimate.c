@@ -13,7 +13,7 @@
 #define LOAD_LOW 0.5           /* of a disk's sequential speed */
 #define HASH_BYTES_PER_S 1.5e9 /* SHA-256 with the instructions for it, one thread */
 #define DRAFT_LEN_MAX 16
-#define PRIOR_SHARE_MAX 0.1
+#define PRIOR_SHARE_MAX 0.25 /* of a token: as what is too little of a run to be learnt from */
 
 const char *const estimate_on_names[] = {"any", "cpu", "gpu", "npu", NULL};
 

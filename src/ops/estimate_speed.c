@@ -517,17 +517,15 @@ struct cost prefill_cost(const struct speed *speed, size_t tokens, struct estima
 
 /* ---- Learning from a run */
 
-#define PARTS_MAX (TYPES_MAX + 8)
-
 struct parts {
-    struct efficiency_part items[PARTS_MAX];
+    struct efficiency_part items[EFFICIENCY_PARTS_MAX];
     size_t count;
 };
 
 static void part(struct parts *p, const struct estimate_request *r, enum efficiency_phase phase,
                  const char *type, double perfect_s)
 {
-    if (perfect_s > 0 && p->count < PARTS_MAX)
+    if (perfect_s > 0 && p->count < EFFICIENCY_PARTS_MAX)
         p->items[p->count++] =
             (struct efficiency_part){type, perfect_s, 1 / prior_share(r, -1, type, phase).mid};
 }
