@@ -76,7 +76,7 @@ static void put_disk(struct buf *out, const struct machine *m, const struct prob
         buf_printf(out, "reads %.2f GB/s: ", m->disk_read_bytes_per_s * 1e-9);
     buf_printf(out, "%s\n", notes->disk);
     if (m->fsync_s > 0)
-        buf_printf(out, "           fsync %.2f ms\n", m->fsync_s * 1e3);
+        buf_printf(out, "           fsync %.3g ms\n", m->fsync_s * 1e3);
 }
 
 static void put_device(struct buf *out, const struct machine_device *d)

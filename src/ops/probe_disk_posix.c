@@ -1,10 +1,11 @@
 /* The disk: how fast it reads what is not in memory, and how long an fsync takes.
  *
- * A scratch file is written and synced, then read past the page cache by O_DIRECT. Where the file system has
- * no such thing, its pages are dropped (POSIX_FADV_DONTNEED), and whether they have gone is asked (mincore):
- * when they have not, as in a file system of memory, the figure is the cache's and is called that. A virtual
- * machine's disk may still be in its host's memory, which nobody in here can see. The scratch file has no
- * name while it is used, so that a killed probe leaves nothing behind. */
+ * A scratch file is written and synced, its pages are dropped (POSIX_FADV_DONTNEED), and it is read past the
+ * page cache by O_DIRECT where the file system takes that. Whether the pages have gone is asked (mincore):
+ * where they have not, as in a file system of memory, which may take O_DIRECT and not mean it, the figure is
+ * the cache's and is called that. A virtual machine's disk may still be in its host's memory, which nobody in
+ * here can see. The scratch file has no name while it is used, so that a killed probe leaves nothing behind.
+ */
 #define _GNU_SOURCE /* O_DIRECT */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,8 @@
 #define FILE_BYTES ((size_t)256 << 20)
 #define CHUNK_BYTES ((size_t)4 << 20)
 #define ALIGNMENT 4096
-#define FREE_SHARE 8 /* the scratch file takes at most one part in so many of what is free */
+#define FREE_SHARE 8      /* the scratch file takes at most one part in so many of what is free */
+#define RESIDENT_SHARE 10 /* more than one page in so many in memory: the figure is not the disk's */
 #define SYNCS_MAX 64
 
 struct scratch {
@@ -108,7 +110,7 @@ static bool is_in_memory(const struct scratch *scratch)
     if (map != MAP_FAILED)
         munmap(map, scratch->bytes);
     mem_free(flags);
-    return !known || resident > pages / 100;
+    return !known || resident > pages / RESIDENT_SHARE;
 }
 
 static bool read_all(const struct scratch *scratch)
@@ -129,7 +131,7 @@ static void measure_read(struct scratch *scratch, struct machine *out, struct pr
     int flags = fcntl(scratch->fd, F_GETFL);
     posix_fadvise(scratch->fd, 0, 0, POSIX_FADV_DONTNEED);
     scratch->is_direct = flags >= 0 && fcntl(scratch->fd, F_SETFL, flags | O_DIRECT) == 0;
-    bool is_cached = !scratch->is_direct && is_in_memory(scratch);
+    bool is_cached = is_in_memory(scratch);
     uint64_t start = uv_hrtime();
     bool ok = read_all(scratch);
     if (!ok && scratch->is_direct && errno == EINVAL) { /* promised and not kept */
@@ -148,9 +150,9 @@ static void measure_read(struct scratch *scratch, struct machine *out, struct pr
     out->disk_read_bytes_per_s = (double)scratch->bytes / seconds;
     out->disk_is_cached = is_cached;
     say(notes,
-        scratch->is_direct ? "read past the page cache (O_DIRECT)"
-        : is_cached ? "this file system stays in memory: the speed is that of the page cache, not of a disk"
-                    : "read after its pages were dropped from the page cache",
+        is_cached ? "this file system stays in memory: the speed is that of the page cache, not of a disk"
+        : scratch->is_direct ? "read past the page cache (O_DIRECT)"
+                             : "read after its pages were dropped from the page cache",
         0);
 }
 

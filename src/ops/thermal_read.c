@@ -2,7 +2,10 @@
  *
  * One sensor a chip. A processor's chip has a temperature for each core and one for the whole: the hottest
  * counts. An AMD card has three: "edge", which its makers' limits are about, counts; the junction runs hotter
- * by design. A thermal zone that repeats a chip is left out. */
+ * by design. A thermal zone that repeats a chip is left out.
+ *
+ * A processor's power and an NPU's use are shown as sums that grow: they are known from the second reading
+ * on. (Since 2020 kernels show a processor's energy to root only.) */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,9 +14,18 @@
 #include "ops/sysfs_int.h"
 #include "ops/thermal.h"
 
+#define METERS_MAX 16 /* of a kind */
+
+/* A sum that grows. */
+struct meter {
+    int64_t value;
+    uint64_t read_ns; /* 0: not yet */
+};
+
 struct thermal_reader {
-    char hwmon[PATH_BYTES_MAX], zones[PATH_BYTES_MAX];
+    char hwmon[PATH_BYTES_MAX], zones[PATH_BYTES_MAX], powercap[PATH_BYTES_MAX], accel[PATH_BYTES_MAX];
     struct nvml *nvml;
+    struct meter energy[METERS_MAX], busy[METERS_MAX]; /* microjoules of packages, microseconds of NPUs */
 };
 
 static const struct {
@@ -47,13 +59,14 @@ enum ph_status thermal_reader_open(struct thermal_reader **out, const char *sysf
     if (!reader)
         return ph_fail(err, PH_ERR_NOMEM, "out of memory");
     enum ph_status status = PH_OK;
-    if (!sysfs_path(reader->hwmon, root, "class/hwmon") || !sysfs_path(reader->zones, root, "class/thermal"))
+    if (!sysfs_path(reader->hwmon, root, "class/hwmon") ||
+        !sysfs_path(reader->zones, root, "class/thermal") ||
+        !sysfs_path(reader->powercap, root, "class/powercap") ||
+        !sysfs_path(reader->accel, root, "class/accel"))
         status = ph_fail(err, PH_ERR_LIMIT, "the name of the directory %.100s is too long", root);
-    if (status == PH_OK) /* a driver that does not start is no reason not to look at the rest, unless named */
+    else
         status = nvml_open(&reader->nvml, nvml, err);
-    if (status == PH_ERR_IO && !nvml)
-        status = PH_OK;
-    if (status == PH_OK)
+    if (status == PH_OK || (!nvml && status != PH_ERR_LIMIT)) /* not asked for by name: the rest will do */
         return PH_OK;
     thermal_reader_close(reader);
     *out = NULL;
@@ -238,13 +251,72 @@ static void read_zones(const char *root, struct thermal_view *view)
     }
 }
 
+/* ---- Sums that grow */
+
+/* What it grew by a second. false: the first reading, or it has begun anew. */
+static bool meter_rate(struct meter *meter, int64_t value, uint64_t now_ns, double *per_s)
+{
+    struct meter before = *meter;
+    *meter = (struct meter){value, now_ns};
+    if (!before.read_ns || value < before.value || now_ns <= before.read_ns)
+        return false;
+    *per_s = (double)(value - before.value) / ((double)(now_ns - before.read_ns) * 1e-9);
+    return true;
+}
+
+static void read_packages(struct thermal_reader *reader, uint64_t now_ns, struct thermal_view *view)
+{
+    unsigned numbers[SYSFS_ENTRIES_MAX];
+    size_t count = sysfs_numbered(reader->powercap, "intel-rapl:", "", numbers);
+    for (size_t i = 0; i < count && i < METERS_MAX; i++) {
+        char dir[PATH_BYTES_MAX], name[32], zone[SYSFS_TEXT_BYTES];
+        struct thermal_sensor *sensor = next_sensor(view);
+        int64_t energy;
+        double rate;
+        snprintf(name, sizeof name, "intel-rapl:%u", numbers[i]);
+        if (!sensor || !sysfs_path(dir, reader->powercap, name) || !sysfs_text(dir, "name", zone) ||
+            strncmp(zone, "package", strlen("package")) != 0 || !sysfs_number(dir, "energy_uj", &energy) ||
+            !meter_rate(&reader->energy[i], energy, now_ns, &rate))
+            continue;
+        *sensor = (struct thermal_sensor){.part = THERMAL_CPU, .has_power = true, .power_w = rate / 1e6};
+        machine_set_text(sensor->name, zone, strlen(zone));
+        view->count++;
+    }
+}
+
+static void read_npus(struct thermal_reader *reader, uint64_t now_ns, struct thermal_view *view)
+{
+    unsigned numbers[SYSFS_ENTRIES_MAX];
+    size_t count = sysfs_numbered(reader->accel, "accel", "", numbers);
+    for (size_t i = 0; i < count && i < METERS_MAX; i++) {
+        char dir[PATH_BYTES_MAX], name[32];
+        struct thermal_sensor *sensor = next_sensor(view);
+        int64_t busy_us, memory;
+        double rate;
+        snprintf(name, sizeof name, "accel%u/device", numbers[i]);
+        if (!sensor || !sysfs_path(dir, reader->accel, name) ||
+            !sysfs_number(dir, "npu_busy_time_us", &busy_us) ||
+            !meter_rate(&reader->busy[i], busy_us, now_ns, &rate))
+            continue;
+        sensor->has_use = true;
+        sensor->use_percent = rate < 1e6 ? rate / 1e4 : 100;
+        sensor->has_memory = sysfs_number(dir, "npu_memory_utilization", &memory) && memory >= 0;
+        sensor->memory_used = sensor->has_memory ? (uint64_t)memory : 0;
+        snprintf(sensor->name, sizeof sensor->name, "NPU %u", numbers[i]);
+        view->count++;
+    }
+}
+
 void thermal_read(struct thermal_reader *reader, const struct clock_source *clock, struct thermal_view *out)
 {
+    uint64_t now_ns = clock_monotonic_ns(clock);
     out->unix_ms = clock_unix_ms(clock);
     out->count = 0;
     read_nvidia(reader->nvml, out);
     read_chips(reader->hwmon, out);
     read_zones(reader->zones, out);
+    read_packages(reader, now_ns, out);
+    read_npus(reader, now_ns, out);
 }
 
 const struct thermal_sensor *thermal_hottest(const struct thermal_view *view, enum thermal_part part)

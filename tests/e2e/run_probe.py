@@ -5,11 +5,12 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import tempfile
 
-PHAROS = os.environ.get("PHAROS", "build/pharos")
-NVML = os.environ.get("FAKE_NVML", os.path.join(os.path.dirname(PHAROS), "tests/fake_nvml.so"))
+from station import PHAROS, Runner
+
+runner = Runner("probe")
+NVML = os.path.abspath(os.environ.get("FAKE_NVML", os.path.join(os.path.dirname(PHAROS), "tests", "fake_nvml.so")))
 
 
 def put(root, name, text):
@@ -76,18 +77,7 @@ def case_monitor_ends(folder):
         assert watching.wait(30) == 0
 
 
-def main():
-    passed = failed = 0
-    for case in (case_probe, case_probe_wrong, case_monitor, case_monitor_ends):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                case(pathlib.Path(folder))
-                passed += 1
-            except Exception as problem:  # pylint: disable=broad-except
-                failed += 1
-                print(f"FAILED {case.__name__}: {type(problem).__name__}: {problem}", file=sys.stderr)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+for case in (case_probe, case_probe_wrong, case_monitor, case_monitor_ends):
+    with tempfile.TemporaryDirectory() as work:
+        runner.run(case.__name__, lambda: case(pathlib.Path(work)))  # pylint: disable=cell-var-from-loop
+runner.finish()

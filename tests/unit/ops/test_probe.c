@@ -1,6 +1,8 @@
 /* The probe: devices from a made-up sysfs and a made-up NVML, and a real, short measurement. */
+#include <sys/vfs.h>
+
 #include "base/mem.h"
-#include "ops/probe.h"
+#include "ops/probe_int.h"
 #include "ops/sysfs_support.h"
 
 struct fixture {
@@ -155,13 +157,24 @@ static void it_measures(void **state)
     assert_int_equal(m->disturbed, f->notes.cpu_share > 0);
 }
 
+/* A file system of memory is no disk, whatever it says to O_DIRECT. */
+static void memory_is_no_disk(void **state)
+{
+    struct fixture *f = *state;
+    struct statfs disk;
+    if (statfs("/dev/shm", &disk) != 0 || disk.f_type != 0x01021994) {
+        printf("SKIP: %s: /dev/shm is no tmpfs\n", __func__);
+        skip();
+    }
+    probe_disk(&f->machine, "/dev/shm", 0.1, &f->notes);
+    assert_true(f->machine.disk_is_cached || f->machine.disk_read_bytes_per_s == 0); /* or it is full */
+    assert_null(strstr(f->notes.disk, "past the page cache"));
+}
+
 static void a_disk_that_takes_nothing_is_said(void **state)
 {
     struct fixture *f = *state;
-    struct ph_err err;
-    struct probe_params params = {
-        .sysfs = f->sysfs.path, .dir = "/proc/self", .quick = true, .clock = clock_system()};
-    assert_int_equal(probe_machine(&f->machine, &params, &f->notes, &err), PH_OK);
+    probe_disk(&f->machine, "/proc/self", 0.1, &f->notes);
     assert_true(f->machine.disk_read_bytes_per_s == 0 && f->machine.fsync_s == 0 && f->notes.disk[0]);
 }
 
@@ -173,6 +186,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(nonsense_is_passed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(a_driver_that_refuses_is_said, setup, teardown),
         cmocka_unit_test_setup_teardown(it_measures, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_is_no_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_disk_that_takes_nothing_is_said, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

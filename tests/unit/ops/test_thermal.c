@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "gateway/keys_support.h"
 #include "ops/sysfs_support.h"
 #include "ops/thermal.h"
 
@@ -105,6 +106,37 @@ static void a_zone_stands_in_for_a_chip(void **state)
     test_sysfs_put(&f->sysfs, "class/thermal/thermal_zone0/temp", "999999999\n"); /* cannot be */
     thermal_read(f->reader, clock_system(), &f->view);
     assert_null(thermal_hottest(&f->view, THERMAL_CPU));
+}
+
+static void sums_that_grow_are_rates(void **state)
+{
+    struct fixture *f = *state;
+    struct test_clock clock;
+    test_clock_init(&clock, 1700000000);
+    test_sysfs_put(&f->sysfs, "class/powercap/intel-rapl:0/name", "package-0\n");
+    test_sysfs_put(&f->sysfs, "class/powercap/intel-rapl:0/energy_uj", "1000000\n");
+    test_sysfs_put(&f->sysfs, "class/powercap/intel-rapl:1/name", "psys\n"); /* the whole board: not again */
+    test_sysfs_put(&f->sysfs, "class/powercap/intel-rapl:1/energy_uj", "1\n");
+    test_sysfs_put(&f->sysfs, "class/accel/accel0/device/npu_busy_time_us", "500\n");
+    test_sysfs_put(&f->sysfs, "class/accel/accel0/device/npu_memory_utilization", "4096\n");
+    read_now(f, NULL);
+    assert_int_equal(f->view.count, 0); /* one reading is no rate */
+    thermal_reader_close(f->reader);
+    assert_int_equal(thermal_reader_open(&f->reader, f->sysfs.path, NULL, NULL), PH_OK);
+    thermal_read(f->reader, &clock.source, &f->view);
+    clock.ns += 2 * S;
+    test_sysfs_put(&f->sysfs, "class/powercap/intel-rapl:0/energy_uj", "131000000\n");
+    test_sysfs_put(&f->sysfs, "class/accel/accel0/device/npu_busy_time_us", "500500\n");
+    thermal_read(f->reader, &clock.source, &f->view);
+    assert_int_equal(f->view.count, 2);
+    assert_string_equal(f->view.sensors[0].name, "package-0");
+    assert_true(f->view.sensors[0].part == THERMAL_CPU && f->view.sensors[0].power_w == 65);
+    assert_string_equal(f->view.sensors[1].name, "NPU 0");
+    assert_true(f->view.sensors[1].use_percent == 25 && f->view.sensors[1].memory_used == 4096);
+    clock.ns += S;
+    test_sysfs_put(&f->sysfs, "class/powercap/intel-rapl:0/energy_uj", "5\n"); /* it has turned over */
+    thermal_read(f->reader, &clock.source, &f->view);
+    assert_int_equal(f->view.count, 1);
 }
 
 static void nvidia_is_read(void **state)
@@ -301,6 +333,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_sensor_is_no_error, setup, teardown),
         cmocka_unit_test_setup_teardown(chips_are_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_zone_stands_in_for_a_chip, setup, teardown),
+        cmocka_unit_test_setup_teardown(sums_that_grow_are_rates, setup, teardown),
         cmocka_unit_test_setup_teardown(nvidia_is_read, setup, teardown),
         cmocka_unit_test(a_slow_ramp_takes_every_step),
         cmocka_unit_test(a_jump_holds_at_once),
