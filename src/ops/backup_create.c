@@ -1,12 +1,13 @@
 /* Making a snapshot: files are cut into chunks, new chunks are written, the list comes last.
  *
- * C1. The list is written when every chunk that it names is on the disk. Until then nothing names what this
- * run wrote, and what was there before was not touched but where it was damaged. C2. A chunk that is there is
- * used when it was read back and is right; once a run. The exception are files that have not changed since
- * the newest snapshot, by their stamps: their chunks must be there, and are read by `verify`, and by a full
- * run. A stamp is no proof when the file changed shortly before it was read (the clock of a file system is
- * coarse), so such a file is read again. C3. Weights are cut into equal pieces: they are replaced, not
- * edited. Other files are cut by their content. */
+ * C1. The list is written when every chunk that it names is on the disk. Until then nothing names what
+ *     this run wrote, and what was there before was not touched but where it was damaged.
+ * C2. A chunk that is there is used when it was read back and is right; once a run. The exception are
+ *     files that have not changed since the newest snapshot, by their stamps: their chunks must be there,
+ *     and are read by `verify`, and by a full run. A stamp is no proof when the file changed shortly
+ *     before it was read (the clock of a file system is coarse), so such a file is read again.
+ * C3. Weights, and files as large, are cut into equal pieces: they are replaced or appended to. Databases and
+ *     smaller files are cut by their content. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 
 #define STAMP_AGE_NS INT64_C(2000000000)
 #define PACK_PROBE 16 /* of chunks that do not pack, one in so many is tried again */
+#define EVEN_BYTES_MIN (UINT64_C(256) << 20)
 #define HOST_BYTES 256
 
 struct maker {
@@ -120,8 +122,8 @@ static enum ph_status take_piece(struct maker *m, struct pieces *pieces, const u
 }
 
 /* Reads up to `bytes` of the file; what is appended meanwhile belongs to the next snapshot. */
-static enum ph_status read_pieces(struct maker *m, const struct file_at *file, enum backup_kind kind,
-                                  uint64_t bytes, struct pieces *pieces, struct ph_err *err)
+static enum ph_status read_pieces(struct maker *m, const struct file_at *file, bool evenly, uint64_t bytes,
+                                  struct pieces *pieces, struct ph_err *err)
 {
     uint64_t offset = 0; /* of the window's end in the file */
     size_t have = 0;
@@ -135,8 +137,8 @@ static enum ph_status read_pieces(struct maker *m, const struct file_at *file, e
         offset += got;
         have += got;
         ended = ended || got < room;
-        while (status == PH_OK && at < have && (ended || kind == BACKUP_GGUF || have - at >= CUT_BYTES_MAX)) {
-            size_t len = kind == BACKUP_GGUF ? have - at : cutter_cut(&m->cutter, m->window + at, have - at);
+        while (status == PH_OK && at < have && (ended || evenly || have - at >= CUT_BYTES_MAX)) {
+            size_t len = evenly ? have - at : cutter_cut(&m->cutter, m->window + at, have - at);
             status = take_piece(m, pieces, m->window + at, len, err);
             at += len;
         }
@@ -161,8 +163,9 @@ static enum ph_status read_file(struct maker *m, const char *path, struct backup
     status = file_at_len(&file, &bytes, err);
     if (status == PH_OK && bytes > BACKUP_FILE_BYTES_MAX)
         status = ph_fail(err, PH_ERR_LIMIT, "%s is larger than a backup takes", path);
+    bool evenly = entry->kind == BACKUP_GGUF || (entry->kind == BACKUP_FILE && bytes >= EVEN_BYTES_MIN);
     if (status == PH_OK)
-        status = read_pieces(m, &file, entry->kind, bytes, &pieces, err);
+        status = read_pieces(m, &file, evenly, bytes, &pieces, err);
     file_at_close(&file);
     if (status == PH_OK && !hasher_end(&m->whole, &entry->digest))
         status = ph_fail(err, PH_ERR_INTERNAL, "SHA-256 cannot be computed");
@@ -366,6 +369,9 @@ static enum ph_status read_before(struct maker *m, struct ph_err *err)
         repository_note(&m->repository, "%s; every file is read again", reason.message);
         m->before = (struct backup_list){.count = 0};
     }
+    if (m->before.created_ms > m->now_ms)
+        repository_note(&m->repository,
+                        "the clock is behind that of %s, which goes on counting as the newest", m->before.id);
     return PH_OK;
 }
 

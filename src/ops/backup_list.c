@@ -1,9 +1,9 @@
 /* The list of a snapshot: written as JSON, read as hostile JSON.
  *
- * L1. A path is relative, of plain names, and no two of a list are the same: nothing that is restored can lie
- *     outside, or be written twice.
+ * L1. A path is relative, of plain names, and no two of a list are the same: nothing that is restored can
+ *     lie outside, or be written twice.
  * L2. Lengths of chunks add up to the file's, and each is at most BACKUP_CHUNK_BYTES_MAX: whoever unpacks
- * knows how much room it takes. */
+ *     knows how much room it takes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,8 +125,9 @@ void backup_list_write(const struct backup_list *list, struct buf *out)
 
 /* ---- Reading */
 
+/* The JSON is several times as large as what is kept of it, and lists of many snapshots are kept at once. */
 struct reader {
-    struct arena *arena;
+    struct arena *arena; /* of the list; the JSON has its own */
     struct ph_err *err;
     const char *where; /* a file's path, for errors */
 };
@@ -136,12 +137,12 @@ static enum ph_status bad(const struct reader *r, const char *what)
     return ph_fail(r->err, PH_ERR_FORMAT, "%.200s: %s", r->where, what);
 }
 
-/* Texts are printed and are paths: no 0 in them. */
-static const char *text_of(const struct json *object, const char *key)
+/* Texts are printed and are paths: no 0 in them. In the list's arena. */
+static const char *text_of(const struct reader *r, const struct json *object, const char *key)
 {
     const struct json *value = json_get(object, key);
     const char *text = json_text(value, NULL);
-    return text && strlen(text) == value->u.str.len ? text : NULL;
+    return text && strlen(text) == value->u.str.len ? arena_strdup(r->arena, text) : NULL;
 }
 
 static bool number_of(const struct json *value, int64_t max, int64_t *out)
@@ -183,7 +184,9 @@ static enum ph_status read_rows(const struct reader *r, const struct json *rows,
         return ph_fail(r->err, PH_ERR_NOMEM, "no memory for the counts of rows");
     JSON_EACH (item, rows) {
         struct backup_rows *row = &entry->rows[entry->row_count++];
-        row->table = item->key;
+        row->table = arena_strdup(r->arena, item->key);
+        if (!row->table)
+            return ph_fail(r->err, PH_ERR_NOMEM, "no memory for the counts of rows");
         if (strlen(item->key) != item->key_len || !number_of(item, INT64_MAX, &row->count))
             return bad(r, "a count of rows is none");
     }
@@ -212,12 +215,12 @@ static enum ph_status read_stamp(const struct reader *r, const struct json *stam
 
 static enum ph_status read_entry(struct reader *r, const struct json *item, struct backup_entry *entry)
 {
-    const char *digest = text_of(item, "sha256"), *kind = text_of(item, "kind");
+    const char *digest = text_of(r, item, "sha256"), *kind = text_of(r, item, "kind");
     int64_t bytes, mode;
     size_t k = 0;
     r->where = "a file without a path";
-    entry->path = text_of(item, "path");
-    entry->from = text_of(item, "from");
+    entry->path = text_of(r, item, "path");
+    entry->from = text_of(r, item, "from");
     if (!entry->path || !entry->from)
         return bad(r, "it is none");
     r->where = entry->path;
@@ -266,41 +269,50 @@ static enum ph_status read_left_out(const struct reader *r, const struct json *l
     if (!list->left_out)
         return ph_fail(r->err, PH_ERR_NOMEM, "no memory for a list");
     JSON_EACH (item, lines) {
-        list->left_out[list->left_out_count] = json_text(item, NULL);
+        const char *line = json_text(item, NULL);
+        list->left_out[list->left_out_count] = line ? arena_strdup(r->arena, line) : NULL;
         if (!list->left_out[list->left_out_count++])
             return bad(r, "what was left out is no text");
     }
     return PH_OK;
 }
 
+static enum ph_status read_root(struct reader *r, const struct json *root, struct backup_list *out)
+{
+    const struct json *files = json_get(root, "files");
+    int64_t version;
+    if (!json_to_int64(json_get(root, "pharos_backup"), &version))
+        return bad(r, "it is no list of a backup");
+    if (version != FORMAT_VERSION)
+        return ph_fail(r->err, PH_ERR_UNSUPPORTED, "its format is %" PRId64 "; this pharos knows %d", version,
+                       FORMAT_VERSION);
+    out->host = text_of(r, root, "host");
+    out->version = text_of(r, root, "version");
+    if (!number_of(json_get(root, "created_ms"), INT64_C(253402300799999), &out->created_ms) || !out->host ||
+        !out->version || !json_is(files, JSON_ARRAY))
+        return bad(r, "it lacks its time, host, version or files");
+    if (json_count(files) > BACKUP_FILES_MAX)
+        return ph_fail(r->err, PH_ERR_LIMIT, "it has more than %d files", BACKUP_FILES_MAX);
+    enum ph_status status = read_left_out(r, json_get(root, "left_out"), out);
+    out->entries = arena_calloc(r->arena, json_count(files) + 1, sizeof *out->entries);
+    if (status == PH_OK && !out->entries)
+        status = ph_fail(r->err, PH_ERR_NOMEM, "no memory for so many files");
+    for (const struct json *item = json_first(files); item && status == PH_OK; item = item->next)
+        status = read_entry(r, item, &out->entries[out->count++]);
+    return status == PH_OK ? check_unique(r, out) : status;
+}
+
 enum ph_status backup_list_parse(struct arena *arena, const char *text, size_t len, struct backup_list *out,
                                  struct ph_err *err)
 {
     struct json *root;
+    struct arena scratch;
     struct reader r = {.arena = arena, .err = err, .where = "the list"};
-    int64_t version;
     *out = (struct backup_list){.created_ms = 0};
-    enum ph_status status = json_parse(arena, text, len, &root, err);
-    if (status != PH_OK)
-        return status;
-    if (!json_to_int64(json_get(root, "pharos_backup"), &version))
-        return bad(&r, "it is no list of a backup");
-    if (version != FORMAT_VERSION)
-        return ph_fail(err, PH_ERR_UNSUPPORTED, "its format is %" PRId64 "; this pharos knows %d", version,
-                       FORMAT_VERSION);
-    const struct json *files = json_get(root, "files");
-    out->host = text_of(root, "host");
-    out->version = text_of(root, "version");
-    if (!number_of(json_get(root, "created_ms"), INT64_C(253402300799999), &out->created_ms) || !out->host ||
-        !out->version || !json_is(files, JSON_ARRAY))
-        return bad(&r, "it lacks its time, host, version or files");
-    if (json_count(files) > BACKUP_FILES_MAX)
-        return ph_fail(err, PH_ERR_LIMIT, "it has more than %d files", BACKUP_FILES_MAX);
-    status = read_left_out(&r, json_get(root, "left_out"), out);
-    out->entries = arena_calloc(arena, json_count(files) + 1, sizeof *out->entries);
-    if (status == PH_OK && !out->entries)
-        status = ph_fail(err, PH_ERR_NOMEM, "no memory for so many files");
-    for (const struct json *item = json_first(files); item && status == PH_OK; item = item->next)
-        status = read_entry(&r, item, &out->entries[out->count++]);
-    return status == PH_OK ? check_unique(&r, out) : status;
+    arena_init(&scratch, BACKUP_ARENA_BYTES_MAX);
+    enum ph_status status = json_parse(&scratch, text, len, &root, err);
+    if (status == PH_OK)
+        status = read_root(&r, root, out);
+    arena_release(&scratch);
+    return status;
 }

@@ -1,10 +1,11 @@
 /* Letting snapshots go, and chunks that nobody uses, in that order and never at once.
  *
  * P1. A chunk is deleted when an earlier run found it unused, when that is a grace period ago, and when no
- * list that is there now names it, those included that this run removes. So whoever reads a list as it goes
- * has time to finish. P2. While a list cannot be read, nobody knows what it names: nothing is deleted then.
- * P3. The state is saved before anything is removed: killed between, a snapshot that should go is still there
- *     and the next run removes it. */
+ *     list that is there now names it, those included that this run removes. So whoever reads a list as it
+ *     goes has time to finish.
+ * P2. While a list cannot be read, nobody knows what it names: nothing is deleted then.
+ * P3. The state is saved before anything is removed: killed between, a snapshot that should go is still
+ *     there and the next run removes it. */
 #include <stdlib.h>
 #include <string.h>
 

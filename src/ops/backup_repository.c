@@ -1,9 +1,10 @@
 /* The repository as a whole: its lock, its list of snapshots, and what is read when that is lost.
  *
- * R1. repository.json names every snapshot that was finished, so that one whose list disappears is missed. A
- *     list that is there and not named is of a run that was killed after its last step: it counts, and the
- * next writer names it. R2. Reading takes no lock: what a list names is deleted no earlier than a grace
- * period after the list was. */
+ * R1. repository.json names every snapshot that was finished, so that one whose list disappears is missed.
+ *     A list that is there and not named is of a run that was killed after its last step: it counts, and
+ *     the next writer names it.
+ * R2. Reading takes no lock: what a list names is deleted no earlier than a grace period after the list
+ *     was. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

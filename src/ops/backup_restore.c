@@ -5,8 +5,9 @@
  * hashed chunk by chunk and written on from the first that is not right.
  *
  * A1. Nothing lies under its name that is not, byte by byte, what the list says, synced before it got the
- * name. A2. Nothing is written outside `to`: paths are plain (L1 in backup_list.c), and no directory below
- * `to` is entered through a link. */
+ *     name.
+ * A2. Nothing is written outside `to`: paths are plain (L1 in backup_list.c), and no directory below `to`
+ *     is entered through a link. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,9 +1,10 @@
 /* Verifying: everything is read back, databases and models are restored and opened.
  *
  * V1. Every byte of the repository is under some sum: a bit that changed anywhere is a fault, and so is a
- * file that is gone. With `all`, that includes chunks that no snapshot names. V2. One fault does not hide
- * others: after each the check goes on. V3. A file that is the same in several snapshots is read once when it
- * is right, and again when it is not, so that every snapshot that has it is named. */
+ *     file that is gone. With `all`, that includes chunks that no snapshot names.
+ * V2. One fault does not hide others: after each the check goes on.
+ * V3. A file that is the same in several snapshots is read once when it is right, and again when it is
+ *     not, so that every snapshot that has it is named. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -411,11 +411,11 @@ class Killer:
 
 
 def killed_while_creating():
-    with Place(extra_bytes=20_000_000) as place:
+    with Place(extra_bytes=8_000_000) as place:
         killer = Killer("create", "--to", place.repo, "--config", place.config, "--data", place.data)
         older = create(place)["id"]
         for _ in range(KILLS):
-            place.change(20_000_000)
+            place.change(8_000_000)
             killer.strike()
             said = json.loads(backup("verify", "--from", place.repo, older, "--json")[0])
             assert said["ok"] and not said["faults"], said
@@ -431,7 +431,7 @@ def killed_while_creating():
 
 
 def killed_while_restoring():
-    with Place(extra_bytes=20_000_000) as place:
+    with Place(extra_bytes=8_000_000) as place:
         create(place)
         expected, conversations = place.expected(), exported(place.data)
         arguments = ["restore", "--from", place.repo, "--to", place.out]
@@ -487,7 +487,7 @@ def beside_a_running_station():
 
 
 def one_at_a_time():
-    with Place(extra_bytes=60_000_000) as place:
+    with Place(extra_bytes=30_000_000) as place:
         both = [subprocess.Popen([PHAROS, "backup", "create", "--to", place.repo, "--data", place.data], stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, text=True) for _ in range(2)]
         said = [process.communicate(timeout=120) for process in both]
