@@ -128,12 +128,30 @@ static enum ph_status add_models(struct job *job, struct ph_err *err)
 
 /* ---- The set */
 
+static bool is_same_file(const struct file_stamp *a, const struct file_stamp *b)
+{
+    return a->inode && a->inode == b->inode && a->device == b->device;
+}
+
+/* A certificate may lie in one file with its key. */
+static bool is_secret(const struct job *job, const char *path)
+{
+    struct file_stamp file, secret;
+    file_stamp(path, &file);
+    for (size_t i = 0; i < job->secret_count; i++) {
+        file_stamp(job->secrets[i], &secret);
+        if (is_same_file(&file, &secret))
+            return true;
+    }
+    return false;
+}
+
 static enum ph_status add_config(struct job *job, struct ph_err *err)
 {
     const char *const files[] = {job->args->config, job->config.ca_file, job->config.tls.certificate};
     enum ph_status status = PH_OK;
     for (size_t i = 0; i < sizeof files / sizeof *files && status == PH_OK; i++)
-        if (files[i])
+        if (files[i] && !is_secret(job, files[i]))
             status = backup_set_add(&job->set, "config", files[i], err);
     const char *store = job->config.memory.store;
     if (status == PH_OK && store && strncmp(store, "postgres", 8) == 0)
@@ -163,11 +181,6 @@ static enum ph_status collect(struct job *job, struct ph_err *err)
 }
 
 /* ---- Where it goes */
-
-static bool is_same_file(const struct file_stamp *a, const struct file_stamp *b)
-{
-    return a->inode && a->inode == b->inode && a->device == b->device;
-}
 
 /* What lies in the data directory would be copied into itself, and is lost with it. */
 static enum ph_status check_place(const struct job *job, struct ph_err *err)

@@ -72,7 +72,7 @@ static void check_keys(struct doctor *doctor)
                    "listening on %s without a key: the station refuses to start", doctor->subject->host);
     else
         doctor_say(doctor, DOCTOR_OK, "",
-                   count ? "%zu keys" : "none; whoever is on this machine may use the station", count);
+                   count ? "%zu, in order" : "none: whoever is on this machine may use the station", count);
 }
 
 static const struct doctor_check own_checks[] = {

@@ -264,6 +264,19 @@ def hostile_lists_write_nothing_outside():
         assert "is a link" in backup("restore", "--from", place.repo, "--to", place.out, "--overwrite", code=1)[1]
 
 
+def a_certificate_in_one_file_with_its_key_stays():
+    with Place(conversations=3, extra_bytes=1000) as place:
+        pem = os.path.join(place.folder.name, "both.pem")
+        write(pem, "PRIVATE KEY")
+        with open(place.config, "a", encoding="utf-8") as file:
+            file.write(f"tls: {{certificate: {pem}, key: {pem}}}\nmemory: {{store: \"postgresql://me:pw@127.0.0.1/x\"}}\n")
+        left_out = create(place)["left_out"]
+        assert any("both.pem" in line for line in left_out) and any("pg_dump" in line for line in left_out), left_out
+        assert not any("pw@" in line for line in left_out), left_out
+        backup("restore", "--from", place.repo, "--to", place.out)
+        assert sorted(os.listdir(os.path.join(place.out, "config"))) == ["station.yaml"]
+
+
 def a_lost_list_of_snapshots_is_made_anew():
     with Place(conversations=3, extra_bytes=1000) as place:
         create(place)
@@ -497,7 +510,7 @@ def one_at_a_time():
 
 
 for test in (there_and_back, only_what_is_new_is_written, what_is_refused, old_ones_go_and_chunks_wait,
-             hostile_lists_write_nothing_outside, a_lost_list_of_snapshots_is_made_anew, damaged_chunks_are_mended,
+             hostile_lists_write_nothing_outside, a_certificate_in_one_file_with_its_key_stays, a_lost_list_of_snapshots_is_made_anew, damaged_chunks_are_mended,
              every_damage_is_reported, killed_while_creating, killed_while_restoring, beside_a_running_station, one_at_a_time):
     runner.run(test.__name__, test)
 runner.finish()
