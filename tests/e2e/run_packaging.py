@@ -151,8 +151,13 @@ def shipped_configurations_are_read():
 def the_image_is_made_of_what_is_there():
     with open(ROOT + "/deploy/Dockerfile", encoding="utf-8") as file:
         text = file.read().replace("\\\n", " ")
-    for source in re.findall(r"^COPY (?!--from)(\S+) ", text, re.M):
+    sources = re.findall(r"^COPY (?!--from)(\S+) ", text, re.M)
+    for source in sources:
         assert os.path.exists(os.path.join(ROOT, source)), source
+    for path in glob.glob(ROOT + "/src/*/*.c"):  # what the compiler reads besides
+        with open(path, encoding="utf-8") as file:
+            for included in re.findall(r'\.incbin \\"([^"\\]+)', file.read()):
+                assert any(included == source or included.startswith(source + "/") for source in sources), (path, included)
     assert re.search(r"^USER 65532:65532$", text, re.M)
     packages = [name for line in re.findall(r"apt-get install -y --no-install-recommends ([^&\n]*)", text) for name in line.split()]
     unknown = [name for name in packages if not call("apt-cache", "policy", name).stdout]
