@@ -76,6 +76,8 @@ static void put_table(struct monitor *m)
     struct buf *out = &m->out;
     clock_format_utc(m->view.unix_ms, time);
     buf_printf(out, "%s%s\n", m->is_screen ? CLEAR : "", time);
+    if (*thermal_reader_note(m->reader))
+        buf_printf(out, "NVIDIA's devices are not read: %s\n", thermal_reader_note(m->reader));
     if (m->view.count == 0) {
         buf_puts(out, "This machine shows no sensor: no hwmon chip, no thermal zone, no NVIDIA device. A "
                       "virtual machine seldom has any; its host has them.\n");

@@ -203,6 +203,9 @@ enum ph_status station_thermal_open(struct station_thermal **out, const struct s
     }
     enum ph_status status =
         thermal_reader_open(&thermal->reader, config->thermal.sysfs, config->thermal.nvml, err);
+    if (status == PH_OK && *thermal_reader_note(thermal->reader))
+        log_warn("thermal", "the heat of NVIDIA's devices is not guarded: %s",
+                 thermal_reader_note(thermal->reader));
     if (status == PH_OK && config->thermal.csv)
         status = thermal_csv_open(&thermal->csv, config->thermal.csv,
                                   (size_t)config->thermal.csv_max_mb << 20, err);

@@ -41,6 +41,8 @@ struct thermal_reader;
 PH_MUST_USE enum ph_status thermal_reader_open(struct thermal_reader **out, const char *sysfs,
                                                const char *nvml, struct ph_err *err);
 void thermal_reader_close(struct thermal_reader *reader); /* NULL is fine */
+/* Why NVIDIA's devices are not read although the system has their library; "": they are, or it has none. */
+const char *thermal_reader_note(const struct thermal_reader *reader);
 /* A sensor that does not answer is left out: a view may be empty. */
 void thermal_read(struct thermal_reader *reader, const struct clock_source *clock, struct thermal_view *out);
 /* The hottest sensor of a part; NULL: none has a temperature. */

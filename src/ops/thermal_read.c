@@ -25,6 +25,7 @@ struct meter {
 struct thermal_reader {
     char hwmon[PATH_BYTES_MAX], zones[PATH_BYTES_MAX], powercap[PATH_BYTES_MAX], accel[PATH_BYTES_MAX];
     struct nvml *nvml;
+    struct ph_err nvml_err;                            /* of a library that was not asked for by name */
     struct meter energy[METERS_MAX], busy[METERS_MAX]; /* microjoules of packages, microseconds of NPUs */
 };
 
@@ -64,9 +65,11 @@ enum ph_status thermal_reader_open(struct thermal_reader **out, const char *sysf
         !sysfs_path(reader->powercap, root, "class/powercap") ||
         !sysfs_path(reader->accel, root, "class/accel"))
         status = ph_fail(err, PH_ERR_LIMIT, "the name of the directory %.100s is too long", root);
-    else
+    else if (nvml)
         status = nvml_open(&reader->nvml, nvml, err);
-    if (status == PH_OK || (!nvml && status != PH_ERR_LIMIT)) /* not asked for by name: the rest will do */
+    else if (nvml_open(&reader->nvml, NULL, &reader->nvml_err) == PH_OK)
+        reader->nvml_err.message[0] = 0;
+    if (status == PH_OK)
         return PH_OK;
     thermal_reader_close(reader);
     *out = NULL;
@@ -79,6 +82,11 @@ void thermal_reader_close(struct thermal_reader *reader)
         return;
     nvml_close(reader->nvml);
     mem_free(reader);
+}
+
+const char *thermal_reader_note(const struct thermal_reader *reader)
+{
+    return reader->nvml_err.message;
 }
 
 static struct thermal_sensor *next_sensor(struct thermal_view *view)

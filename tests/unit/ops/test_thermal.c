@@ -162,6 +162,10 @@ static void nvidia_is_read(void **state)
     struct ph_err err;
     struct thermal_reader *none;
     assert_int_equal(thermal_reader_open(&none, f->sysfs.path, "/nowhere/nvml.so", &err), PH_ERR_NOTFOUND);
+    test_sysfs_put(&f->sysfs, "nvml", "0 0 0 0 0\n"); /* the driver refuses */
+    setenv("FAKE_NVML_STATE", path, 1);
+    assert_int_equal(thermal_reader_open(&none, f->sysfs.path, TEST_FAKE_NVML, &err), PH_ERR_IO);
+    unsetenv("FAKE_NVML_STATE");
 }
 
 /* ---- The guard */
