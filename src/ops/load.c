@@ -29,6 +29,7 @@
 #define SAMPLES_MAX ((size_t)8 << 20)
 #define CHUNKS_MAX ((size_t)128 << 20)
 #define HISTORY_BYTES_MAX ((size_t)4 << 20)
+#define NEVER_NS 1e18              /* decades: a log with a wrong date in it */
 #define GOLDEN 0x9E3779B97F4A7C15u /* spreads seeds */
 
 const char *const load_mode_names[] = {"closed", "open", "replay", "agents", NULL};
@@ -320,7 +321,8 @@ static bool next_arrival(const struct runner *r, uint64_t *at_ns)
     } else {
         if (r->issued >= p->replay.count)
             return false;
-        *at_ns = r->measure_ns + (uint64_t)((double)p->replay.items[r->issued].at_ns / p->speed);
+        double after_ns = (double)p->replay.items[r->issued].at_ns / p->speed;
+        *at_ns = r->measure_ns + (uint64_t)(after_ns < NEVER_NS ? after_ns : NEVER_NS);
     }
     return is_issuing(r, *at_ns);
 }

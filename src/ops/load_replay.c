@@ -5,27 +5,25 @@
 
 #include "ops/load_int.h"
 
-#define SECONDS_MAX 1e11 /* beyond it nothing is a date */
+#define SECONDS_MAX 9e9 /* of a date; its nanoseconds fit into 64 bits */
 
-static double number_of(const struct json *object, const char *name, double fallback)
+/* A number of 0 to `most`; else 0. */
+static double number_of(const struct json *object, const char *name, double most)
 {
     double value;
-    return json_to_double(json_get(object, name), &value) && value >= 0 && value < SECONDS_MAX * 1e9
-               ? value
-               : fallback;
+    return json_to_double(json_get(object, name), &value) && value >= 0 && value <= most ? value : 0;
 }
 
 static size_t tokens_of(const struct json *object, const char *name)
 {
-    double value = number_of(object, name, 0);
-    return value > LOAD_TOKENS_MAX ? LOAD_TOKENS_MAX : (size_t)value;
+    return (size_t)number_of(object, name, LOAD_TOKENS_MAX);
 }
 
 static enum ph_status take_sample(const struct json *line, struct load_arrival *out, struct ph_err *err)
 {
     if (json_is(json_get(line, "warmup"), JSON_TRUE))
         return ph_fail(err, PH_ERR_NOTFOUND, "a warm-up");
-    out->at_ns = (uint64_t)number_of(line, "intended_ns", 0);
+    out->at_ns = (uint64_t)number_of(line, "intended_ns", SECONDS_MAX * 1e9);
     out->prompt.tokens = tokens_of(line, "tokens_in");
     out->prompt.max_tokens = tokens_of(line, "tokens_out");
     return PH_OK;
@@ -46,7 +44,8 @@ static enum ph_status take_record(struct arena *arena, const struct json *line, 
                                   struct ph_err *err)
 {
     const struct json *attempt = attempt_of(line), *request = json_get(line, "request");
-    double ended_s = number_of(line, "created", 0), took_s = number_of(attempt, "ended_ms", 0) * 1e-3;
+    double ended_s = number_of(line, "created", SECONDS_MAX),
+           took_s = number_of(attempt, "ended_ms", SECONDS_MAX) * 1e-3;
     out->at_ns = (uint64_t)((ended_s > took_s ? ended_s - took_s : 0) * 1e9);
     out->prompt.tokens = tokens_of(attempt, "prompt_tokens");
     out->prompt.max_tokens = tokens_of(attempt, "completion_tokens");

@@ -249,6 +249,11 @@ static void test_log_lines(void **state)
         parse_log(&arena, "{\"created\":-1e300,\"attempts\":[{\"ended_ms\":1e300,\"prompt_tokens\":1e30}]}",
                   &a),
         PH_ERR_NOTFOUND);
+    const char *wild = "{\"created\":555555555555555.37,\"attempts\":[{\"prompt_tokens\":3}]}";
+    assert_int_equal(parse_log(&arena, wild, &a), PH_OK);
+    assert_true(a.at_ns == 0); /* no date */
+    assert_int_equal(parse_log(&arena, "{\"intended_ns\":9.9e19}", &a), PH_OK);
+    assert_true(a.at_ns == 0);
     assert_int_equal(parse_log(&arena, "{}", &a), PH_ERR_FORMAT);
     assert_int_equal(parse_log(&arena, "", &a), PH_ERR_NOTFOUND);
     arena_release(&arena);
