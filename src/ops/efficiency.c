@@ -2,7 +2,8 @@
  * blamed by its share s of the predicted time: its ratio is multiplied by q^(w s / sum of s^2). With one
  * format alone that is the exponential average of the logarithm of measured over perfect time; with w = 1 the
  * run would now be predicted as it was, to first order (Kaczmarz 1937; as normalised least mean squares).
- * w begins at 1 and falls to WEIGHT_MIN, so that the first samples count alike and old ones fade. */
+ * w begins at 1 and falls to WEIGHT_MIN, so that the first samples count alike and old ones fade. Only
+ * formats with SHARE_MIN of the time are blamed, and summed over: what is less was hardly measured. */
 #include "ops/efficiency.h"
 
 #include <assert.h>
@@ -12,7 +13,6 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/utf8.h"
 
 #define WEIGHT_MIN 0.2
 #define SHARE_MIN 0.25 /* of the time; what has less of it is not to blame, and keeps what it has */

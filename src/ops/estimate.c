@@ -257,8 +257,10 @@ void estimate_print(const struct estimate_request *request, const struct estimat
         out,
         "model      %s, %s: %.2f B parameters, %s of weights; a token reads %s and takes %.3g operations\n",
         m->name, m->type, (double)m->params * 1e-9, bytes, read, e->operations);
-    buf_printf(out, "machine    %s%s%s\n", request->machine->name, request->machine->about[0] ? ": " : "",
-               request->machine->about);
+    const struct machine *machine = request->machine;
+    buf_printf(out, "machine    %s%s%s%s\n", machine->name, machine->about[0] ? ": " : "", machine->about,
+               machine->disturbed ? "; others used it while it was measured: run `pharos bench probe` again"
+                                  : "");
     estimate_human_bytes((double)e->memory_bytes, bytes);
     buf_printf(out, "memory     %s%s%s\n", bytes,
                e->fits ? "" : "; DOES NOT FIT: ", e->fits ? "" : e->why_not);
@@ -341,10 +343,12 @@ void estimate_print_json(const struct estimate_request *request, const struct es
     buf_printf(
         out,
         ",\"type\":\"%s\",\"params\":%llu,\"weight_bytes\":%llu,\"decode_bytes\":%llu,\"operations\":%.0f,"
-        "\"memory_bytes\":%llu,\"fits\":%s,\"calibrated\":%s,\"prior_share\":%.4f,\"knee\":%zu",
+        "\"memory_bytes\":%llu,\"fits\":%s,\"calibrated\":%s,\"prior_share\":%.4f,\"knee\":%zu,\"disturbed\":"
+        "%s",
         m->type, (unsigned long long)m->params, (unsigned long long)m->bytes,
         (unsigned long long)e->decode_bytes, e->operations, (unsigned long long)e->memory_bytes,
-        e->fits ? "true" : "false", e->calibrated ? "true" : "false", e->prior_share, e->knee);
+        e->fits ? "true" : "false", e->calibrated ? "true" : "false", e->prior_share, e->knee,
+        request->machine->disturbed ? "true" : "false");
     if (!e->fits) {
         buf_puts(out, ",\"why_not\":");
         json_write_string(out, e->why_not, strlen(e->why_not));
