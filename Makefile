@@ -4,7 +4,7 @@
 #   make test       every test                make lint     arrows, budgets, banned functions, format
 #   make model      train the default model from its data (DATA=folder), hours: models/README.md
 #   make spt        train the context selector, minutes
-#   make bench      speed beside its limits (bench-train, bench-gateway, bench-memory, bench-estimate: those parts)
+#   make bench      speed beside its limits (bench-train, bench-gateway, bench-load, bench-memory, bench-estimate: those parts)
 #   make soak       long runs, kills, memory  make fuzz     every fuzzer, 60 s each (FUZZ_SECONDS=)
 #   make SANITIZE=address,undefined test      the same tests under sanitizers
 #   make WITH_MPI=1 build/mpi/pharos, which trains over several processes (mpirun)
@@ -86,7 +86,7 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZERS      := $(FUZZ_SOURCES:tests/fuzz/%.c=build/fuzz/%)
 FUZZ_SECONDS ?= 60
 
-.PHONY: all mpi-is-here run model spt test unit e2e lint format bench bench-estimate bench-train bench-gateway bench-memory fuzz soak deps install deb clean
+.PHONY: all mpi-is-here run model spt test unit e2e lint format bench bench-estimate bench-train bench-gateway bench-load bench-memory fuzz soak deps install deb clean
 .DELETE_ON_ERROR:
 all: $(OUT)/pharos $(PROGRAM)
 
@@ -176,6 +176,9 @@ bench: $(OUT)/pharos
 
 bench-memory: $(OUT)/pharos $(OUT)/bench_memory
 	@scripts/bench-memory $(OUT)/pharos "$(DATA)"
+
+bench-load: $(OUT)/pharos $(OUT)/bench_upstream
+	@scripts/bench-load $(OUT)/pharos
 
 bench-gateway: $(OUT)/pharos
 	@scripts/bench-gateway $(OUT)/pharos
