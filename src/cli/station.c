@@ -51,6 +51,7 @@ struct station {
     struct embedder *embedder;
     enum ph_status load_status;
     struct ph_err load_err;
+    struct station_prediction load_prediction;
     uint64_t load_start_ns, load_bytes;
     bool stopping;
     int exit_code;
@@ -133,6 +134,7 @@ static void load_work(void *ud) /* helper thread */
     params.kv_type = kv_types[model->kv];
     params.clock = station->clock;
     station->load_status = engine_open(&station->engine, &params, &station->load_err);
+    station_predict(station->data, model, params.kv_type, &station->load_prediction);
 }
 
 /* Nothing is made for indexing alone: no store, no vectors. */
@@ -163,6 +165,16 @@ static void start_indexing(struct station *station, const struct provider *provi
         log_warn("station", "memory.embedding: %s", err.message);
 }
 
+static void tell_prediction(struct station *station, const char *id)
+{
+    const struct station_prediction *p = &station->load_prediction;
+    if (p->decode_tokens_s <= 0)
+        return;
+    log_info("station", "model %s should write %.1f to %.1f tokens/s here, by the machine's profile", id,
+             p->decode_low, p->decode_high);
+    gateway_predict(station->gateway, station->loading, p->prefill_tokens_s, p->decode_tokens_s);
+}
+
 static void load_done(void *ud)
 {
     struct station *station = ud;
@@ -177,6 +189,7 @@ static void load_done(void *ud)
         double ms = (double)(clock_monotonic_ns(station->clock) - station->load_start_ns) * 1e-6;
         log_info("station", "model %s is ready: %zu tokens of context, loaded in %.0f ms", id,
                  provider_context_len(provider), ms);
+        tell_prediction(station, id);
         start_indexing(station, provider);
     } else {
         provider_local_fail(provider, station->load_err.message);

@@ -147,6 +147,14 @@ struct http_header *station_provider_auth(struct arena *arena, const struct stat
                                           size_t *count);
 void station_catalog_release(struct station_catalog *catalog);
 
+/* ---- What a model of a file should do on this machine (station_predict.c) */
+
+struct station_prediction { /* tokens a second; 0: nobody has measured the machine (pharos bench probe) */
+    double prefill_tokens_s, decode_tokens_s, decode_low, decode_high;
+};
+void station_predict(const char *data, const struct station_model *model, enum tensor_type kv_type,
+                     struct station_prediction *out);
+
 /* ---- The guard against heat (station_thermal.c): reads sensors on a helper thread, acts on the loop */
 
 struct station_thermal;

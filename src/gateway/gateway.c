@@ -335,6 +335,12 @@ static enum ph_status create_gates(struct gateway *gateway)
     return status;
 }
 
+void gateway_predict(struct gateway *gateway, size_t model, double prefill_tokens_s, double decode_tokens_s)
+{
+    gateway->speeds[model].predicted_prefill_tokens_s = prefill_tokens_s;
+    gateway->speeds[model].predicted_decode_tokens_s = decode_tokens_s;
+}
+
 void gateway_set_brake(struct gateway *gateway, size_t model, const struct gateway_brake *brake)
 {
     struct gate *gate = gateway->gates[model];

@@ -135,6 +135,10 @@ uint16_t gateway_port(const struct gateway *gateway);
 void gateway_stop(struct gateway *gateway, void (*stopped)(void *ud), void *ud);
 void gateway_free(struct gateway *gateway); /* after stopped */
 
+/* What a model should do, tokens a second, until it has been seen to do something: for routes, and for
+ * /metrics beside what was measured. Loop's thread. */
+void gateway_predict(struct gateway *gateway, size_t model, double prefill_tokens_s, double decode_tokens_s);
+
 /* ---- Braking: a model that must work less for now */
 
 struct gateway_brake {

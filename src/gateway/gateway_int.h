@@ -60,6 +60,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
 
 struct model_speed { /* exponential averages of what was seen; 0: nothing yet */
     double first_token_s, token_s;
+    double predicted_prefill_tokens_s, predicted_decode_tokens_s; /* from outside; 0: not known */
 };
 
 struct gateway {

@@ -270,6 +270,28 @@ static void write_engine(const struct metrics *metrics, const struct gateway *ga
     mem_free(values);
 }
 
+/* What was predicted from physics beside what the model does: whoever predicts is to be checked. */
+static void write_speeds(const struct metrics *metrics, const struct gateway *gateway, char **labels,
+                         struct buf *out)
+{
+    static const char *const names[2] = {"pharos_prefill_tokens_per_second",
+                                         "pharos_decode_tokens_per_second"};
+    static const char *const help[2] = {"Speed at prompts, predicted and measured (0: not known yet).",
+                                        "Speed of one answer, predicted and measured (0: not known yet)."};
+    for (size_t kind = 0; kind < 2; kind++) {
+        write_type(out, names[kind], "gauge", help[kind]);
+        for (size_t i = 0; i < metrics->model_count; i++) {
+            const struct model_speed *speed = &gateway->speeds[i];
+            struct provider_state state;
+            provider_state(gateway->models[i].provider, &state);
+            buf_printf(out, "%s{%s,source=\"predicted\"} %.6g\n%s{%s,source=\"measured\"} %.6g\n",
+                       names[kind], labels[i],
+                       kind ? speed->predicted_decode_tokens_s : speed->predicted_prefill_tokens_s,
+                       names[kind], labels[i], kind ? state.decode_tokens_s : state.prefill_tokens_s);
+        }
+    }
+}
+
 struct engine_histogram {
     const char *name, *help;
     const struct bounds *bounds;
@@ -613,6 +635,7 @@ void metrics_write(const struct metrics *metrics, const struct gateway *gateway,
     }
     if (ok) {
         write_engine(metrics, gateway, labels, out);
+        write_speeds(metrics, gateway, labels, out);
         write_engine_histograms(metrics, labels, out);
         write_engines(gateway, labels, out);
     }

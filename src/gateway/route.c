@@ -194,21 +194,31 @@ static double expected_output(const struct chat_request *request)
     return most < OUTPUT_GUESS ? most : OUTPUT_GUESS;
 }
 
+/* What was measured counts before what was predicted, that before a guess. */
+static double token_s(const struct provider_state *state, const struct model_speed *speed)
+{
+    if (state->decode_tokens_s > 0)
+        return 1 / state->decode_tokens_s;
+    if (speed->token_s > 0)
+        return speed->token_s;
+    return speed->predicted_decode_tokens_s > 0 ? 1 / speed->predicted_decode_tokens_s : TOKEN_GUESS_S;
+}
+
 static double predict_finish_s(struct chooser *c, const struct route_candidate *candidate, size_t cached)
 {
     struct gateway *gateway = c->gateway;
     const struct model_speed *speed = &gateway->speeds[candidate->model];
     const struct provider_state *state = state_of(c, candidate);
-    double decode_s = c->output * (state->decode_tokens_s > 0 ? 1 / state->decode_tokens_s
-                                   : speed->token_s > 0       ? speed->token_s
-                                                              : TOKEN_GUESS_S);
+    double decode_s = c->output * token_s(state, speed);
+    double prefill_tokens_s =
+        state->prefill_tokens_s > 0 ? state->prefill_tokens_s : speed->predicted_prefill_tokens_s;
     double waiting = (double)(state->waiting + gate_waiting(gateway->gates[candidate->model]));
     double rounds =
         state->sequences_max ? (waiting + (double)state->running) / (double)state->sequences_max : 0;
-    if (state->prefill_tokens_s > 0) {
+    if (prefill_tokens_s > 0) {
         double fresh = (double)(c->prompt_tokens > cached ? c->prompt_tokens - cached : 0);
         double evicts = state->kv_tokens_free && fresh > (double)state->kv_tokens_free ? decode_s : 0;
-        return floor(rounds) * decode_s + evicts + fresh / state->prefill_tokens_s + decode_s;
+        return floor(rounds) * decode_s + evicts + fresh / prefill_tokens_s + decode_s;
     }
     double first_s = speed->first_token_s > 0 ? speed->first_token_s : FIRST_TOKEN_GUESS_S;
     return floor(rounds) * decode_s + first_s + decode_s;

@@ -70,7 +70,7 @@ static void fixture_open(struct fixture *f, enum gateway_policy policy)
         f->models[i] = (struct gateway_model){
             .provider = &f->fakes[i]->base, .tier = tiers[i], .abilities = GATEWAY_TOOLS};
         f->members[i] = (struct gateway_member){i, (unsigned)tiers[i], 1};
-        f->speeds[i] = (struct model_speed){0.1, 0.01};
+        f->speeds[i] = (struct model_speed){.first_token_s = 0.1, .token_s = 0.01};
         assert_int_equal(gate_create(&f->gates[i], 4, 16), PH_OK);
         f->models[i].concurrency = 4;
         f->brakes[i].share = 1;
@@ -133,7 +133,7 @@ static void each_policy_has_its_order(void **state)
     EXPECT(&f, "small", "tall", "sub", "premium");
     f.route.policy = GATEWAY_TIERS;
     EXPECT(&f, "tall", "small", "sub", "premium");
-    f.speeds[PREMIUM] = (struct model_speed){0.001, 0.0001};
+    f.speeds[PREMIUM] = (struct model_speed){.first_token_s = 0.001, .token_s = 0.0001};
     f.route.policy = GATEWAY_FASTEST;
     EXPECT(&f, "premium", "tall", "small", "sub");
     f.route.policy = GATEWAY_CHEAPEST;
@@ -173,6 +173,21 @@ static void queues_and_caches_count(void **state)
     f.fakes[SMALL]->state.waiting = 9;
     f.fakes[SMALL]->state.running = 4;
     EXPECT(&f, "tall", "sub", "premium", "small");
+    fixture_close(&f);
+}
+
+/* Before anything was seen, and only then. */
+static void predictions_count_until_something_was_measured(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, GATEWAY_FASTEST);
+    memset(f.speeds, 0, sizeof f.speeds);
+    gateway_predict(&f.gateway, SUB, 1000, 100);
+    gateway_predict(&f.gateway, TALL, 1000, 200);
+    EXPECT(&f, "tall", "sub", "small", "premium"); /* a guess comes last */
+    f.fakes[TALL]->state.decode_tokens_s = 20;
+    EXPECT(&f, "sub", "small", "premium", "tall");
     fixture_close(&f);
 }
 
@@ -448,6 +463,7 @@ int main(void)
         cmocka_unit_test(each_policy_has_its_order),
         cmocka_unit_test(tasks_name_their_tier),
         cmocka_unit_test(queues_and_caches_count),
+        cmocka_unit_test(predictions_count_until_something_was_measured),
         cmocka_unit_test(caches_are_looked_into_where_they_decide),
         cmocka_unit_test(the_order_is_that_of_full_knowledge),
         cmocka_unit_test(many_candidates_are_sorted),
