@@ -27,7 +27,8 @@ bool process_stop_asked(void);
 /* Gives up for good what a server does not need, before it has threads: capabilities (that of binding a port
  * below 1024 stays where it was and is asked for), core dumps, debuggers, rights by set-user-ID programs, and
  * system calls that mount, trace, load modules or set clocks; files are made for their owner alone.
- * The superuser becomes the owner of the directory `data` where that is somebody else. */
+ * The superuser becomes the owner of the directory `data`; where that is the superuser too, what is left of
+ * its power is to read and write everybody's files. */
 PH_MUST_USE enum ph_status process_drop_rights(const char *data, bool low_port, struct ph_err *err);
 
 /* Tells the service manager that started this process, "READY=1"; false: there is none. See sd_notify(3). */

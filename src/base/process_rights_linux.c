@@ -25,6 +25,9 @@
 
 #include "base/process.h"
 
+#define BIT(capability_) (UINT32_C(1) << (capability_))
+/* The superuser who stays one reads and writes everybody's files, models in somebody's home directory too. */
+#define OWN_OF_ROOT (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))
 #define X32_CALLS 0x40000000u /* of x86-64: the same calls by other numbers */
 
 #if defined(__x86_64__)
@@ -85,13 +88,21 @@ static enum ph_status become(uid_t uid, gid_t gid, struct ph_err *err)
                   : PH_OK;
 }
 
-static enum ph_status keep_capability(unsigned kept, struct ph_err *err)
+/* Not for what comes after execve, too, but for `kept`. */
+static void bound_capabilities(uint32_t kept)
+{
+    for (unsigned capability = 0; capability <= CAP_LAST_CAP; capability++)
+        if (capability >= 32 || !(kept & BIT(capability)))
+            (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); /* who may not has none to lose */
+}
+
+static enum ph_status keep_capabilities(uint32_t kept, struct ph_err *err)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct now[2], sets[2] = {{0}};
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    if (syscall(SYS_capget, &header, now) == 0 && kept)
-        sets[0].effective = sets[0].permitted = now[0].permitted & (1u << kept);
+    if (syscall(SYS_capget, &header, now) == 0)
+        sets[0].effective = sets[0].permitted = now[0].permitted & kept;
     return syscall(SYS_capset, &header, sets) == 0
                ? PH_OK
                : ph_fail(err, PH_ERR_IO, "capabilities cannot be given up: %s", strerror(errno));
@@ -102,14 +113,15 @@ enum ph_status process_drop_rights(const char *data, bool low_port, struct ph_er
     const struct rlimit no_core = {0};
     struct stat stat_of_data;
     enum ph_status status = PH_OK;
-    for (unsigned capability = 0; capability <= CAP_LAST_CAP; capability++)
-        (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); /* who may not has none to lose */
+    bool is_root = geteuid() == 0, becomes = is_root && stat(data, &stat_of_data) == 0 && stat_of_data.st_uid;
+    uint32_t kept = is_root && !becomes ? OWN_OF_ROOT : 0;
+    bound_capabilities(kept);
     umask(077);
     (void)setrlimit(RLIMIT_CORE, &no_core);
-    if (geteuid() == 0 && stat(data, &stat_of_data) == 0 && stat_of_data.st_uid != 0)
+    if (becomes)
         status = become(stat_of_data.st_uid, stat_of_data.st_gid, err);
     if (status == PH_OK)
-        status = keep_capability(low_port ? CAP_NET_BIND_SERVICE : 0, err);
+        status = keep_capabilities(kept | (low_port ? BIT(CAP_NET_BIND_SERVICE) : 0), err);
     if (status == PH_OK && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         status = ph_fail(err, PH_ERR_IO, "new rights cannot be renounced: %s", strerror(errno));
     if (!IS_WATCHED)
