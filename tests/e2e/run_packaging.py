@@ -218,7 +218,7 @@ sed -i "s/^listen: .*/listen: 127.0.0.1:0/" /etc/pharos/station.yaml
 /usr/bin/pharos serve --config /etc/pharos/station.yaml --data /var/lib/pharos >/tmp/said 2>&1 &
 trap "kill -KILL $!" EXIT
 until grep -q listening /tmp/said; do kill -0 $!; sleep 0.05; done
-test "$(ps -o user= -C pharos | tail -1)" = pharos
+test "$(ps -o user= -p $!)" = pharos
 kill -KILL $!
 trap - EXIT
 dpkg -i /tmp/pharos.deb </dev/null
