@@ -70,6 +70,14 @@ static void put_sensor(struct buf *out, const struct thermal_sensor *s)
     buf_printf(out, "  %s\n", s->throttle);
 }
 
+static bool has_temperature(const struct thermal_view *view)
+{
+    bool has = false;
+    for (int part = 0; part < THERMAL_PART_COUNT; part++)
+        has = has || thermal_hottest(view, (enum thermal_part)part);
+    return has;
+}
+
 static void put_table(struct monitor *m)
 {
     char time[CLOCK_UTC_TEXT_MAX];
@@ -78,11 +86,11 @@ static void put_table(struct monitor *m)
     buf_printf(out, "%s%s\n", m->is_screen ? CLEAR : "", time);
     if (*thermal_reader_note(m->reader))
         buf_printf(out, "NVIDIA's devices are not read: %s\n", thermal_reader_note(m->reader));
-    if (m->view.count == 0) {
-        buf_puts(out, "This machine shows no sensor: no hwmon chip, no thermal zone, no NVIDIA device. A "
+    if (!has_temperature(&m->view))
+        buf_puts(out, "This machine shows no heat: no hwmon chip, no thermal zone, no NVIDIA device. A "
                       "virtual machine seldom has any; its host has them.\n");
+    if (m->view.count == 0)
         return;
-    }
     buf_printf(out, "%-5s %-36s %9s %9s %9s %9s  %s\n", "part", "sensor", "heat", "power", "use", "memory",
                "throttled");
     for (size_t i = 0; i < m->view.count; i++)

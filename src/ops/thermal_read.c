@@ -4,17 +4,25 @@
  * counts. An AMD card has three: "edge", which its makers' limits are about, counts; the junction runs hotter
  * by design. A thermal zone that repeats a chip is left out.
  *
- * A processor's power and an NPU's use are shown as sums that grow: they are known from the second reading
- * on. (Since 2020 kernels show a processor's energy to root only.) */
+ * A processor's power, use and throttling and an NPU's use are shown as sums that grow: they are known from
+ * the second reading on. (Since 2020 kernels show a processor's energy to root only.)
+ *
+ * Formats: the kernel's ABI documents of sysfs; proc_stat(5), proc_meminfo(5). */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "ops/nvml_int.h"
 #include "ops/sysfs_int.h"
 #include "ops/thermal.h"
 
 #define METERS_MAX 16 /* of a kind */
+#define MEMINFO_BYTES_MAX ((size_t)64 << 10)
+#define STAT_COLUMNS 8 /* user, nice, system, idle, iowait, irq, softirq, steal */
+#define STAT_IDLE 3
+#define STAT_WAITING 4
 
 /* A sum that grows. */
 struct meter {
@@ -24,6 +32,9 @@ struct meter {
 
 struct thermal_reader {
     char hwmon[PATH_BYTES_MAX], zones[PATH_BYTES_MAX], powercap[PATH_BYTES_MAX], accel[PATH_BYTES_MAX];
+    char cpus[PATH_BYTES_MAX], proc[PATH_BYTES_MAX];
+    uint64_t cpu_busy, cpu_ticks; /* of the last reading; ticks 0: not yet */
+    int64_t throttled;            /* how often, all cores, until then */
     struct nvml *nvml;
     struct ph_err nvml_err;                            /* of a library that was not asked for by name */
     struct meter energy[METERS_MAX], busy[METERS_MAX]; /* microjoules of packages, microseconds of NPUs */
@@ -63,7 +74,9 @@ enum ph_status thermal_reader_open(struct thermal_reader **out, const char *sysf
     if (!sysfs_path(reader->hwmon, root, "class/hwmon") ||
         !sysfs_path(reader->zones, root, "class/thermal") ||
         !sysfs_path(reader->powercap, root, "class/powercap") ||
-        !sysfs_path(reader->accel, root, "class/accel"))
+        !sysfs_path(reader->accel, root, "class/accel") ||
+        !sysfs_path(reader->cpus, root, "devices/system/cpu") ||
+        !sysfs_path(reader->proc, sysfs ? root : "/", "proc"))
         status = ph_fail(err, PH_ERR_LIMIT, "the name of the directory %.100s is too long", root);
     else if (nvml)
         status = nvml_open(&reader->nvml, nvml, err);
@@ -315,6 +328,82 @@ static void read_npus(struct thermal_reader *reader, uint64_t now_ns, struct the
     }
 }
 
+/* ---- The processors together: /proc (ROOT/proc under a root that was chosen) */
+
+static bool read_ticks(const char *proc, uint64_t *busy, uint64_t *ticks)
+{
+    char line[SYSFS_TEXT_BYTES], *at = line + 3;
+    if (!sysfs_text(proc, "stat", line) || strncmp(line, "cpu", 3) != 0)
+        return false;
+    *busy = *ticks = 0;
+    for (int i = 0; i < STAT_COLUMNS; i++) {
+        uint64_t column = strtoull(at, &at, 10);
+        *ticks += column;
+        *busy += i == STAT_IDLE || i == STAT_WAITING ? 0 : column;
+    }
+    return *ticks > 0;
+}
+
+/* "MemTotal:   24042004 kB" */
+static bool memory_line(const char *text, const char *name, uint64_t *bytes)
+{
+    const char *line = strstr(text, name);
+    *bytes = line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
+    return *bytes > 0;
+}
+
+static void read_memory(const char *proc, struct thermal_sensor *sensor)
+{
+    char path[PATH_BYTES_MAX];
+    struct buf text;
+    struct ph_err ignored;
+    uint64_t total, available;
+    buf_init(&text, MEMINFO_BYTES_MAX);
+    if (sysfs_path(path, proc, "meminfo") && file_read(path, &text, &ignored) == PH_OK && text.len) {
+        sensor->has_memory = memory_line(text.data, "MemTotal:", &total) &&
+                             memory_line(text.data, "MemAvailable:", &available) && available <= total;
+        sensor->memory_total = sensor->has_memory ? total : 0;
+        sensor->memory_used = sensor->has_memory ? total - available : 0;
+    }
+    buf_release(&text);
+}
+
+static int64_t count_throttling(const char *cpus)
+{
+    unsigned numbers[SYSFS_ENTRIES_MAX];
+    size_t count = sysfs_numbered(cpus, "cpu", "", numbers);
+    int64_t sum = 0, times;
+    for (size_t i = 0; i < count; i++) {
+        char dir[PATH_BYTES_MAX], name[48];
+        snprintf(name, sizeof name, "cpu%u/thermal_throttle", numbers[i]);
+        if (sysfs_path(dir, cpus, name) && sysfs_number(dir, "core_throttle_count", &times) && times > 0)
+            sum += times;
+    }
+    return sum;
+}
+
+static void read_processors(struct thermal_reader *reader, struct thermal_view *view)
+{
+    struct thermal_sensor *sensor = next_sensor(view);
+    uint64_t busy, ticks;
+    if (!sensor || !read_ticks(reader->proc, &busy, &ticks))
+        return;
+    int64_t throttled = count_throttling(reader->cpus);
+    *sensor = (struct thermal_sensor){.part = THERMAL_CPU, .name = "all cores"};
+    sensor->has_use = reader->cpu_ticks > 0 && ticks > reader->cpu_ticks && busy >= reader->cpu_busy;
+    if (sensor->has_use)
+        sensor->use_percent = 100 * (double)(busy - reader->cpu_busy) / (double)(ticks - reader->cpu_ticks);
+    if (reader->cpu_ticks && throttled > reader->throttled) {
+        snprintf(sensor->throttle, sizeof sensor->throttle, "heat");
+        sensor->throttles_for_heat = true;
+    }
+    read_memory(reader->proc, sensor);
+    reader->cpu_busy = busy;
+    reader->cpu_ticks = ticks;
+    reader->throttled = throttled;
+    view->count++;
+}
+
 void thermal_read(struct thermal_reader *reader, const struct clock_source *clock, struct thermal_view *out)
 {
     uint64_t now_ns = clock_monotonic_ns(clock);
@@ -325,6 +414,7 @@ void thermal_read(struct thermal_reader *reader, const struct clock_source *cloc
     read_zones(reader->zones, out);
     read_packages(reader, now_ns, out);
     read_npus(reader, now_ns, out);
+    read_processors(reader, out);
 }
 
 const struct thermal_sensor *thermal_hottest(const struct thermal_view *view, enum thermal_part part)

@@ -139,6 +139,36 @@ static void sums_that_grow_are_rates(void **state)
     assert_int_equal(f->view.count, 1);
 }
 
+static void processors_tell_use_memory_and_throttling(void **state)
+{
+    struct fixture *f = *state;
+    test_sysfs_put(&f->sysfs, "proc/stat", "cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1 1 1 1\n");
+    test_sysfs_put(&f->sysfs, "proc/meminfo",
+                   "MemTotal:       1000 kB\nMemFree:         100 kB\n"
+                   "MemAvailable:    400 kB\n");
+    test_sysfs_put(&f->sysfs, "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "7\n");
+    test_sysfs_put(&f->sysfs, "devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "2\n");
+    read_now(f, NULL);
+    assert_int_equal(f->view.count, 1);
+    const struct thermal_sensor *all = &f->view.sensors[0];
+    assert_string_equal(all->name, "all cores");
+    assert_true(all->part == THERMAL_CPU && !all->has_temperature && !all->has_use);
+    assert_true(all->has_memory && all->memory_used == 600 * 1024 && all->memory_total == 1000 * 1024);
+    assert_string_equal(all->throttle, ""); /* that was before us */
+    test_sysfs_put(&f->sysfs, "proc/stat", "cpu  150 10 65 900 75 0 0 0 0 0\n");
+    test_sysfs_put(&f->sysfs, "devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "3\n");
+    thermal_read(f->reader, clock_system(), &f->view);
+    assert_true(all->has_use && all->use_percent == 37.5); /* 75 of 200 */
+    assert_string_equal(all->throttle, "heat");
+    assert_true(all->throttles_for_heat);
+    thermal_read(f->reader, clock_system(), &f->view); /* no tick has passed */
+    assert_true(!all->has_use && !all->throttles_for_heat);
+    test_sysfs_put(&f->sysfs, "proc/stat", "nonsense\n");
+    test_sysfs_put(&f->sysfs, "proc/meminfo", "MemTotal: many\n");
+    thermal_read(f->reader, clock_system(), &f->view);
+    assert_int_equal(f->view.count, 0);
+}
+
 static void nvidia_is_read(void **state)
 {
     struct fixture *f = *state;
@@ -338,6 +368,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(chips_are_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_zone_stands_in_for_a_chip, setup, teardown),
         cmocka_unit_test_setup_teardown(sums_that_grow_are_rates, setup, teardown),
+        cmocka_unit_test_setup_teardown(processors_tell_use_memory_and_throttling, setup, teardown),
         cmocka_unit_test_setup_teardown(nvidia_is_read, setup, teardown),
         cmocka_unit_test(a_slow_ramp_takes_every_step),
         cmocka_unit_test(a_jump_holds_at_once),
