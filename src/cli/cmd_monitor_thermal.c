@@ -87,8 +87,9 @@ static void put_table(struct monitor *m)
     if (*thermal_reader_note(m->reader))
         buf_printf(out, "NVIDIA's devices are not read: %s\n", thermal_reader_note(m->reader));
     if (!has_temperature(&m->view))
-        buf_puts(out, "This machine shows no heat: no hwmon chip, no thermal zone, no NVIDIA device. A "
-                      "virtual machine seldom has any; its host has them.\n");
+        buf_puts(out,
+                 "This machine shows no sensor of heat: no hwmon chip, no thermal zone, no NVIDIA device. A "
+                 "virtual machine seldom has any; its host has them.\n");
     if (m->view.count == 0)
         return;
     buf_printf(out, "%-5s %-36s %9s %9s %9s %9s  %s\n", "part", "sensor", "heat", "power", "use", "memory",
