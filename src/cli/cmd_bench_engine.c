@@ -3,9 +3,10 @@
  *
  * Decode reads every active weight once a token: its limit is the read bandwidth over those bytes. Prefill
  * multiplies: its limit is the peak rate of the arithmetic the weights' type is computed in. Both limits are
- * measured in the same run. A sample whose threads did not have their cores for at least 90 % of the time
- * (CPU time over wall time and threads) says more about the neighbours than about us and is thrown away; when
- * none is left, that is said instead of a figure. Figures are medians. */
+ * measured before every round of samples, for on a machine that others use they change by the second. A
+ * sample whose threads did not have their cores for at least 90 % of the time (CPU time over wall time and
+ * threads) says more about the neighbours than about us and is thrown away; when none is left, that is said
+ * instead of a figure. Figures are medians. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +23,8 @@
 #define SAMPLES_MAX 64
 #define QUIET_MIN 0.9
 #define TRIES_PER_SAMPLE 3
-#define LIMIT_SECONDS 0.4
+#define LIMIT_SECONDS 0.1
+#define ROUNDS_MAX (SAMPLES_MAX * TRIES_PER_SAMPLE)
 #define BANDWIDTH_BYTES ((size_t)256 << 20)
 
 struct args {
@@ -54,9 +56,7 @@ static const struct cli_usage usage = {
     "Teaches `pharos estimate` what share of them this machine reaches, in DATA/calibration.json.",
     options};
 
-struct limits {
-    double bandwidth, peak_f32, peak_bf16, peak_int8; /* bytes/s, operations/s */
-};
+enum limit { BANDWIDTH, PEAK_F32, PEAK_BF16, PEAK_INT8, LIMIT_COUNT }; /* bytes/s, operations/s */
 
 struct test {
     const char *kind; /* "pp", "tg" */
@@ -73,7 +73,8 @@ struct job {
     unsigned threads;
     int32_t *ids; /* of the prompt, and to decode */
     float *logits;
-    struct limits limits;
+    double limits_seen[LIMIT_COUNT][ROUNDS_MAX], limits[LIMIT_COUNT]; /* limits: the medians */
+    size_t rounds;
     struct test tests[2];
     size_t test_count;
 };
@@ -99,25 +100,24 @@ static enum tensor_type main_type(const struct gguf *gguf)
 }
 
 /* The fastest arithmetic this machine has for weights of that type. */
-static double peak_for(const struct limits *limits, enum tensor_type type)
+static double peak_for(const double limits[LIMIT_COUNT], enum tensor_type type)
 {
     if (type == TENSOR_F32)
-        return limits->peak_f32;
-    double floating = limits->peak_bf16 > limits->peak_f32 ? limits->peak_bf16 : limits->peak_f32;
+        return limits[PEAK_F32];
+    double floating = limits[PEAK_BF16] > limits[PEAK_F32] ? limits[PEAK_BF16] : limits[PEAK_F32];
     if (type == TENSOR_F16 || type == TENSOR_BF16)
         return floating;
-    return limits->peak_int8 > floating ? limits->peak_int8 : floating;
+    return limits[PEAK_INT8] > floating ? limits[PEAK_INT8] : floating;
 }
 
 static void measure_limits(struct job *job)
 {
     struct pool *pool = runner_pool(job->run.runner);
-    job->limits = (struct limits){
-        .bandwidth = tensor_measure_read_bandwidth(pool, BANDWIDTH_BYTES, LIMIT_SECONDS),
-        .peak_f32 = tensor_measure_peak_f32(pool, LIMIT_SECONDS),
-        .peak_bf16 = tensor_measure_peak_bf16(pool, LIMIT_SECONDS),
-        .peak_int8 = tensor_measure_peak_int8(pool, LIMIT_SECONDS),
-    };
+    size_t at = job->rounds++;
+    job->limits_seen[BANDWIDTH][at] = tensor_measure_read_bandwidth(pool, BANDWIDTH_BYTES, LIMIT_SECONDS);
+    job->limits_seen[PEAK_F32][at] = tensor_measure_peak_f32(pool, LIMIT_SECONDS);
+    job->limits_seen[PEAK_BF16][at] = tensor_measure_peak_bf16(pool, LIMIT_SECONDS);
+    job->limits_seen[PEAK_INT8][at] = tensor_measure_peak_int8(pool, LIMIT_SECONDS);
 }
 
 /* ---- Samples */
@@ -157,6 +157,14 @@ static enum ph_status take_sample(struct job *job, struct test *test, struct ph_
     return status;
 }
 
+static bool is_done(const struct job *job)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < job->test_count; i++)
+        done += job->tests[i].kept == job->args.samples;
+    return done == job->test_count;
+}
+
 static enum ph_status run_tests(struct job *job, struct ph_err *err)
 {
     enum ph_status status = PH_OK;
@@ -168,13 +176,15 @@ static enum ph_status run_tests(struct job *job, struct ph_err *err)
         status = run_once(job, &warm, err);
     }
     cli_progress_begin(&progress, "bench");
-    for (size_t round = 0; round < samples * TRIES_PER_SAMPLE; round++)
+    for (size_t round = 0; round < samples * TRIES_PER_SAMPLE && status == PH_OK && !is_done(job); round++) {
+        measure_limits(job);
         for (size_t i = 0; i < job->test_count && status == PH_OK; i++) {
             if (job->tests[i].kept == samples)
                 continue;
             status = take_sample(job, &job->tests[i], err);
             cli_progress_show(&progress, ++done, samples * job->test_count);
         }
+    }
     cli_progress_end(&progress);
     return status;
 }
@@ -185,21 +195,32 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(struct test *test)
+static double median(double *values, size_t n) /* sorts them */
 {
-    size_t n = test->kept;
     if (n == 0)
         return 0;
-    qsort(test->speeds, n, sizeof *test->speeds, by_value);
-    return n % 2 ? test->speeds[n / 2] : (test->speeds[n / 2 - 1] + test->speeds[n / 2]) / 2;
+    qsort(values, n, sizeof *values, by_value);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
 /* ---- The job */
 
-static void add_test(struct job *job, const char *kind, size_t tokens, double limit)
+static void add_test(struct job *job, const char *kind, size_t tokens)
 {
     if (tokens)
-        job->tests[job->test_count++] = (struct test){.kind = kind, .tokens = tokens, .limit = limit};
+        job->tests[job->test_count++] = (struct test){.kind = kind, .tokens = tokens};
+}
+
+static void settle_limits(struct job *job)
+{
+    const struct model_info *info = model_info(job->run.model);
+    for (size_t i = 0; i < LIMIT_COUNT; i++)
+        job->limits[i] = median(job->limits_seen[i], job->rounds);
+    double peak = peak_for(job->limits, main_type(model_gguf(job->run.model)));
+    for (size_t i = 0; i < job->test_count; i++)
+        job->tests[i].limit = job->tests[i].kind[0] == 'p'
+                                  ? peak / (double)info->flops_per_token
+                                  : job->limits[BANDWIDTH] / (double)info->decode_bytes;
 }
 
 static enum ph_status measure(struct job *job, struct ph_err *err)
@@ -219,12 +240,11 @@ static enum ph_status measure(struct job *job, struct ph_err *err)
     for (size_t i = 0; i < longest; i++)
         job->ids[i] = (int32_t)(rng_u64(&rng) % job->run.n_vocab);
     job->threads = pool_lanes(runner_pool(job->run.runner));
-    measure_limits(job);
-    const struct model_info *info = model_info(job->run.model);
-    double peak = peak_for(&job->limits, main_type(model_gguf(job->run.model)));
-    add_test(job, "pp", job->args.prompt, peak / (double)info->flops_per_token);
-    add_test(job, "tg", job->args.generate, job->limits.bandwidth / (double)info->decode_bytes);
-    return run_tests(job, err);
+    add_test(job, "pp", job->args.prompt);
+    add_test(job, "tg", job->args.generate);
+    status = run_tests(job, err);
+    settle_limits(job);
+    return status;
 }
 
 /* ---- What estimates learn from it */
@@ -236,9 +256,9 @@ static void describe_machine(const struct job *job, struct machine *m)
     m->cores = m->threads = m->memory_points = job->threads;
     snprintf(m->isa, sizeof m->isa, "%s", kernels_name(kernels_select(job->args.run.kernels)));
     for (unsigned i = 0; i < job->threads && i < MACHINE_THREADS_MAX; i++) /* only that of all is asked for */
-        m->memory_bytes_per_s[i] = job->limits.bandwidth;
+        m->memory_bytes_per_s[i] = job->limits[BANDWIDTH];
     m->peaks = (struct machine_peaks){
-        .f32 = job->limits.peak_f32, .bf16 = job->limits.peak_bf16, .int8 = job->limits.peak_int8};
+        .f32 = job->limits[PEAK_F32], .bf16 = job->limits[PEAK_BF16], .int8 = job->limits[PEAK_INT8]};
 }
 
 static enum ph_status learn_tests(const struct job *job, struct arena *arena, struct efficiency *calibration,
@@ -298,18 +318,18 @@ static enum ph_status learn(const struct job *job, struct ph_err *err)
 static void print_text(struct job *job)
 {
     const struct model_info *info = model_info(job->run.model);
-    const struct limits *limits = &job->limits;
+    const double *limits = job->limits;
     printf("model   %s, %.2f B parameters, %.0f MiB of weights, mostly %s\n", info->name,
            (double)info->n_params * 1e-9, (double)info->weight_bytes / (1 << 20),
            tensor_format((uint32_t)main_type(model_gguf(job->run.model)))->name);
     printf("here    %u threads, kernels %s, KV %s\n", job->threads,
            kernels_name(kernels_select(job->args.run.kernels)), cli_kv_names[job->args.run.kv]);
-    printf("limits  read %.1f GB/s, f32 %.0f, bf16 %.0f, int8 %.0f Gop/s\n", limits->bandwidth * 1e-9,
-           limits->peak_f32 * 1e-9, limits->peak_bf16 * 1e-9, limits->peak_int8 * 1e-9);
+    printf("limits  read %.1f GB/s, f32 %.0f, bf16 %.0f, int8 %.0f Gop/s\n", limits[BANDWIDTH] * 1e-9,
+           limits[PEAK_F32] * 1e-9, limits[PEAK_BF16] * 1e-9, limits[PEAK_INT8] * 1e-9);
     printf("%-8s %10s %10s %9s  %s\n", "test", "tokens/s", "limit", "of limit", "quiet samples");
     for (size_t i = 0; i < job->test_count; i++) {
         struct test *test = &job->tests[i];
-        double speed = median(test);
+        double speed = median(test->speeds, test->kept);
         char name[32];
         snprintf(name, sizeof name, "%s%zu", test->kind, test->tokens);
         if (test->kept)
@@ -325,7 +345,7 @@ static void print_text(struct job *job)
 static void print_json(struct job *job)
 {
     const struct model_info *info = model_info(job->run.model);
-    const struct limits *limits = &job->limits;
+    const double *limits = job->limits;
     struct buf out;
     buf_init(&out, 1 << 20);
     buf_puts(&out, "{\"model\":");
@@ -338,13 +358,13 @@ static void print_json(struct job *job)
     buf_printf(&out,
                ",\"limits\":{\"read_bytes_per_s\":%.0f,\"f32_flops\":%.0f,\"bf16_flops\":%.0f,"
                "\"int8_ops\":%.0f},\"tests\":[",
-               limits->bandwidth, limits->peak_f32, limits->peak_bf16, limits->peak_int8);
+               limits[BANDWIDTH], limits[PEAK_F32], limits[PEAK_BF16], limits[PEAK_INT8]);
     for (size_t i = 0; i < job->test_count; i++) {
         struct test *test = &job->tests[i];
         buf_printf(&out, "%s{\"test\":\"%s\",\"tokens\":%zu,\"tokens_per_s\":", i ? "," : "", test->kind,
                    test->tokens);
         if (test->kept)
-            buf_printf(&out, "%.4f", median(test));
+            buf_printf(&out, "%.4f", median(test->speeds, test->kept));
         else
             buf_puts(&out, "null");
         buf_printf(&out, ",\"limit_tokens_per_s\":%.4f,\"samples_kept\":%zu,\"samples_taken\":%zu}",
