@@ -53,7 +53,7 @@ static const struct cli_option options[] = {
 static const struct cli_usage usage = {
     "bench engine", "--model F [-p N] [-n N] [-t N] [options]",
     "Prefill and decode tokens/s, medians of quiet samples, beside the machine's limits of the same minute.\n"
-    "Teaches `pharos estimate` what share of them this machine reaches, in DATA/calibration.json.",
+    "Teaches `pharos estimate` what share of them this machine reaches, in DATA/efficiency.json.",
     options};
 
 enum limit { BANDWIDTH, PEAK_F32, PEAK_BF16, PEAK_INT8, LIMIT_COUNT }; /* bytes/s, operations/s */

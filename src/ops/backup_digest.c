@@ -2,6 +2,7 @@
 #include <openssl/evp.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/mem.h"
 #include "ops/backup_int.h"
 
@@ -14,12 +15,7 @@ bool digest_equal(const struct digest *a, const struct digest *b)
 
 void digest_text(const struct digest *digest, char out[DIGEST_TEXT_BYTES])
 {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < DIGEST_BYTES; i++) {
-        out[2 * i] = digits[digest->bytes[i] >> 4];
-        out[2 * i + 1] = digits[digest->bytes[i] & 15];
-    }
-    out[2 * DIGEST_BYTES] = 0;
+    bytes_hex(out, digest->bytes, DIGEST_BYTES);
 }
 
 static int digit(char c)

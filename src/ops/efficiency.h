@@ -1,7 +1,7 @@
 /* How much of what physics allows a device reaches with a number format, learnt from this machine's own runs.
  *
  * A row says for (device, format, phase) how long the work took over how long a perfect device would have
- * taken: an exponential average, kept in DATA/calibration.json. It belongs to device and format, not to a
+ * taken: an exponential average, kept in DATA/efficiency.json. It belongs to device and format, not to a
  * model: what one model taught holds for every other. Under EFFICIENCY_SAMPLES_MIN samples a row is not
  * believed. Plain data: copy it. */
 #ifndef PHAROS_OPS_EFFICIENCY_H
@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "ops/machine.h"
 
-#define EFFICIENCY_FILE "calibration.json" /* in the data directory */
+#define EFFICIENCY_FILE "efficiency.json" /* in the data directory */
 #define EFFICIENCY_ROWS_MAX 512
 #define EFFICIENCY_SAMPLES_MIN 3
 #define EFFICIENCY_PARTS_MAX 32 /* of one run */

@@ -117,7 +117,7 @@ def bench_teaches_and_estimates_believe_after_three():
         pharos("bench", "model", "--shape", "tiny", "--type", "Q8_0", path)
         told = json.loads(pharos("bench", "engine", "--model", path, "-p", "64", "-n", "16", "-t", "1", "-r", "3", "--data", folder, "--json"))
         kept = sum(test["samples_kept"] for test in told["tests"])
-        calibration = os.path.join(folder, "calibration.json")
+        calibration = os.path.join(folder, "efficiency.json")
         assert os.path.exists(calibration) == (kept > 0), told
         row = {"device": "a CPU, avx2, 2 threads", "type": "Q8_0", "phase": "decode", "ratio": 2.0, "spread": 0.01, "samples": 2, "unix_s": 1}
         speeds = {}
@@ -175,7 +175,7 @@ def errors_say_what_to_do():
         assert "Q4_K_M" in pharos("estimate", "--model", "phi-4", "--type", "Q1", "--hardware", "h100", code=1)
         assert "--model" in pharos("estimate", code=2)
         machine(folder)
-        with open(os.path.join(folder, "calibration.json"), "w", encoding="utf-8") as file:
+        with open(os.path.join(folder, "efficiency.json"), "w", encoding="utf-8") as file:
             file.write('{"version":1,"rows":[{"device":"d"}]}')
         assert "row 1" in pharos("estimate", "--model", "phi-4", "--data", folder, code=1)
         assert "nothing" in pharos("estimate", "--check", "-", code=1, stdin="nothing: 1\n")
