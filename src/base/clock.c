@@ -40,6 +40,15 @@ int64_t clock_unix_ms(const struct clock_source *clock)
     return clock->unix_ms(clock->ud);
 }
 
+double clock_cpu_seconds(void)
+{
+    uv_rusage_t used;
+    if (uv_getrusage(&used) != 0)
+        return 0;
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1e-6;
+}
+
 static int64_t floor_div(int64_t value, int64_t by)
 {
     return value / by - (value % by < 0);

@@ -15,6 +15,7 @@ struct clock_source {
 const struct clock_source *clock_system(void);
 uint64_t clock_monotonic_ns(const struct clock_source *clock);
 int64_t clock_unix_ms(const struct clock_source *clock);
+double clock_cpu_seconds(void); /* that this process has used, all threads */
 
 /* "2026-11-21T00:14:22.123Z" */
 #define CLOCK_UTC_TEXT_MAX 64

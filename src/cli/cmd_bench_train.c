@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/values.h"
 #include "cli/cli_int.h"
 #include "train/train.h"
 
@@ -166,22 +167,13 @@ static double step_flops(const struct args *args, const struct shape *s, size_t 
 
 /* ---- Samples */
 
-static double cpu_seconds(void)
-{
-    uv_rusage_t now;
-    if (uv_getrusage(&now) != 0)
-        return 0;
-    return (double)(now.ru_utime.tv_sec + now.ru_stime.tv_sec) +
-           (double)(now.ru_utime.tv_usec + now.ru_stime.tv_usec) * 1e-6;
-}
-
 static void take_sample(struct job *job, struct trainee *t, struct test *test, size_t steps)
 {
-    double cpu = cpu_seconds();
+    double cpu = clock_cpu_seconds();
     uint64_t start = uv_hrtime();
     take_steps(t, steps);
     double wall = (double)(uv_hrtime() - start) * 1e-9;
-    double used = (cpu_seconds() - cpu) / pool_lanes(job->pool), quiet = used / wall;
+    double used = (clock_cpu_seconds() - cpu) / pool_lanes(job->pool), quiet = used / wall;
     test->taken++;
     if (quiet > test->best_quiet)
         test->best_quiet = quiet;
@@ -207,21 +199,6 @@ static enum ph_status run_test(struct job *job, struct test *test, struct ph_err
     return status;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(struct test *test)
-{
-    size_t n = test->kept;
-    if (n == 0)
-        return 0;
-    qsort(test->speeds, n, sizeof *test->speeds, by_value);
-    return n % 2 ? test->speeds[n / 2] : (test->speeds[n / 2 - 1] + test->speeds[n / 2]) / 2;
-}
-
 /* ---- The job */
 
 /* The best arithmetic there is for a precision; a set without BF16 products does them in floats. */
@@ -245,11 +222,11 @@ static void list_tests(struct job *job)
 
 static void measure_peak(const struct job *job, double (*of)(struct pool *pool, double seconds), double *best)
 {
-    double cpu = cpu_seconds();
+    double cpu = clock_cpu_seconds();
     uint64_t start = uv_hrtime();
     double rate = of(job->pool, LIMIT_SECONDS), wall = (double)(uv_hrtime() - start) * 1e-9;
     if (job->args.cpu)
-        rate *= wall * pool_lanes(job->pool) / (cpu_seconds() - cpu);
+        rate *= wall * pool_lanes(job->pool) / (clock_cpu_seconds() - cpu);
     *best = rate > *best ? rate : *best;
 }
 
@@ -296,7 +273,7 @@ static void print_text(struct job *job)
            "quiet samples");
     for (size_t i = 0; i < job->test_count; i++) {
         struct test *test = &job->tests[i];
-        double speed = median(test), flops = test->flops / step_tokens(job);
+        double speed = values_median(test->speeds, test->kept), flops = test->flops / step_tokens(job);
         printf("%4.1f M %-6s ", (double)test->params * 1e-6, precision_names[test->precision]);
         if (test->kept)
             printf("%10.0f %10.1f %10.0f %7.1f %%  %zu of %zu\n", speed, speed * flops * 1e-9,
@@ -322,7 +299,7 @@ static void print_json(struct job *job)
         printf("\"precision\":\"%s\",\"params\":%zu,\"flops_per_token\":%.0f,\"limit_tokens_per_s\":%.1f,",
                precision_names[test->precision], test->params, flops, test->peak / flops);
         if (test->kept)
-            printf("\"tokens_per_s\":%.1f,", median(test));
+            printf("\"tokens_per_s\":%.1f,", values_median(test->speeds, test->kept));
         else
             printf("\"tokens_per_s\":null,");
         printf("\"samples_kept\":%zu,\"samples_taken\":%zu,\"best_cpu_share\":%.3f}", test->kept, test->taken,

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/plot.h"
 #include "base/utf8.h"
+#include "base/values.h"
 #include "ops/load_int.h"
 
 #define CURVE_POINTS_MAX 2000
@@ -53,14 +54,6 @@ static double value_of(const struct load_run *run, const struct load_sample *s, 
     return curve == CURVE_TTFT   ? load_ttft_ms(run, s)
            : curve == CURVE_TPOT ? load_tpot_ms(run, s)
                                  : (double)(s->end_ns - s->intended_ns) * 1e-6;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return (x > y) - (x < y);
 }
 
 struct curves { /* what the plots point into */
@@ -115,7 +108,7 @@ static void put_distribution(struct buf *out, const struct load_run *run)
             if (load_is_measured(&run->samples[i]) && run->samples[i].error == LOAD_OK && isfinite(value))
                 x[n++] = value;
         }
-        qsort(x, n, sizeof *x, by_value);
+        values_sort(x, n);
         size_t step = n / CURVE_POINTS_MAX + 1;
         for (size_t i = 0; i < n; i++)
             if (i % step == 0 || i + 1 == n) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/values.h"
 #include "ops/load_int.h"
 
 #define KNEE_SHARE 0.95
@@ -150,14 +151,6 @@ static bool is_good(const struct load_run *run, const struct load_sample *s, con
 
 /* ---- Distributions */
 
-static int by_value(const void *a, const void *b)
-{
-    double x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return (x > y) - (x < y);
-}
-
 double load_percentile(const double *sorted, size_t count, double p)
 {
     if (!count)
@@ -184,7 +177,7 @@ static struct load_dist dist_of(struct values *values)
     size_t n = values->count;
     if (!n)
         return (struct load_dist){0, NAN, NAN, NAN, NAN, NAN};
-    qsort(values->items, n, sizeof *values->items, by_value);
+    values_sort(values->items, n);
     for (size_t i = 0; i < n; i++)
         sum += values->items[i];
     struct load_dist dist = {.count = n,
@@ -264,8 +257,8 @@ static double most_in_flight(const struct load_run *run, struct values *sent, st
             sent->items[sent->count++] = (double)run->samples[i].sent_ns;
             ended->items[ended->count++] = (double)run->samples[i].end_ns;
         }
-    qsort(sent->items, sent->count, sizeof *sent->items, by_value);
-    qsort(ended->items, ended->count, sizeof *ended->items, by_value);
+    values_sort(sent->items, sent->count);
+    values_sort(ended->items, ended->count);
     for (size_t s = 0, e = 0; s < sent->count; s++) {
         for (; e < ended->count && ended->items[e] <= sent->items[s]; e++)
             now--;

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/values.h"
 #include "ops/probe_int.h"
 
 #define FILE_BYTES ((size_t)256 << 20)
@@ -156,12 +157,6 @@ static void measure_read(struct scratch *scratch, struct machine *out, struct pr
         0);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void measure_sync(const struct scratch *scratch, size_t count, struct machine *out,
                          struct probe_notes *notes)
 {
@@ -176,8 +171,7 @@ static void measure_sync(const struct scratch *scratch, size_t count, struct mac
         }
         seconds[i] = (double)(uv_hrtime() - start) * 1e-9;
     }
-    qsort(seconds, count, sizeof *seconds, by_value);
-    out->fsync_s = seconds[count / 2];
+    out->fsync_s = values_median(seconds, count);
 }
 
 void probe_disk(struct machine *out, const char *dir, double scale, struct probe_notes *notes)

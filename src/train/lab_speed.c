@@ -4,6 +4,8 @@
  * cores for less than 90 % of the time is not counted, unless there is none better; then the figures say
  * so. The limit of decoding is the bandwidth with which these threads read as much memory as the weights
  * take: a small model lives in the caches, where the limit is far higher than that of main memory. */
+#include "base/clock.h"
+#include "base/values.h"
 #include "train/lab_int.h"
 
 #include <stdlib.h>
@@ -31,15 +33,6 @@ struct timing {
     double prefill[ROUNDS_MAX], decode[ROUNDS_MAX], share[ROUNDS_MAX], latency[ROUNDS_MAX][DECODED];
     size_t rounds, quiet;
 };
-
-static double cpu_seconds(void)
-{
-    uv_rusage_t usage;
-    if (uv_getrusage(&usage) != 0)
-        return 0;
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
-}
 
 static double seconds_since(uint64_t start_ns)
 {
@@ -73,7 +66,7 @@ static enum ph_status decode(struct timing *t, double *speed, double *latency, s
 
 static enum ph_status time_round(struct timing *t, struct ph_err *err)
 {
-    double cpu = cpu_seconds();
+    double cpu = clock_cpu_seconds();
     uint64_t start = uv_hrtime();
     size_t i = t->rounds;
     kv_seq_truncate(t->runner, t->seq, 0);
@@ -83,21 +76,15 @@ static enum ph_status time_round(struct timing *t, struct ph_err *err)
     status = prefill(t, &t->prefill[i], err);
     if (status == PH_OK)
         status = decode(t, &t->decode[i], t->latency[i], err);
-    t->share[i] = (cpu_seconds() - cpu) / (seconds_since(start) * pool_lanes(runner_pool(t->runner)));
+    t->share[i] = (clock_cpu_seconds() - cpu) / (seconds_since(start) * pool_lanes(runner_pool(t->runner)));
     t->quiet += t->share[i] >= QUIET_SHARE;
     t->rounds++;
     return status;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double quantile(double *values, size_t count, double share)
 {
-    qsort(values, count, sizeof *values, by_value);
+    values_sort(values, count);
     size_t at = (size_t)(share * (double)(count - 1) + 0.5);
     return count ? values[at] : 0;
 }
