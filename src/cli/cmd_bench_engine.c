@@ -2,11 +2,12 @@
  * allows.
  *
  * Decode reads every active weight once a token: its limit is the read bandwidth over those bytes. Prefill
- * multiplies: its limit is the peak rate of the arithmetic the weights' type is computed in. Both limits are
- * measured before every round of samples, for on a machine that others use they change by the second. A
- * sample whose threads did not have their cores for at least 90 % of the time (CPU time over wall time and
- * threads) says more about the neighbours than about us and is thrown away; when none is left, that is said
- * instead of a figure. Figures are medians. */
+ * multiplies: its limit is the peak rate of the arithmetic the weights' type is computed in. Memory that
+ * others use is as fast as they leave it, and that changes within a tenth of a second; so it is read for a
+ * moment between every few steps, and a sample has the limits of its own time. A sample whose threads did not
+ * have their cores for at least 90 % of the time (CPU time over wall time and threads), or whose cores were
+ * not as fast behind it as before it, says more about the neighbours than about us and is thrown away; when
+ * none is left, that is said instead of a figure. Figures are medians. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/values.h"
 #include "cli/cli_run_int.h"
 #include "ops/estimate.h"
 #include "ops/probe.h"
@@ -23,8 +25,11 @@
 #define SAMPLES_MAX 64
 #define QUIET_MIN 0.9
 #define TRIES_PER_SAMPLE 3
-#define LIMIT_SECONDS 0.1
-#define ROUNDS_MAX (SAMPLES_MAX * TRIES_PER_SAMPLE)
+#define STEADY_MAX 1.1 /* of the arithmetic before a sample over that behind it */
+#define PEAK_SECONDS 0.03
+#define READ_SECONDS 0.01
+#define ROW_SECONDS 0.03
+#define SLICE_SECONDS 0.1 /* of decoding, between two readings */
 #define BANDWIDTH_BYTES ((size_t)256 << 20)
 
 struct args {
@@ -52,17 +57,28 @@ static const struct cli_option options[] = {
 };
 static const struct cli_usage usage = {
     "bench engine", "--model F [-p N] [-n N] [-t N] [options]",
-    "Prefill and decode tokens/s, medians of quiet samples, beside the machine's limits of the same minute.\n"
+    "Prefill and decode tokens/s, medians of quiet samples, beside the machine's limits of the same "
+    "moments.\n"
     "Teaches `pharos estimate` what share of them this machine reaches, in DATA/efficiency.json.",
     options};
 
 enum limit { BANDWIDTH, PEAK_F32, PEAK_BF16, PEAK_INT8, LIMIT_COUNT }; /* bytes/s, operations/s */
 
+struct limits {
+    double of[LIMIT_COUNT];
+    double row_rates[MACHINE_TYPES_MAX]; /* operations/s of products with one row, by the job's types */
+};
+
+struct sample {
+    double speed; /* tokens/s */
+    struct limits limits;
+};
+
 struct test {
     const char *kind; /* "pp", "tg" */
     size_t tokens;
-    double limit;               /* tokens/s */
-    double speeds[SAMPLES_MAX]; /* tokens/s, of quiet samples */
+    double limit, speed;                /* tokens/s; speed: the median */
+    struct sample samples[SAMPLES_MAX]; /* the quiet ones */
     size_t kept, taken;
     double best_quiet; /* the highest CPU share seen */
 };
@@ -73,8 +89,11 @@ struct job {
     unsigned threads;
     int32_t *ids; /* of the prompt, and to decode */
     float *logits;
-    double limits_seen[LIMIT_COUNT][ROUNDS_MAX], limits[LIMIT_COUNT]; /* limits: the medians */
-    size_t rounds;
+    struct read_buffer *buffer;
+    enum tensor_type types[MACHINE_TYPES_MAX];
+    size_t type_count;
+    struct limits before; /* the next sample */
+    struct limits limits; /* medians of the samples' */
     struct test tests[2];
     size_t test_count;
 };
@@ -110,50 +129,114 @@ static double peak_for(const double limits[LIMIT_COUNT], enum tensor_type type)
     return limits[PEAK_INT8] > floating ? limits[PEAK_INT8] : floating;
 }
 
-static void measure_limits(struct job *job)
+static void measure_arithmetic(const struct job *job, struct limits *limits)
 {
     struct pool *pool = runner_pool(job->run.runner);
-    size_t at = job->rounds++;
-    job->limits_seen[BANDWIDTH][at] = tensor_measure_read_bandwidth(pool, BANDWIDTH_BYTES, LIMIT_SECONDS);
-    job->limits_seen[PEAK_F32][at] = tensor_measure_peak_f32(pool, LIMIT_SECONDS);
-    job->limits_seen[PEAK_BF16][at] = tensor_measure_peak_bf16(pool, LIMIT_SECONDS);
-    job->limits_seen[PEAK_INT8][at] = tensor_measure_peak_int8(pool, LIMIT_SECONDS);
+    limits->of[PEAK_F32] = tensor_measure_peak_f32(pool, PEAK_SECONDS);
+    limits->of[PEAK_BF16] = tensor_measure_peak_bf16(pool, PEAK_SECONDS);
+    limits->of[PEAK_INT8] = tensor_measure_peak_int8(pool, PEAK_SECONDS);
+    for (size_t i = 0; i < job->type_count; i++)
+        limits->row_rates[i] = tensor_measure_row_product(pool, job->types[i], ROW_SECONDS);
+}
+
+/* The formats that the model is made of. */
+static void find_types(struct job *job)
+{
+    const struct gguf *gguf = model_gguf(job->run.model);
+    for (size_t i = 0; i < gguf_tensor_count(gguf); i++) {
+        enum tensor_type type = gguf_tensor_at(gguf, i)->type;
+        size_t at = 0;
+        while (at < job->type_count && job->types[at] != type)
+            at++;
+        if (at == job->type_count && at < MACHINE_TYPES_MAX)
+            job->types[job->type_count++] = type;
+    }
 }
 
 /* ---- Samples */
 
-static double cpu_seconds(void)
+/* What a sample has taken so far: work and readings of memory take turns. */
+struct timing {
+    double wall_s, cpu_s;          /* of the work alone */
+    double reads, read_s_per_byte; /* the sum over all readings */
+};
+
+static bool is_steady(double before, double after)
 {
-    uv_rusage_t usage_now;
-    if (uv_getrusage(&usage_now) != 0)
-        return 0;
-    return (double)(usage_now.ru_utime.tv_sec + usage_now.ru_stime.tv_sec) +
-           (double)(usage_now.ru_utime.tv_usec + usage_now.ru_stime.tv_usec) * 1e-6;
+    return before < STEADY_MAX * after && after < STEADY_MAX * before;
 }
 
-static enum ph_status run_once(struct job *job, const struct test *test, struct ph_err *err)
+/* Whether the cores were as fast behind a sample as before it; its limits are the means of both. */
+static bool join_limits(const struct job *job, const struct limits *before, const struct limits *after,
+                        struct limits *out)
 {
-    cli_run_forget(&job->run);
-    if (test->kind[0] == 'p')
-        return cli_run_feed(&job->run, job->ids, test->tokens, job->logits, NULL, err);
+    bool steady = true;
+    for (size_t i = 0; i < LIMIT_COUNT; i++) {
+        steady = steady && (i == BANDWIDTH || before->of[i] == 0 || is_steady(before->of[i], after->of[i]));
+        out->of[i] = (before->of[i] + after->of[i]) / 2;
+    }
+    for (size_t i = 0; i < job->type_count; i++)
+        out->row_rates[i] = (before->row_rates[i] + after->row_rates[i]) / 2;
+    return steady;
+}
+
+static void read_memory(const struct job *job, struct timing *t)
+{
+    double rate = tensor_measure_read(runner_pool(job->run.runner), job->buffer, READ_SECONDS);
+    if (rate > 0) {
+        t->reads++;
+        t->read_s_per_byte += 1 / rate;
+    }
+}
+
+/* Decodes from token `at` on, for a slice of time or to the end. */
+static enum ph_status decode_slice(struct job *job, size_t tokens, size_t *at, struct ph_err *err)
+{
     enum ph_status status = PH_OK;
-    for (size_t i = 0; i < test->tokens && status == PH_OK; i++)
-        status = cli_run_step(&job->run, job->ids + i, 1, PHASE_DECODE, job->logits, err);
+    uint64_t end = uv_hrtime() + (uint64_t)(SLICE_SECONDS * 1e9);
+    do
+        status = cli_run_step(&job->run, job->ids + (*at)++, 1, PHASE_DECODE, job->logits, err);
+    while (status == PH_OK && *at < tokens && uv_hrtime() < end);
+    return status;
+}
+
+static enum ph_status run_once(struct job *job, const struct test *test, struct timing *t, struct ph_err *err)
+{
+    enum ph_status status = PH_OK;
+    cli_run_forget(&job->run);
+    read_memory(job, t);
+    for (size_t at = 0; at < test->tokens && status == PH_OK;) {
+        double cpu = clock_cpu_seconds();
+        uint64_t start = uv_hrtime();
+        if (test->kind[0] == 'p') {
+            status = cli_run_feed(&job->run, job->ids, test->tokens, job->logits, NULL, err);
+            at = test->tokens;
+        } else {
+            status = decode_slice(job, test->tokens, &at, err);
+        }
+        t->wall_s += (double)(uv_hrtime() - start) * 1e-9;
+        t->cpu_s += clock_cpu_seconds() - cpu;
+        read_memory(job, t);
+    }
     return status;
 }
 
 static enum ph_status take_sample(struct job *job, struct test *test, struct ph_err *err)
 {
-    double cpu = cpu_seconds();
-    uint64_t start = uv_hrtime();
-    enum ph_status status = run_once(job, test, err);
-    double wall = (double)(uv_hrtime() - start) * 1e-9;
-    double quiet = (cpu_seconds() - cpu) / (wall * job->threads);
+    struct timing t = {.wall_s = 0};
+    struct limits before = job->before;
+    struct sample sample;
+    enum ph_status status = run_once(job, test, &t, err);
+    double quiet = t.cpu_s / (t.wall_s * job->threads);
+    measure_arithmetic(job, &job->before);
+    bool steady = join_limits(job, &before, &job->before, &sample.limits);
     test->taken++;
     if (quiet > test->best_quiet)
         test->best_quiet = quiet;
-    if (quiet >= QUIET_MIN)
-        test->speeds[test->kept++] = (double)test->tokens / wall;
+    sample.limits.of[BANDWIDTH] = t.reads > 0 ? t.reads / t.read_s_per_byte : 0;
+    sample.speed = (double)test->tokens / t.wall_s;
+    if (steady && quiet >= QUIET_MIN)
+        test->samples[test->kept++] = sample;
     return status;
 }
 
@@ -170,14 +253,16 @@ static enum ph_status run_tests(struct job *job, struct ph_err *err)
     enum ph_status status = PH_OK;
     size_t samples = job->args.samples, done = 0;
     struct cli_progress progress;
-    for (size_t i = 0; i < job->test_count && status == PH_OK; i++) { /* warm up */
+    for (size_t i = 0; i < job->test_count && status == PH_OK; i++) {
         struct test warm = job->tests[i];
+        struct timing unused = {.wall_s = 0};
         warm.tokens = warm.tokens < 8 ? warm.tokens : 8;
-        status = run_once(job, &warm, err);
+        status = run_once(job, &warm, &unused, err);
     }
+    measure_arithmetic(job, &job->before); /* once for nothing: clocks rise for a while */
+    measure_arithmetic(job, &job->before);
     cli_progress_begin(&progress, "bench");
     for (size_t round = 0; round < samples * TRIES_PER_SAMPLE && status == PH_OK && !is_done(job); round++) {
-        measure_limits(job);
         for (size_t i = 0; i < job->test_count && status == PH_OK; i++) {
             if (job->tests[i].kept == samples)
                 continue;
@@ -189,20 +274,6 @@ static enum ph_status run_tests(struct job *job, struct ph_err *err)
     return status;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t n) /* sorts them */
-{
-    if (n == 0)
-        return 0;
-    qsort(values, n, sizeof *values, by_value);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
 /* ---- The job */
 
 static void add_test(struct job *job, const char *kind, size_t tokens)
@@ -211,16 +282,27 @@ static void add_test(struct job *job, const char *kind, size_t tokens)
         job->tests[job->test_count++] = (struct test){.kind = kind, .tokens = tokens};
 }
 
-static void settle_limits(struct job *job)
+/* Medians over samples: of a test's speeds, of a limit over all tests. */
+static void settle(struct job *job)
 {
     const struct model_info *info = model_info(job->run.model);
-    for (size_t i = 0; i < LIMIT_COUNT; i++)
-        job->limits[i] = median(job->limits_seen[i], job->rounds);
-    double peak = peak_for(job->limits, main_type(model_gguf(job->run.model)));
-    for (size_t i = 0; i < job->test_count; i++)
-        job->tests[i].limit = job->tests[i].kind[0] == 'p'
-                                  ? peak / (double)info->flops_per_token
-                                  : job->limits[BANDWIDTH] / (double)info->decode_bytes;
+    double values[2 * SAMPLES_MAX];
+    for (size_t i = 0; i < LIMIT_COUNT; i++) {
+        size_t count = 0;
+        for (size_t k = 0; k < job->test_count; k++)
+            for (size_t s = 0; s < job->tests[k].kept; s++)
+                values[count++] = job->tests[k].samples[s].limits.of[i];
+        job->limits.of[i] = values_median(values, count);
+    }
+    double peak = peak_for(job->limits.of, main_type(model_gguf(job->run.model)));
+    for (size_t k = 0; k < job->test_count; k++) {
+        struct test *test = &job->tests[k];
+        for (size_t s = 0; s < test->kept; s++)
+            values[s] = test->samples[s].speed;
+        test->speed = values_median(values, test->kept);
+        test->limit = test->kind[0] == 'p' ? peak / (double)info->flops_per_token
+                                           : job->limits.of[BANDWIDTH] / (double)info->decode_bytes;
+    }
 }
 
 static enum ph_status measure(struct job *job, struct ph_err *err)
@@ -233,7 +315,8 @@ static enum ph_status measure(struct job *job, struct ph_err *err)
         return status;
     job->ids = mem_calloc(longest, sizeof *job->ids);
     job->logits = mem_calloc(job->run.n_vocab, sizeof *job->logits);
-    if (!job->ids || !job->logits)
+    job->buffer = tensor_read_buffer_create(runner_pool(job->run.runner), BANDWIDTH_BYTES);
+    if (!job->ids || !job->logits || !job->buffer)
         return ph_fail(err, PH_ERR_NOMEM, "no memory for %zu tokens", longest);
     struct rng rng;
     rng_init(&rng, 1);
@@ -242,23 +325,26 @@ static enum ph_status measure(struct job *job, struct ph_err *err)
     job->threads = pool_lanes(runner_pool(job->run.runner));
     add_test(job, "pp", job->args.prompt);
     add_test(job, "tg", job->args.generate);
+    find_types(job);
     status = run_tests(job, err);
-    settle_limits(job);
+    settle(job);
     return status;
 }
 
 /* ---- What estimates learn from it */
 
-static void describe_machine(const struct job *job, struct machine *m)
+static void describe_machine(const struct job *job, const struct limits *limits, struct machine *m)
 {
     *m = (struct machine){0};
     probe_cpu(m);
     m->cores = m->threads = m->memory_points = job->threads;
     snprintf(m->isa, sizeof m->isa, "%s", kernels_name(kernels_select(job->args.run.kernels)));
     for (unsigned i = 0; i < job->threads && i < MACHINE_THREADS_MAX; i++) /* only that of all is asked for */
-        m->memory_bytes_per_s[i] = job->limits[BANDWIDTH];
+        m->memory_bytes_per_s[i] = limits->of[BANDWIDTH];
     m->peaks = (struct machine_peaks){
-        .f32 = job->limits[PEAK_F32], .bf16 = job->limits[PEAK_BF16], .int8 = job->limits[PEAK_INT8]};
+        .f32 = limits->of[PEAK_F32], .bf16 = limits->of[PEAK_BF16], .int8 = limits->of[PEAK_INT8]};
+    for (size_t i = 0; i < job->type_count; i++)
+        machine_set_row_rate(m, tensor_format((uint32_t)job->types[i])->name, limits->row_rates[i]);
 }
 
 static enum ph_status learn_tests(const struct job *job, struct arena *arena, struct efficiency *calibration,
@@ -267,7 +353,6 @@ static enum ph_status learn_tests(const struct job *job, struct arena *arena, st
     struct estimate_model model;
     struct machine machine;
     struct estimate_request request;
-    describe_machine(job, &machine);
     estimate_request_default(&request);
     request.model = &model;
     request.machine = &machine;
@@ -279,10 +364,12 @@ static enum ph_status learn_tests(const struct job *job, struct arena *arena, st
     int64_t now_s = clock_unix_ms(clock_system()) / 1000;
     for (size_t i = job->test_count; i-- > 0;) { /* decode first: a prefill ends with a bit of it */
         const struct test *test = &job->tests[i];
-        for (size_t k = 0; status == PH_OK && k < test->kept; k++)
+        for (size_t k = 0; status == PH_OK && k < test->kept; k++) {
+            describe_machine(job, &test->samples[k].limits, &machine);
             status = estimate_learn(calibration, &request,
                                     test->kind[0] == 'p' ? EFFICIENCY_PREFILL : EFFICIENCY_DECODE,
-                                    test->tokens, (double)test->tokens / test->speeds[k], now_s, err);
+                                    test->tokens, (double)test->tokens / test->samples[k].speed, now_s, err);
+        }
     }
     return status;
 }
@@ -315,10 +402,10 @@ static enum ph_status learn(const struct job *job, struct ph_err *err)
     return status;
 }
 
-static void print_text(struct job *job)
+static void print_text(const struct job *job)
 {
     const struct model_info *info = model_info(job->run.model);
-    const double *limits = job->limits;
+    const double *limits = job->limits.of;
     printf("model   %s, %.2f B parameters, %.0f MiB of weights, mostly %s\n", info->name,
            (double)info->n_params * 1e-9, (double)info->weight_bytes / (1 << 20),
            tensor_format((uint32_t)main_type(model_gguf(job->run.model)))->name);
@@ -328,47 +415,72 @@ static void print_text(struct job *job)
            limits[PEAK_F32] * 1e-9, limits[PEAK_BF16] * 1e-9, limits[PEAK_INT8] * 1e-9);
     printf("%-8s %10s %10s %9s  %s\n", "test", "tokens/s", "limit", "of limit", "quiet samples");
     for (size_t i = 0; i < job->test_count; i++) {
-        struct test *test = &job->tests[i];
-        double speed = median(test->speeds, test->kept);
+        const struct test *test = &job->tests[i];
         char name[32];
         snprintf(name, sizeof name, "%s%zu", test->kind, test->tokens);
         if (test->kept)
-            printf("%-8s %10.2f %10.2f %7.1f %%  %zu of %zu\n", name, speed, test->limit,
-                   100 * speed / test->limit, test->kept, test->taken);
+            printf("%-8s %10.2f %10.2f %7.1f %%  %zu of %zu\n", name, test->speed, test->limit,
+                   100 * test->speed / test->limit, test->kept, test->taken);
         else
             printf("%-8s %10s %10.2f %9s  none of %zu: the machine is busy, the threads had their cores for "
-                   "%.0f %% at best\n",
+                   "%.0f %% at best, or these were slower at one end of a sample\n",
                    name, "-", test->limit, "-", test->taken, 100 * test->best_quiet);
     }
 }
 
-static void print_json(struct job *job)
+static void put_limits(struct buf *out, const double limits[LIMIT_COUNT])
+{
+    buf_printf(out,
+               "\"limits\":{\"read_bytes_per_s\":%.0f,\"f32_flops\":%.0f,\"bf16_flops\":%.0f,"
+               "\"int8_ops\":%.0f",
+               limits[BANDWIDTH], limits[PEAK_F32], limits[PEAK_BF16], limits[PEAK_INT8]);
+}
+
+static void put_sample(struct buf *out, const struct job *job, const struct sample *sample)
+{
+    buf_printf(out, "{\"tokens_per_s\":%.4f,", sample->speed);
+    put_limits(out, sample->limits.of);
+    buf_puts(out, ",\"row_products\":{");
+    for (size_t i = 0; i < job->type_count; i++)
+        buf_printf(out, "%s\"%s\":%.0f", i ? "," : "", tensor_format((uint32_t)job->types[i])->name,
+                   sample->limits.row_rates[i]);
+    buf_puts(out, "}}}");
+}
+
+static void put_test(struct buf *out, const struct job *job, const struct test *test)
+{
+    buf_printf(out, "{\"test\":\"%s\",\"tokens\":%zu,\"tokens_per_s\":", test->kind, test->tokens);
+    if (test->kept)
+        buf_printf(out, "%.4f", test->speed);
+    else
+        buf_puts(out, "null");
+    buf_printf(out, ",\"limit_tokens_per_s\":%.4f,\"samples_kept\":%zu,\"samples_taken\":%zu", test->limit,
+               test->kept, test->taken);
+    buf_puts(out, ",\"samples\":[");
+    for (size_t i = 0; i < test->kept; i++) {
+        buf_puts(out, i ? "," : "");
+        put_sample(out, job, &test->samples[i]);
+    }
+    buf_puts(out, "]}");
+}
+
+static void print_json(const struct job *job)
 {
     const struct model_info *info = model_info(job->run.model);
-    const double *limits = job->limits;
     struct buf out;
     buf_init(&out, 1 << 20);
     buf_puts(&out, "{\"model\":");
     json_write_string(&out, info->name, strlen(info->name));
     buf_printf(&out,
-               ",\"params\":%llu,\"weight_bytes\":%llu,\"type\":\"%s\",\"threads\":%u,\"kernels\":\"%s\"",
+               ",\"params\":%llu,\"weight_bytes\":%llu,\"type\":\"%s\",\"threads\":%u,\"kernels\":\"%s\",",
                (unsigned long long)info->n_params, (unsigned long long)info->weight_bytes,
                tensor_format((uint32_t)main_type(model_gguf(job->run.model)))->name, job->threads,
                kernels_name(kernels_select(job->args.run.kernels)));
-    buf_printf(&out,
-               ",\"limits\":{\"read_bytes_per_s\":%.0f,\"f32_flops\":%.0f,\"bf16_flops\":%.0f,"
-               "\"int8_ops\":%.0f},\"tests\":[",
-               limits[BANDWIDTH], limits[PEAK_F32], limits[PEAK_BF16], limits[PEAK_INT8]);
+    put_limits(&out, job->limits.of);
+    buf_puts(&out, "},\"tests\":[");
     for (size_t i = 0; i < job->test_count; i++) {
-        struct test *test = &job->tests[i];
-        buf_printf(&out, "%s{\"test\":\"%s\",\"tokens\":%zu,\"tokens_per_s\":", i ? "," : "", test->kind,
-                   test->tokens);
-        if (test->kept)
-            buf_printf(&out, "%.4f", median(test->speeds, test->kept));
-        else
-            buf_puts(&out, "null");
-        buf_printf(&out, ",\"limit_tokens_per_s\":%.4f,\"samples_kept\":%zu,\"samples_taken\":%zu}",
-                   test->limit, test->kept, test->taken);
+        buf_puts(&out, i ? "," : "");
+        put_test(&out, job, &job->tests[i]);
     }
     buf_puts(&out, "]}\n");
     fwrite(out.data, 1, out.len, stdout);
@@ -392,6 +504,7 @@ int cmd_bench_engine(int argc, char **argv)
                         err.message);
     mem_free(job.ids);
     mem_free(job.logits);
+    tensor_read_buffer_free(job.buffer);
     cli_run_close(&job.run);
     return status == PH_OK ? CLI_EXIT_OK : cli_fail(&err);
 }

@@ -24,16 +24,16 @@ static const struct shape shapes[] = {
     {"1m", 128, 352, 3, 4, 4, 2048, 512, true}, /* a decoder of embeddings */
     {"tiny", 256, 768, 4, 4, 2, 1024, 2048, false},
     {"160m", 768, 3072, 12, 12, 12, 32000, 2048, false},
-    {"300m", 2048, 5632, 6, 32, 4, 8192, 2048,
-     false}, /* rows as wide as those of larger models, to learn from */
     {"500m", 1024, 4096, 24, 16, 8, 32000, 2048, false},
+    {"600m", 2048, 5632, 14, 32, 4, 8192, 2048,
+     false}, /* to learn from: rows as wide as those of larger models, and much more than caches hold */
     {"1.1b", 2048, 5632, 22, 32, 4, 32000, 2048, false}, /* TinyLlama */
     {"3b", 3072, 8192, 28, 24, 8, 128256, 8192, true},   /* Llama 3.2 */
     {"7b", 4096, 11008, 32, 32, 32, 32000, 4096, false}, /* Llama 2 */
     {"8b", 4096, 14336, 32, 32, 8, 128256, 8192, false}, /* Llama 3 */
 };
 
-static const char *const shape_names[] = {"1m",   "tiny", "160m", "300m", "500m",
+static const char *const shape_names[] = {"1m",   "tiny", "160m", "500m", "600m",
                                           "1.1b", "3b",   "7b",   "8b",   NULL};
 
 struct args {
@@ -44,7 +44,7 @@ struct args {
 
 static const struct cli_option options[] = {
     {CLI_OPTION("--shape", "S", CLI_CHOICE, struct args, shape,
-                "1m, tiny, 160m, 300m, 500m, 1.1b, 3b, 7b or 8b (1.1b)"),
+                "1m, tiny, 160m, 500m, 600m, 1.1b, 3b, 7b or 8b (1.1b)"),
      .names = shape_names},
     {CLI_OPTION("--type", "T", CLI_TEXT, struct args, type, "number format, as F16, Q8_0, Q4_K_M (Q4_K_M)")},
     {CLI_OPTION("--seed", "N", CLI_COUNT, struct args, seed, "other weights (1)")},

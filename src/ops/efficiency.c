@@ -21,7 +21,7 @@
 #define STEP_MAX 0.7 /* one run moves no logarithm further: a factor of two */
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 #define ARENA_BYTES_MAX ((size_t)8 << 20)
-#define FILE_VERSION 1
+#define FILE_VERSION 2 /* 1: decode was held against bandwidth alone */
 #define SAMPLES_MAX 1000000000000
 
 const char *const efficiency_phase_names[] = {"decode", "prefill", NULL};
@@ -200,6 +200,8 @@ enum ph_status efficiency_parse(struct efficiency *out, const char *source, cons
     }
     double version;
     const struct json *rows = json_get(root, "rows");
+    if (json_to_double(json_get(root, "version"), &version) && version >= 1 && version < FILE_VERSION)
+        goto done;
     if (!json_to_double(json_get(root, "version"), &version) || version != FILE_VERSION ||
         !json_is(rows, JSON_ARRAY) || json_count(rows) > EFFICIENCY_ROWS_MAX) {
         status = ph_fail(err, PH_ERR_FORMAT,

@@ -58,7 +58,8 @@ PH_MUST_USE enum ph_status efficiency_learn(struct efficiency *calibration, cons
                                             size_t count, double measured_s, int64_t unix_s,
                                             struct ph_err *err);
 
-/* A file that is not there is an empty table. Every value is checked; an error names file and row. */
+/* A file that is not there is an empty table, and so is one of an older version, whose ratios meant something
+ * else. Every value is checked; an error names file and row. */
 PH_MUST_USE enum ph_status efficiency_parse(struct efficiency *out, const char *source, const char *text,
                                             size_t len, struct ph_err *err);
 PH_MUST_USE enum ph_status efficiency_read(struct efficiency *out, const char *path, struct ph_err *err);

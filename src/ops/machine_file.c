@@ -9,7 +9,7 @@
 #include "base/utf8.h"
 #include "ops/machine.h"
 
-#define FORMAT 1
+#define FORMAT 2 /* 1 had no row rates, without which decoding cannot be predicted */
 #define ARENA_BYTES_MAX (16u << 20)
 #define RATE_MAX 1e18 /* operations or bytes a second */
 #define BYTES_MAX 1e18
@@ -92,6 +92,31 @@ void machine_set_text(char out[MACHINE_TEXT_BYTES], const char *text, size_t len
     out[used] = 0;
 }
 
+static struct machine_row_rate *find_row_rate(const struct machine *machine, const char *type)
+{
+    for (size_t i = 0; i < machine->row_rate_count; i++)
+        if (strcmp(machine->row_rates[i].type, type) == 0)
+            return (struct machine_row_rate *)&machine->row_rates[i];
+    return NULL;
+}
+
+double machine_row_rate(const struct machine *machine, const char *type)
+{
+    const struct machine_row_rate *rate = find_row_rate(machine, type);
+    return rate ? rate->ops_per_s : 0;
+}
+
+void machine_set_row_rate(struct machine *machine, const char *type, double ops_per_s)
+{
+    struct machine_row_rate *rate = find_row_rate(machine, type);
+    if (!rate && machine->row_rate_count < MACHINE_TYPES_MAX && strlen(type) < MACHINE_TYPE_BYTES) {
+        rate = &machine->row_rates[machine->row_rate_count++];
+        memcpy(rate->type, type, strlen(type) + 1);
+    }
+    if (rate)
+        rate->ops_per_s = ops_per_s;
+}
+
 /* ---- Writing */
 
 static void write_name(struct buf *out, const char *name, bool *is_first)
@@ -160,7 +185,12 @@ void machine_format(struct buf *out, const struct machine *machine)
         buf_puts(out, i ? "," : "");
         json_write_double(out, machine->memory_bytes_per_s[i]);
     }
-    buf_puts(out, "],\"devices\":[");
+    buf_puts(out, "],\"row_products\":{");
+    is_first = true;
+    for (size_t i = 0; i < machine->row_rate_count; i++)
+        write_number(out, machine->row_rates[i].type, machine->row_rates[i].ops_per_s, &is_first);
+    is_first = false;
+    buf_puts(out, "},\"devices\":[");
     for (size_t i = 0; i < machine->device_count; i++) {
         const struct machine_device *device = &machine->devices[i];
         buf_printf(out, "%s{\"kind\":\"%s\"", i ? "," : "", kind_names[device->kind]);
@@ -285,14 +315,32 @@ static enum ph_status read_bandwidths(const struct reader *reader, const struct 
     return PH_OK;
 }
 
+static enum ph_status read_row_rates(const struct reader *reader, const struct json *rates,
+                                     struct machine *out)
+{
+    static const struct member rate = {.max = RATE_MAX};
+    const char *name = "row_products";
+    double value;
+    if (!json_is_absent(rates) && (!json_is(rates, JSON_OBJECT) || json_count(rates) > MACHINE_TYPES_MAX))
+        return refuse(reader, "", name, "an object of at most 32 rates");
+    JSON_EACH (item, rates) {
+        if (item->key_len >= MACHINE_TYPE_BYTES || !read_number(item, &rate, &value))
+            return refuse(reader, "", name, "an object of formats and rates that can be");
+        machine_set_row_rate(out, item->key, value);
+    }
+    return PH_OK;
+}
+
 static enum ph_status read_root(const struct reader *reader, const struct json *root, struct machine *out)
 {
     int64_t format;
     if (!json_to_int64(json_get(root, "format"), &format) || format != FORMAT)
-        return refuse(reader, "", "format", "the 1 of a machine's profile");
+        return refuse(reader, "", "format", "the 2 of a machine's profile");
     enum ph_status status = read_members(reader, "", machine_members, root, out);
     if (status == PH_OK)
         status = read_bandwidths(reader, json_get(root, "memory_bytes_per_s"), out);
+    if (status == PH_OK)
+        status = read_row_rates(reader, json_get(root, "row_products"), out);
     return status == PH_OK ? read_devices(reader, json_get(root, "devices"), out) : status;
 }
 

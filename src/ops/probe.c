@@ -1,24 +1,28 @@
 /* The probe: names from the system, figures from measurements.
  *
- * A sample counts as quiet when its threads had their processors for 90 % of the time (processor time over
- * wall time and threads). Of up to TRIES samples the first quiet one is taken; when there is none, the
- * fastest, and the profile says that it was disturbed: others slow us down, nobody makes us faster. */
+ * Everything is measured once a round, for a moment: what others do on the machine changes from one tenth
+ * of a second to the next, and so no figure rests on one moment. A sample counts as quiet when its threads
+ * had their processors for 90 % of the time (processor time over wall time and threads). Of the quiet ones
+ * the median is taken; when there is none, the fastest, and the profile says that it was disturbed. */
 #include "ops/probe.h"
 
 #include <string.h>
 
 #include <uv.h>
 
+#include "base/mem.h"
 #include "base/process.h"
+#include "base/values.h"
 #include "ops/probe_int.h"
 #include "ops/sysfs_int.h"
 #include "ops/thermal.h"
 #include "tensor/tensor.h"
 
 #define QUIET_MIN 0.9
-#define TRIES 3
-#define SECONDS 0.25
+#define ROUNDS 5
+#define SECONDS 0.05 /* of a sample */
 #define QUICK_SHARE 0.2
+#define ROW_SHARE 0.3                    /* of that, for each format's products with one row */
 #define BUFFER_BYTES ((size_t)256 << 20) /* more than caches hold */
 #define BUFFER_MEMORY_SHARE 4            /* at most one part in so many of what is available */
 
@@ -27,7 +31,8 @@ struct probe {
     struct machine *out;
     struct probe_notes *notes;
     double seconds; /* of a sample */
-    size_t buffer_bytes;
+    struct read_buffer *buffer;
+    struct series *series;
     uint64_t done, total; /* steps */
 };
 
@@ -107,87 +112,112 @@ static void see_sensors(struct machine *out, const struct probe_params *params)
 
 /* ---- Measuring */
 
-static double cpu_seconds(void)
-{
-    uv_rusage_t now;
-    if (uv_getrusage(&now) != 0)
-        return 0;
-    return (double)(now.ru_utime.tv_sec + now.ru_stime.tv_sec) +
-           (double)(now.ru_utime.tv_usec + now.ru_stime.tv_usec) * 1e-6;
-}
+static const enum tensor_type row_types[] = {
+    /* of weights: what files are made of */
+    TENSOR_F32,  TENSOR_F16,    TENSOR_BF16,   TENSOR_Q8_0,  TENSOR_Q4_0, TENSOR_Q4_1,
+    TENSOR_Q5_0, TENSOR_Q5_1,   TENSOR_Q2_K,   TENSOR_Q3_K,  TENSOR_Q4_K, TENSOR_Q5_K,
+    TENSOR_Q6_K, TENSOR_IQ4_NL, TENSOR_IQ4_XS, TENSOR_MXFP4,
+};
+#define ROW_TYPES (sizeof row_types / sizeof *row_types)
 
-static double read_bandwidth(struct pool *pool, const struct probe *probe)
-{
-    return tensor_measure_read_bandwidth(pool, probe->buffer_bytes, probe->seconds);
-}
+/* What is measured in every round, in this order; behind it the bandwidths of 1..n threads. */
+enum { SERIES_F32, SERIES_BF16, SERIES_INT8, SERIES_ROWS, SERIES_READS = SERIES_ROWS + ROW_TYPES };
 
-static double peak_f32(struct pool *pool, const struct probe *probe)
-{
-    return tensor_measure_peak_f32(pool, probe->seconds);
-}
+struct series {
+    double rates[ROUNDS]; /* the quiet ones */
+    size_t quiet;
+    double best, best_share; /* of the others */
+};
 
-static double peak_bf16(struct pool *pool, const struct probe *probe)
+static double sample(const struct probe *probe, struct pool *pool, size_t what)
 {
-    return tensor_measure_peak_bf16(pool, probe->seconds);
-}
-
-static double peak_int8(struct pool *pool, const struct probe *probe)
-{
-    return tensor_measure_peak_int8(pool, probe->seconds);
-}
-
-static double measure(struct probe *probe, struct pool *pool,
-                      double (*sample)(struct pool *pool, const struct probe *probe))
-{
-    double best = 0, best_share = 0;
-    for (int i = 0; i < TRIES; i++) {
-        double cpu = cpu_seconds();
-        uint64_t start = uv_hrtime();
-        double rate = sample(pool, probe);
-        double wall = (double)(uv_hrtime() - start) * 1e-9;
-        double share = (cpu_seconds() - cpu) / (wall * pool_lanes(pool));
-        if (share >= QUIET_MIN || rate == 0) {
-            step(probe);
-            return rate;
-        }
-        best = rate > best ? rate : best;
-        best_share = share > best_share ? share : best_share;
+    switch (what) {
+    case SERIES_F32:
+        return tensor_measure_peak_f32(pool, probe->seconds);
+    case SERIES_BF16:
+        return tensor_measure_peak_bf16(pool, probe->seconds);
+    case SERIES_INT8:
+        return tensor_measure_peak_int8(pool, probe->seconds);
+    default:
+        return what < SERIES_READS ? tensor_measure_row_product(pool, row_types[what - SERIES_ROWS],
+                                                                ROW_SHARE * probe->seconds)
+                                   : tensor_measure_read(pool, probe->buffer, probe->seconds);
     }
-    probe->out->disturbed = true;
-    if (probe->notes->cpu_share == 0 || best_share < probe->notes->cpu_share)
-        probe->notes->cpu_share = best_share;
-    step(probe);
-    return best;
 }
 
-static enum ph_status measure_bandwidths(struct probe *probe, struct ph_err *err)
+static void measure(struct probe *probe, struct pool *pool, size_t what)
 {
-    struct machine *out = probe->out;
-    unsigned most = out->threads < MACHINE_THREADS_MAX ? out->threads : MACHINE_THREADS_MAX;
-    for (unsigned threads = 1; threads <= most; threads++) {
+    struct series *series = &probe->series[what];
+    double cpu = clock_cpu_seconds();
+    uint64_t start = uv_hrtime();
+    double rate = sample(probe, pool, what);
+    double wall = (double)(uv_hrtime() - start) * 1e-9;
+    double share = (clock_cpu_seconds() - cpu) / (wall * pool_lanes(pool));
+    if (share >= QUIET_MIN || rate == 0)
+        series->rates[series->quiet++] = rate;
+    series->best = rate > series->best ? rate : series->best;
+    series->best_share = share > series->best_share ? share : series->best_share;
+    step(probe);
+}
+
+static enum ph_status run_round(struct probe *probe, struct pool *all, struct ph_err *err)
+{
+    for (size_t what = 0; what < SERIES_READS; what++)
+        measure(probe, all, what);
+    for (unsigned threads = 1; threads <= probe->out->memory_points; threads++) {
         struct pool *pool;
         enum ph_status status = pool_create(&pool, threads, 0, kernels_select(NULL), err);
         if (status != PH_OK)
             return status;
-        out->memory_bytes_per_s[threads - 1] = measure(probe, pool, read_bandwidth);
-        out->memory_points = threads;
+        measure(probe, pool, SERIES_READS + threads - 1);
         pool_free(pool);
     }
     return PH_OK;
 }
 
-static enum ph_status measure_peaks(struct probe *probe, struct ph_err *err)
+/* The median of the quiet samples; where there is none, the best: others only ever slow us down. */
+static double settle(struct probe *probe, size_t what)
 {
-    struct machine_peaks *peaks = &probe->out->peaks;
-    struct pool *pool;
-    enum ph_status status = pool_create(&pool, probe->out->threads, 0, kernels_select(NULL), err);
+    struct series *series = &probe->series[what];
+    if (series->quiet)
+        return values_median(series->rates, series->quiet);
+    probe->out->disturbed = true;
+    if (probe->notes->cpu_share == 0 || series->best_share < probe->notes->cpu_share)
+        probe->notes->cpu_share = series->best_share;
+    return series->best;
+}
+
+static void settle_all(struct probe *probe)
+{
+    struct machine *out = probe->out;
+    out->peaks = (struct machine_peaks){.f32 = settle(probe, SERIES_F32),
+                                        .bf16 = settle(probe, SERIES_BF16),
+                                        .int8 = settle(probe, SERIES_INT8)};
+    for (size_t i = 0; i < ROW_TYPES; i++)
+        machine_set_row_rate(out, tensor_format(row_types[i])->name, settle(probe, SERIES_ROWS + i));
+    for (size_t i = 0; i < out->memory_points; i++)
+        out->memory_bytes_per_s[i] = settle(probe, SERIES_READS + i);
+}
+
+static enum ph_status measure_all(struct probe *probe, struct ph_err *err)
+{
+    struct pool *all;
+    enum ph_status status = pool_create(&all, probe->out->threads, 0, kernels_select(NULL), err);
     if (status != PH_OK)
         return status;
-    peaks->f32 = measure(probe, pool, peak_f32);
-    peaks->bf16 = measure(probe, pool, peak_bf16);
-    peaks->int8 = measure(probe, pool, peak_int8);
-    pool_free(pool);
-    return PH_OK;
+    size_t most = (size_t)(probe->out->memory_available_bytes / BUFFER_MEMORY_SHARE);
+    probe->series = mem_calloc(SERIES_READS + probe->out->memory_points, sizeof *probe->series);
+    probe->buffer = tensor_read_buffer_create(all, most < BUFFER_BYTES ? most : BUFFER_BYTES);
+    if (!probe->series || !probe->buffer)
+        status = ph_fail(err, PH_ERR_NOMEM, "no memory to measure with");
+    for (int i = 0; i < ROUNDS && status == PH_OK; i++)
+        status = run_round(probe, all, err);
+    if (status == PH_OK)
+        settle_all(probe);
+    mem_free(probe->series);
+    tensor_read_buffer_free(probe->buffer);
+    pool_free(all);
+    return status;
 }
 
 enum ph_status probe_machine(struct machine *out, const struct probe_params *params,
@@ -199,16 +229,14 @@ enum ph_status probe_machine(struct machine *out, const struct probe_params *par
     see_system(out, params->sysfs ? params->sysfs : SYSFS_ROOT);
     probe_devices(out, params->sysfs, params->nvml, notes);
     see_sensors(out, params);
-    size_t most = (size_t)(out->memory_available_bytes / BUFFER_MEMORY_SHARE);
+    out->memory_points = out->threads < MACHINE_THREADS_MAX ? out->threads : MACHINE_THREADS_MAX;
     struct probe probe = {.params = params,
                           .out = out,
                           .notes = notes,
                           .seconds = SECONDS * scale,
-                          .buffer_bytes = most < BUFFER_BYTES ? most : BUFFER_BYTES,
-                          .total = out->threads + 4};
+                          .total = 1 + (uint64_t)ROUNDS * (SERIES_READS + out->memory_points)};
     if (params->dir)
         probe_disk(out, params->dir, scale, notes);
     step(&probe);
-    enum ph_status status = measure_peaks(&probe, err);
-    return status == PH_OK ? measure_bandwidths(&probe, err) : status;
+    return measure_all(&probe, err);
 }

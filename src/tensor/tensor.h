@@ -309,10 +309,19 @@ void tensor_kv_store(const struct kernels *k, enum tensor_type type, const float
 
 /* ---- The machine's limits, measured (for bench and estimate) ---- */
 /* Each runs about `seconds` on all lanes. */
+/* Real pages near the lanes that will read them; `bytes` are more than caches hold. NULL: no memory. */
+struct read_buffer;
+struct read_buffer *tensor_read_buffer_create(struct pool *pool, size_t bytes);
+void tensor_read_buffer_free(struct read_buffer *buffer);
+double tensor_measure_read(struct pool *pool, const struct read_buffer *buffer, double seconds); /* bytes/s */
 double tensor_measure_read_bandwidth(struct pool *pool, size_t bytes,
-                                     double seconds);               /* bytes/s over a buffer */
+                                     double seconds);               /* the same over a buffer of its own */
 double tensor_measure_peak_f32(struct pool *pool, double seconds);  /* FLOP/s, FMA counted as two */
 double tensor_measure_peak_bf16(struct pool *pool, double seconds); /* 0: no such instructions in this set */
 double tensor_measure_peak_int8(struct pool *pool, double seconds);
+/* Operations/s of a decode's products with weights of `type` that caches hold: what unpacking and multiplying
+ * reach when no memory holds them up (the in-core part of the execution-cache-memory model, Hager et al.
+ * 2013). 0: no memory. */
+double tensor_measure_row_product(struct pool *pool, enum tensor_type type, double seconds);
 
 #endif

@@ -30,7 +30,7 @@ def estimate(*args):
 def machine(folder, threads=2):
     """A profile as bench probe leaves it, of a machine that is always the same."""
     reads = [10e9 * (i + 1) for i in range(threads)]
-    profile = {"format": 1, "name": "here", "measured": True, "cpu": "a CPU", "isa": "avx2", "cores": threads, "threads": threads,
+    profile = {"format": 2, "name": "here", "measured": True, "cpu": "a CPU", "isa": "avx2", "cores": threads, "threads": threads,
                "memory_bytes": 32 << 30, "memory_available_bytes": 24 << 30, "peak_f32": 1e11, "peak_int8": 4e11,
                "disk_read_bytes_per_s": 1e9, "memory_bytes_per_s": reads, "devices": []}
     with open(os.path.join(folder, "machine.json"), "w", encoding="utf-8") as file:
@@ -123,7 +123,7 @@ def bench_teaches_and_estimates_believe_after_three():
         speeds = {}
         for samples in (2, 3):
             with open(calibration, "w", encoding="utf-8") as file:
-                json.dump({"version": 1, "rows": [{**row, "samples": samples}]}, file)
+                json.dump({"version": 2, "rows": [{**row, "samples": samples}]}, file)
             speeds[samples] = estimate("--model", "llama-3.1-8b", "--type", "Q8_0", "--data", folder)
         assert not speeds[2]["calibrated"] and speeds[3]["calibrated"]
         width = [speeds[k]["decode_tokens_per_s"]["high"] / speeds[k]["decode_tokens_per_s"]["low"] for k in (2, 3)]
@@ -176,7 +176,7 @@ def errors_say_what_to_do():
         assert "--model" in pharos("estimate", code=2)
         machine(folder)
         with open(os.path.join(folder, "efficiency.json"), "w", encoding="utf-8") as file:
-            file.write('{"version":1,"rows":[{"device":"d"}]}')
+            file.write('{"version":2,"rows":[{"device":"d"}]}')
         assert "row 1" in pharos("estimate", "--model", "phi-4", "--data", folder, code=1)
         assert "nothing" in pharos("estimate", "--check", "-", code=1, stdin="nothing: 1\n")
 

@@ -370,20 +370,47 @@ static void the_file_is_checked(void **state)
         assert_non_null(strstr(err.message, "f: "));
     }
     static const char *const bad[] = {
-        "{\"version\":1,\"rows\":[{\"device\":\"d\",\"type\":\"t\",\"phase\":\"decode\",\"ratio\":0,"
+        "{\"version\":2,\"rows\":[{\"device\":\"d\",\"type\":\"t\",\"phase\":\"decode\",\"ratio\":0,"
         "\"spread\":0,\"samples\":3,\"unix_s\":1}]}",
-        "{\"version\":1,\"rows\":[{\"device\":\"d\",\"type\":\"t\",\"phase\":\"x\",\"ratio\":1,\"spread\":0,"
+        "{\"version\":2,\"rows\":[{\"device\":\"d\",\"type\":\"t\",\"phase\":\"x\",\"ratio\":1,\"spread\":0,"
         "\"samples\":3,\"unix_s\":1}]}",
-        "{\"version\":1,\"rows\":[{\"device\":\"d\\n\",\"type\":\"t\",\"phase\":\"decode\",\"ratio\":1,"
+        "{\"version\":2,\"rows\":[{\"device\":\"d\\n\",\"type\":\"t\",\"phase\":\"decode\",\"ratio\":1,"
         "\"spread\":0,\"samples\":3,\"unix_s\":1}]}",
-        "{\"version\":2,\"rows\":[]}",
+        "{\"version\":3,\"rows\":[]}",
         "[]",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(efficiency_parse(b, "f", bad[i], strlen(bad[i]), &err), PH_ERR_FORMAT);
+    const char *old = "{\"version\":1,\"rows\":[{\"ratio\":\"meant something else\"}]}";
+    assert_int_equal(efficiency_parse(b, "f", old, strlen(old), &err), PH_OK);
+    assert_int_equal(b->count, 0);
     buf_release(&text);
     mem_free(a);
     mem_free(b);
+}
+
+/* Unpacking joins reading: of one that is much slower than the other nothing is added, of equals a quarter. */
+static void unpacking_joins_reading(void **state)
+{
+    struct bench *b = *state;
+    struct estimate_request *r = &b->request;
+    r->prompt = 0;
+    r->generate = 1;
+    r->kv_type = TENSOR_F16;
+    double read_s = make(b, "tinyllama-1.1b", "Q8_0", "i7-7700")->decode_s.mid;
+    struct machine machine = b->machine;
+    double bandwidth = machine.memory_bytes_per_s[machine.memory_points - 1];
+    const struct {
+        double share, low, high; /* unpacking's speed over reading's; time over that of reading alone */
+    } cases[] = {{100, 0.70, 0.80}, {1, 0.88, 1.01}, {0.25, 2.7, 3.2}};
+    for (size_t i = 0; i < 3; i++) {
+        b->machine = machine;
+        machine_set_row_rate(&b->machine, "Q8_0", cases[i].share * bandwidth / 34 * 32 * 2);
+        struct estimate *e;
+        assert_int_equal(estimate_make(&e, &b->arena, r, &b->err), PH_OK);
+        double times = e->decode_s.mid / read_s; /* the prior of a measured row is 0.95, else 0.70 */
+        assert_true(times > cases[i].low && times < cases[i].high);
+    }
 }
 
 /* ---- Claims */
@@ -456,6 +483,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(learning_finds_the_shares, begin, end),
         cmocka_unit_test(three_samples_make_a_row),
         cmocka_unit_test(the_file_is_checked),
+        cmocka_unit_test_setup_teardown(unpacking_joins_reading, begin, end),
         cmocka_unit_test_setup_teardown(claims_are_judged, begin, end),
         cmocka_unit_test_setup_teardown(reviewers_slips_are_named, begin, end),
     };

@@ -26,6 +26,8 @@ static void what_is_written_is_read(void **state)
                           .memory_bytes_per_s = {2.1e10, 0, 1.0 / 3},
                           .memory_points = 3,
                           .peaks = {1e12, 0, 4e12, 8.25e12},
+                          .row_rates = {{"Q4_K", 2e11}, {"IQ4_XS", 1.0 / 3}},
+                          .row_rate_count = 2,
                           .disk_read_bytes_per_s = 3.5e9,
                           .disk_is_cached = true,
                           .fsync_s = 0.0042,
@@ -63,20 +65,23 @@ static void what_cannot_be_is_refused(void **state)
     } cases[] = {
         {"", "profile"},
         {"[]", "format"},
-        {"{\"format\":2}", "format"},
-        {"{\"format\":1,\"cores\":-1}", "cores"},
-        {"{\"format\":1,\"cores\":1.5}", "cores"},
-        {"{\"format\":1,\"cores\":70000}", "cores"},
-        {"{\"format\":1,\"memory_bytes\":1e300}", "memory_bytes"},
-        {"{\"format\":1,\"cpu\":7}", "cpu"},
-        {"{\"format\":1,\"measured\":\"yes\"}", "measured"},
-        {"{\"format\":1,\"peak_f32\":-1}", "peak_f32"},
-        {"{\"format\":1,\"peak_f32\":1e999}", "peak_f32"},
-        {"{\"format\":1,\"memory_bytes_per_s\":{}}", "memory_bytes_per_s"},
-        {"{\"format\":1,\"memory_bytes_per_s\":[\"x\"]}", "memory_bytes_per_s"},
-        {"{\"format\":1,\"devices\":[{}]}", "kind"},
-        {"{\"format\":1,\"devices\":[{\"kind\":\"gpu\",\"power_limit_w\":[]}]}", "power_limit_w"},
-        {"{\"format\":1,\"devices\":[{\"kind\":\"gpu\"}", "profile"},
+        {"{\"format\":1}", "format"},
+        {"{\"format\":2,\"cores\":-1}", "cores"},
+        {"{\"format\":2,\"cores\":1.5}", "cores"},
+        {"{\"format\":2,\"cores\":70000}", "cores"},
+        {"{\"format\":2,\"memory_bytes\":1e300}", "memory_bytes"},
+        {"{\"format\":2,\"cpu\":7}", "cpu"},
+        {"{\"format\":2,\"measured\":\"yes\"}", "measured"},
+        {"{\"format\":2,\"peak_f32\":-1}", "peak_f32"},
+        {"{\"format\":2,\"peak_f32\":1e999}", "peak_f32"},
+        {"{\"format\":2,\"memory_bytes_per_s\":{}}", "memory_bytes_per_s"},
+        {"{\"format\":2,\"memory_bytes_per_s\":[\"x\"]}", "memory_bytes_per_s"},
+        {"{\"format\":2,\"row_products\":[]}", "row_products"},
+        {"{\"format\":2,\"row_products\":{\"Q4_0\":-1}}", "row_products"},
+        {"{\"format\":2,\"row_products\":{\"a name that no number format has\":1}}", "row_products"},
+        {"{\"format\":2,\"devices\":[{}]}", "kind"},
+        {"{\"format\":2,\"devices\":[{\"kind\":\"gpu\",\"power_limit_w\":[]}]}", "power_limit_w"},
+        {"{\"format\":2,\"devices\":[{\"kind\":\"gpu\"}", "profile"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         mem_free(parsed(cases[i].text, PH_ERR_FORMAT, cases[i].told));
@@ -88,8 +93,8 @@ static void lists_have_their_bounds(void **state)
     static const struct {
         const char *head, *item;
         size_t most;
-    } lists[] = {{"{\"format\":1,\"devices\":[", "{\"kind\":\"npu\"}", MACHINE_DEVICES_MAX},
-                 {"{\"format\":1,\"memory_bytes_per_s\":[", "1", MACHINE_THREADS_MAX}};
+    } lists[] = {{"{\"format\":2,\"devices\":[", "{\"kind\":\"npu\"}", MACHINE_DEVICES_MAX},
+                 {"{\"format\":2,\"memory_bytes_per_s\":[", "1", MACHINE_THREADS_MAX}};
     for (size_t i = 0; i < 2; i++)
         for (size_t more = 0; more < 2; more++) {
             struct buf text;
@@ -115,7 +120,7 @@ static void texts_are_cut_and_printable(void **state)
         memcpy(wide + i, "\xc3\xa9", 2);
     machine_set_text(out, wide, sizeof wide);
     assert_int_equal(strlen(out), MACHINE_TEXT_BYTES - 2); /* whole characters */
-    struct machine *machine = parsed("{\"format\":1,\"cpu\":\"x\\u0000y\",\"unknown\":[1]}", PH_OK, NULL);
+    struct machine *machine = parsed("{\"format\":2,\"cpu\":\"x\\u0000y\",\"unknown\":[1]}", PH_OK, NULL);
     assert_string_equal(machine->cpu, "x?y");
     mem_free(machine);
 }
