@@ -22,7 +22,7 @@
 #include "ops/load_int.h"
 
 #define WARMING_CLIENTS_MAX 8
-#define PAUSE_MS 100 /* of a client whose connection was refused */
+#define PAUSE_MS 100 /* of a client that was turned away */
 #define TICK_MS 500
 #define WINDOW_TICKS 2
 #define WINDOWS_MAX 16
@@ -441,7 +441,9 @@ static void on_ended(struct load_call *call)
     struct client *c = call->ud;
     struct runner *r = c->runner;
     bool is_agent = r->params->mode == LOAD_AGENTS && r->phase == MEASURING;
-    uint64_t pause_ms = call->sample.error == LOAD_REFUSED ? PAUSE_MS : 0;
+    enum load_error error = call->sample.error; /* one who was turned away does not knock at once again */
+    bool is_away = error == LOAD_REFUSED || error == LOAD_RATE || error == LOAD_SERVER;
+    uint64_t pause_ms = is_away ? PAUSE_MS : 0;
     r->active--;
     record(r, call);
     if (r->status != PH_OK) {

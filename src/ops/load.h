@@ -57,10 +57,11 @@ void load_prompt_words(const struct load_prompts *prompts, uint64_t seed, uint64
 
 struct load_arrival {
     uint64_t at_ns; /* since the first one */
+    size_t stage;   /* of a sweep's samples: one after the other */
     struct load_prompt prompt;
 };
 struct load_replay {
-    const struct load_arrival *items; /* by time */
+    const struct load_arrival *items; /* by stage and time; each stage begins with the last one's end */
     size_t count;
 };
 /* A station's request log (with bodies: what was asked is asked again; without: as many tokens), or the lines

@@ -5,6 +5,7 @@
 
 #include "ops/load_int.h"
 
+#define STAGES_MAX 1e6
 #define SECONDS_MAX 9e9 /* of a date; its nanoseconds fit into 64 bits */
 
 /* A number of 0 to `most`; else 0. */
@@ -24,6 +25,7 @@ static enum ph_status take_sample(const struct json *line, struct load_arrival *
     if (json_is(json_get(line, "warmup"), JSON_TRUE))
         return ph_fail(err, PH_ERR_NOTFOUND, "a warm-up");
     out->at_ns = (uint64_t)number_of(line, "intended_ns", SECONDS_MAX * 1e9);
+    out->stage = (size_t)number_of(line, "stage", STAGES_MAX);
     out->prompt.tokens = tokens_of(line, "tokens_in");
     out->prompt.max_tokens = tokens_of(line, "tokens_out");
     return PH_OK;
@@ -91,6 +93,8 @@ static enum ph_status parse_line(struct arena *arena, const char *line, size_t l
 static int by_time(const void *a, const void *b)
 {
     const struct load_arrival *x = a, *y = b;
+    if (x->stage != y->stage)
+        return x->stage < y->stage ? -1 : 1;
     return (x->at_ns > y->at_ns) - (x->at_ns < y->at_ns);
 }
 
@@ -105,7 +109,13 @@ enum ph_status load_replay_read(struct arena *arena, const char *path, struct lo
     if (status != PH_OK)
         return status;
     qsort(arrivals, out->count, sizeof *arrivals, by_time);
-    for (size_t i = out->count; i-- > 0;)
-        arrivals[i].at_ns -= arrivals[0].at_ns;
+    uint64_t first_ns = 0, begin_ns = 0, last_ns = 0;
+    for (size_t i = 0; i < out->count; i++) {
+        if (i == 0 || arrivals[i].stage != arrivals[i - 1].stage) {
+            first_ns = arrivals[i].at_ns;
+            begin_ns = last_ns;
+        }
+        arrivals[i].at_ns = last_ns = begin_ns + (arrivals[i].at_ns - first_ns);
+    }
     return PH_OK;
 }

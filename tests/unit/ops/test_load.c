@@ -259,6 +259,32 @@ static void test_log_lines(void **state)
     arena_release(&arena);
 }
 
+/* A sweep's samples count from their own stage's beginning: the stages follow one another. */
+static void test_a_sweep_is_replayed_in_its_order(void **state)
+{
+    char path[] = "/tmp/pharos-replay-XXXXXX";
+    struct arena arena;
+    struct load_replay replay;
+    struct ph_err err;
+    (void)state;
+    FILE *file = fdopen(mkstemp(path), "w");
+    assert_non_null(file);
+    fputs(
+        "{\"stage\":1,\"intended_ns\":7,\"tokens_in\":3}\n{\"stage\":0,\"intended_ns\":105,\"tokens_in\":2}\n"
+        "{\"stage\":0,\"intended_ns\":100,\"tokens_in\":1}\n{\"stage\":1,\"intended_ns\":9,\"tokens_in\":4}"
+        "\n",
+        file);
+    fclose(file);
+    arena_init(&arena, ARENA_BYTES_MAX);
+    assert_int_equal(load_replay_read(&arena, path, &replay, &err), PH_OK);
+    const uint64_t at[] = {0, 5, 5, 7};
+    assert_int_equal(replay.count, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_true(replay.items[i].prompt.tokens == i + 1 && replay.items[i].at_ns == at[i]);
+    unlink(path);
+    arena_release(&arena);
+}
+
 /* ---- Criteria */
 
 static void test_slo(void **state)
@@ -424,6 +450,7 @@ int main(void)
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_prompt_lines),
         cmocka_unit_test(test_log_lines),
+        cmocka_unit_test(test_a_sweep_is_replayed_in_its_order),
         cmocka_unit_test(test_slo),
         cmocka_unit_test(test_criteria),
         cmocka_unit_test(test_criteria_errors),
