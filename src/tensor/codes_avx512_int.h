@@ -222,10 +222,15 @@ INLINE __m512i codes_mxfp4(const uint8_t *a, const uint8_t *b)
 
 INLINE __m512 scales_mxfp4(const uint8_t *blocks)
 {
-    float scales[CHUNK];
-    for (int b = 0; b < CHUNK; b++)
-        scales[b] = e8m0_half(blocks[b * 17]);
-    return _mm512_loadu_ps(scales);
+    const __m512i words = _mm512_set1_epi64(0x0019001100080000); /* bytes 0, 17, 34 and 51 lie in them */
+    __m512i v = _mm512_setzero_si512();
+    for (int g = 0; g < CHUNK / 4; g++) /* four blocks are 68 bytes */
+        v = _mm512_mask_permutexvar_epi16(v, 15u << 4 * g, words, _mm512_loadu_si512(blocks + 68 * g));
+    __m256i bytes = _mm256_srlv_epi16(_mm512_castsi512_si256(v), _mm256_set1_epi32(0x00080000));
+    __m512i e = _mm512_cvtepu16_epi32(_mm256_and_si256(bytes, _mm256_set1_epi16(255)));
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23); /* as e8m0_half */
+    __mmask16 tiny = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, tiny, _mm512_set1_epi32(0x00200000), e));
 }
 
 /* ---- The formats with blocks of 32 ---- */
@@ -315,9 +320,12 @@ INLINE __m512i codes_q2_k(const uint8_t *block, int k)
 
 INLINE __m512i codes_q3_k(const uint8_t *block, int k)
 {
-    __m512i high = _mm512_srlv_epi16(both_halves(block), two_words(2 * k, 2 * k + 1));
-    high = _mm512_slli_epi16(_mm512_and_si512(high, _mm512_set1_epi8(1)), 2);
-    return _mm512_or_si512(pair_planes(block + 32, k), high);
+    __m512i high = both_halves(block), low = both_halves(block + 32 + k / 2 * 32);
+    high = k ? _mm512_srlv_epi16(high, two_words(2 * k - 2, 2 * k - 1)) /* the bit comes to be the third */
+             : _mm512_sllv_epi16(high, two_words(2, 1));
+    low = _mm512_srlv_epi16(low, two_words(k % 2 * 4, k % 2 * 4 + 2));
+    __m512i both = _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi8(3), 0xe4); /* low where 3 has ones */
+    return _mm512_and_si512(both, _mm512_set1_epi8(7));
 }
 
 /* ---- IQ4_XS ---- */

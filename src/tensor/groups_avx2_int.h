@@ -48,11 +48,13 @@ INLINE struct groups groups_q2_k(const uint8_t *block)
 
 INLINE struct groups groups_q3_k(const uint8_t *block)
 {
-    uint32_t a = load_u32(block + 96), b = load_u32(block + 100), top = load_u32(block + 104);
-    const uint32_t low = 0x0f0f0f0f, two = 0x03030303;
-    __m128i s = _mm_set_epi32((int)((b >> 4 & low) | (top >> 6 & two) << 4),
-                              (int)((a >> 4 & low) | (top >> 4 & two) << 4),
-                              (int)((b & low) | (top >> 2 & two) << 4), (int)((a & low) | (top & two) << 4));
+    const __m128i twice = _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9),
+                  last = _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13);
+    __m128i packed = _mm_loadu_si128((const __m128i *)(const void *)(block + 94)); /* to the block's end */
+    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi8(packed, twice), _mm_setr_epi32(0, 0, 4, 4));
+    __m128i top = _mm_srlv_epi32(_mm_shuffle_epi8(packed, last), _mm_setr_epi32(0, 2, 4, 6));
+    low = _mm_and_si128(low, _mm_set1_epi8(15));
+    __m128i s = _mm_or_si128(low, _mm_slli_epi16(_mm_and_si128(top, _mm_set1_epi8(3)), 4));
     __m256i words = _mm256_sub_epi16(_mm256_cvtepu8_epi16(s), _mm256_set1_epi16(32));
     float d = _cvtsh_ss(load_u16(block + 108));
     return (struct groups){words, words, d, d * 4};
@@ -60,11 +62,14 @@ INLINE struct groups groups_q3_k(const uint8_t *block)
 
 INLINE struct groups groups_iq4_xs(const uint8_t *block)
 {
-    uint32_t low = load_u32(block + 4), high = load_u16(block + 2);
-    uint16_t words[16];
-    for (int g = 0; g < 8; g++)
-        words[2 * g] = words[2 * g + 1] = (uint16_t)(((low >> 4 * g & 15) | (high >> 2 * g & 3) << 4) - 32);
-    __m256i s = load256((const uint8_t *)words);
+    const __m256i group = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i low = _mm256_srlv_epi32(_mm256_set1_epi32((int)load_u32(block + 4)), _mm256_slli_epi32(group, 2));
+    __m256i high = _mm256_srlv_epi32(_mm256_set1_epi32(load_u16(block + 2)), _mm256_slli_epi32(group, 1));
+    low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+    high = _mm256_and_si256(high, _mm256_set1_epi32(3));
+    __m256i s = _mm256_or_si256(low, _mm256_slli_epi32(high, 4)); /* eight groups of 32 codes */
+    s = _mm256_or_si256(s, _mm256_slli_epi32(s, 16));
+    s = _mm256_sub_epi16(s, _mm256_set1_epi16(32));
     float d = _cvtsh_ss(load_u16(block));
     return (struct groups){s, s, d, d * 128};
 }
