@@ -92,7 +92,7 @@ struct job {
     struct read_buffer *buffer;
     enum tensor_type types[MACHINE_TYPES_MAX];
     size_t type_count;
-    struct limits before; /* the next sample */
+    struct limits before; /* the next sample: as they were last seen */
     struct limits limits; /* medians of the samples' */
     struct test tests[2];
     size_t test_count;
@@ -233,7 +233,7 @@ static enum ph_status take_sample(struct job *job, struct test *test, struct ph_
     test->taken++;
     if (quiet > test->best_quiet)
         test->best_quiet = quiet;
-    sample.limits.of[BANDWIDTH] = t.reads > 0 ? t.reads / t.read_s_per_byte : 0;
+    sample.limits.of[BANDWIDTH] = job->before.of[BANDWIDTH] = t.reads > 0 ? t.reads / t.read_s_per_byte : 0;
     sample.speed = (double)test->tokens / t.wall_s;
     if (steady && quiet >= QUIET_MIN)
         test->samples[test->kept++] = sample;
@@ -292,7 +292,7 @@ static void settle(struct job *job)
         for (size_t k = 0; k < job->test_count; k++)
             for (size_t s = 0; s < job->tests[k].kept; s++)
                 values[count++] = job->tests[k].samples[s].limits.of[i];
-        job->limits.of[i] = values_median(values, count);
+        job->limits.of[i] = count ? values_median(values, count) : job->before.of[i];
     }
     double peak = peak_for(job->limits.of, main_type(model_gguf(job->run.model)));
     for (size_t k = 0; k < job->test_count; k++) {
