@@ -22,7 +22,7 @@
 #define LAUNCH_S 2e-6
 #define HOP_S 20e-6           /* from stage to stage, beside the bytes */
 #define LINK_BYTES_PER_S 16e9 /* where it is not known: PCIe 3.0 x16 */
-#define JOIN 3.0              /* sum of powers; fitted to 15 formats, memory between 30 and 66 GB/s */
+#define JOIN 3.0              /* sum of powers; fitted to 14 formats, memory between 27 and 67 GB/s */
 #define CALIBRATED_ERROR 0.10 /* a range is never narrower */
 
 enum device_class { CLASS_CPU, CLASS_GPU, CLASS_NPU };

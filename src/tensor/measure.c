@@ -169,7 +169,7 @@ static double time_row_product(struct pool *pool, struct row_product *p, double 
     pool_run(pool, lane_multiply, p);
     p->seconds = seconds / ROW_TRIES;
     double best = 0, ops = 2.0 * (double)p->matrix.rows * (double)p->matrix.cols;
-    for (int i = 0; i < ROW_TRIES; i++) { /* others slow us down, nobody makes us faster */
+    for (int i = 0; i < ROW_TRIES; i++) { /* others only ever slow us down */
         p->times = 0;
         atomic_store(&p->is_over, false);
         p->start_ns = uv_hrtime();
@@ -191,11 +191,9 @@ double tensor_measure_row_product(struct pool *pool, enum tensor_type type, doub
     if (weights && x && y && workspace) {
         for (size_t i = 0; i < ROW_LEN; i++)
             x[i] = (float)((i * 37 + 11) % 64) / 64.0f - 0.5f;
-        for (size_t i = 0; i < rows; i++) /* one row many times: quantising takes long */
-            if (i == 0)
-                tensor_quantize(type, x, weights, ROW_LEN);
-            else
-                memcpy(weights + i * row_bytes, weights, row_bytes);
+        tensor_quantize(type, x, weights, ROW_LEN);
+        for (size_t i = 1; i < rows; i++) /* one row many times: quantising takes long */
+            memcpy(weights + i * row_bytes, weights, row_bytes);
         struct row_product p = {
             .matrix = {type, rows, ROW_LEN, weights}, .x = x, .y = y, .workspace = workspace};
         rate = time_row_product(pool, &p, seconds);
