@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <uv.h>
+
 #include "base/file.h"
 #include "base/mem.h"
 #include "memory/store_db_int.h"
@@ -13,6 +15,7 @@
 #define WRITER_CACHE_KIB 65536
 #define LOG_PAGES 8192 /* the log is folded into the file when it has so many */
 #define LOG_KEPT_BYTES (64 << 20)
+#define LOG_RETRY_MS 5
 #define PURGE_WAIT_MS 100
 
 struct sqlite_db {
@@ -256,11 +259,24 @@ static enum ph_status make_file(const struct store_params *params, const char *p
     return status;
 }
 
+/* Of two that open a new file at once, SQLite refuses one the change of its journal without waiting: both
+ * would read it while each waits for the other to be alone. One step back and again. */
+static enum ph_status use_log(struct sqlite_db *db, struct ph_err *err)
+{
+    uint64_t end_ns = uv_hrtime() + (uint64_t)STORE_LOCK_WAIT_MS * 1000000;
+    enum ph_status status = sqlite_exec(&db->base, "PRAGMA journal_mode = WAL", err);
+    while (status == PH_ERR_BUSY && uv_hrtime() < end_ns) {
+        uv_sleep(LOG_RETRY_MS);
+        status = sqlite_exec(&db->base, "PRAGMA journal_mode = WAL", err);
+    }
+    return status;
+}
+
 static enum ph_status set_up(struct sqlite_db *db, const struct store_params *params, struct ph_err *err)
 {
     char pragmas[512];
     int len = snprintf(pragmas, sizeof pragmas,
-                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;"
+                       "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;"
                        "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
                        "PRAGMA cache_size = -%d; PRAGMA wal_autocheckpoint = %d;"
                        "PRAGMA journal_size_limit = %d;",
@@ -270,7 +286,8 @@ static enum ph_status set_up(struct sqlite_db *db, const struct store_params *pa
     (void)sqlite3_extended_result_codes(db->handle, 1);
     (void)sqlite3_busy_timeout(db->handle, STORE_LOCK_WAIT_MS);
     (void)sqlite3_db_config(db->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-    return sqlite_exec(&db->base, pragmas, err);
+    enum ph_status status = use_log(db, err);
+    return status == PH_OK ? sqlite_exec(&db->base, pragmas, err) : status;
 }
 
 static enum ph_status sqlite_open(const struct store_params *params, const char *const *sql, size_t count,

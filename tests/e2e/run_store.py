@@ -237,8 +237,20 @@ def two_imports_at_once():
         check(folder, lines, set(range(1, CONVERSATIONS + 1)))
 
 
+def many_make_one_store():
+    line = {"id": "c1", "user": "u", "messages": [{"role": "user", "content": "hello"}]}
+    for _ in range(30):
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_lines(os.path.join(folder, "in"), [line])
+            all_of_them = [subprocess.Popen([PHAROS, "store", "import", path, "--json", "--data", folder], stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE, text=True) for _ in range(4)]
+            said = [process.communicate(timeout=300) for process in all_of_them]
+            assert [process.returncode for process in all_of_them] == [0] * 4, said
+            assert sum(json.loads(out)["messages"] for out, _ in said) == 1, said
+
+
 for test in (what_goes_in_comes_out, a_conversation_grows_by_a_second_import, bad_lines_are_named_and_passed_over,
              a_store_that_is_not_there_is_said_so, a_deleted_user_leaves_no_trace, killed_at_random_moments,
-             a_full_disk_loses_nothing, two_imports_at_once):
+             a_full_disk_loses_nothing, two_imports_at_once, many_make_one_store):
     runner.run(test.__name__, test)
 runner.finish()
