@@ -66,7 +66,7 @@ enum limit { BANDWIDTH, PEAK_F32, PEAK_BF16, PEAK_INT8, LIMIT_COUNT }; /* bytes/
 
 struct limits {
     double of[LIMIT_COUNT];
-    double row_rates[MACHINE_TYPES_MAX]; /* operations/s of products with one row, by the job's types */
+    double gemv_rates[MACHINE_TYPES_MAX]; /* operations/s of products with one row, by the job's types */
 };
 
 struct sample {
@@ -136,7 +136,7 @@ static void measure_arithmetic(const struct job *job, struct limits *limits)
     limits->of[PEAK_BF16] = tensor_measure_peak_bf16(pool, PEAK_SECONDS);
     limits->of[PEAK_INT8] = tensor_measure_peak_int8(pool, PEAK_SECONDS);
     for (size_t i = 0; i < job->type_count; i++)
-        limits->row_rates[i] = tensor_measure_row_product(pool, job->types[i], ROW_SECONDS);
+        limits->gemv_rates[i] = tensor_measure_gemv(pool, job->types[i], ROW_SECONDS);
 }
 
 /* The formats that the model is made of. */
@@ -176,7 +176,7 @@ static bool join_limits(const struct job *job, const struct limits *before, cons
         out->of[i] = (before->of[i] + after->of[i]) / 2;
     }
     for (size_t i = 0; i < job->type_count; i++)
-        out->row_rates[i] = (before->row_rates[i] + after->row_rates[i]) / 2;
+        out->gemv_rates[i] = (before->gemv_rates[i] + after->gemv_rates[i]) / 2;
     return steady;
 }
 
@@ -344,7 +344,7 @@ static void describe_machine(const struct job *job, const struct limits *limits,
     m->peaks = (struct machine_peaks){
         .f32 = limits->of[PEAK_F32], .bf16 = limits->of[PEAK_BF16], .int8 = limits->of[PEAK_INT8]};
     for (size_t i = 0; i < job->type_count; i++)
-        machine_set_row_rate(m, tensor_format((uint32_t)job->types[i])->name, limits->row_rates[i]);
+        machine_set_gemv_rate(m, tensor_format((uint32_t)job->types[i])->name, limits->gemv_rates[i]);
 }
 
 static enum ph_status learn_tests(const struct job *job, struct arena *arena, struct efficiency *calibration,
@@ -428,6 +428,7 @@ static void print_text(const struct job *job)
     }
 }
 
+/* The object stays open: more may follow. */
 static void put_limits(struct buf *out, const double limits[LIMIT_COUNT])
 {
     buf_printf(out,
@@ -440,10 +441,10 @@ static void put_sample(struct buf *out, const struct job *job, const struct samp
 {
     buf_printf(out, "{\"tokens_per_s\":%.4f,", sample->speed);
     put_limits(out, sample->limits.of);
-    buf_puts(out, ",\"row_products\":{");
+    buf_puts(out, ",\"gemv_ops_per_s\":{");
     for (size_t i = 0; i < job->type_count; i++)
         buf_printf(out, "%s\"%s\":%.0f", i ? "," : "", tensor_format((uint32_t)job->types[i])->name,
-                   sample->limits.row_rates[i]);
+                   sample->limits.gemv_rates[i]);
     buf_puts(out, "}}}");
 }
 

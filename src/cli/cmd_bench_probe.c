@@ -72,16 +72,16 @@ static void put_peaks(struct buf *out, const struct machine_peaks *peaks)
 }
 
 /* How fast weights of a format are read, unpacked and multiplied when caches hold them. */
-static void put_row_rates(struct buf *out, const struct machine *m)
+static void put_gemv_rates(struct buf *out, const struct machine *m)
 {
-    for (size_t i = 0; i < m->row_rate_count; i++) {
-        const struct machine_row_rate *rate = &m->row_rates[i];
+    for (size_t i = 0; i < m->gemv_rate_count; i++) {
+        const struct machine_gemv_rate *rate = &m->gemv_rates[i];
         const struct tensor_format *f = tensor_format_by_name(rate->type);
         double bytes = f ? rate->ops_per_s / 2 * f->block_bytes / f->block_len : 0;
         const char *before = i == 0 ? "unpacks    " : i % RATES_A_LINE ? ", " : ",\n           ";
         buf_printf(out, "%s%s %.0f", before, rate->type, bytes * 1e-9);
     }
-    if (m->row_rate_count)
+    if (m->gemv_rate_count)
         buf_puts(out, " GB/s\n");
 }
 
@@ -136,7 +136,7 @@ static void put_table(struct buf *out, const struct machine *m, const struct pro
     buf_putc(out, '\n');
     put_bandwidths(out, m);
     put_peaks(out, &m->peaks);
-    put_row_rates(out, m);
+    put_gemv_rates(out, m);
     put_disk(out, m, notes);
     for (size_t i = 0; i < m->device_count; i++)
         put_device(out, &m->devices[i]);

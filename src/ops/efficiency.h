@@ -18,14 +18,13 @@
 #define EFFICIENCY_ROWS_MAX 512
 #define EFFICIENCY_SAMPLES_MIN 3
 #define EFFICIENCY_PARTS_MAX 32 /* of one run */
-#define EFFICIENCY_TYPE_BYTES 24
 #define EFFICIENCY_DEVICE_BYTES 224
 
 enum efficiency_phase { EFFICIENCY_DECODE, EFFICIENCY_PREFILL };
 extern const char *const efficiency_phase_names[]; /* "decode", "prefill", NULL */
 
 struct efficiency_row {
-    char device[EFFICIENCY_DEVICE_BYTES], type[EFFICIENCY_TYPE_BYTES];
+    char device[EFFICIENCY_DEVICE_BYTES], type[MACHINE_TYPE_BYTES];
     enum efficiency_phase phase;
     double ratio;  /* measured over perfect time, at least 0.05 */
     double spread; /* average distance of a sample from what was predicted then, relative */

@@ -34,7 +34,7 @@ struct prior {
 };
 
 /* Of one row on a CPU whose unpacking was measured: it stands in the joined time already. */
-static const struct estimate_range measured_row_share = {0.70, 0.95, 1.15};
+static const struct estimate_range measured_gemv_share = {0.70, 0.95, 1.15};
 
 static const struct prior priors[] = {
     {"attention",
@@ -98,10 +98,10 @@ static double device_peak(const struct estimate_request *request, int device, co
 }
 
 /* Operations a second of products of one row; 0: not known, or not a CPU. */
-static double row_rate(const struct estimate_request *request, int device, const char *type)
+static double gemv_rate(const struct estimate_request *request, int device, const char *type)
 {
     const struct machine *m = request->machine;
-    double rate = device < 0 && !request->perfect ? machine_row_rate(m, type) : 0;
+    double rate = device < 0 && !request->perfect ? machine_gemv_rate(m, type) : 0;
     unsigned threads = request_threads(request);
     return m->cores && threads < m->cores ? rate * threads / m->cores : rate;
 }
@@ -110,7 +110,7 @@ static double row_rate(const struct estimate_request *request, int device, const
 static double row_s(const struct estimate_request *request, int device, const char *type, double bytes,
                     double ops)
 {
-    double rate = row_rate(request, device, type), bandwidth = device_bandwidth(request, device);
+    double rate = gemv_rate(request, device, type), bandwidth = device_bandwidth(request, device);
     double reading = bandwidth > 0 ? bytes / bandwidth : 0, core = rate > 0 ? ops / rate : 0;
     return pow(pow(reading, JOIN) + pow(core, JOIN), 1 / JOIN);
 }
@@ -123,8 +123,8 @@ static enum device_class class_of(const struct machine *machine, int device)
 static struct estimate_range prior_share(const struct estimate_request *request, int device, const char *type,
                                          enum efficiency_phase phase)
 {
-    if (phase == EFFICIENCY_DECODE && row_rate(request, device, type) > 0)
-        return measured_row_share;
+    if (phase == EFFICIENCY_DECODE && gemv_rate(request, device, type) > 0)
+        return measured_gemv_share;
     size_t i = 0;
     while (priors[i].type && strcmp(priors[i].type, type) != 0)
         i++;
@@ -314,7 +314,7 @@ static void charge_row(struct ledger *l, const struct site *at, const char *type
     char how[160];
     const struct estimate_request *r = at->speed->request;
     int device = at->stage->device;
-    double rate = row_rate(r, device, type);
+    double rate = gemv_rate(r, device, type);
     struct share share = find_share(r, device, type, EFFICIENCY_DECODE);
     if (!(rate > 0) || !(ops > 0)) {
         struct site decode = *at;

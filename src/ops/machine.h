@@ -26,8 +26,9 @@ struct machine_peaks {
     double f32, f16, bf16, int8;
 };
 
-/* Of products of one row with weights of a format that caches hold: unpacking included, memory not. */
-struct machine_row_rate {
+/* Of a matrix times a vector (BLAS: gemv), weights of a format that caches hold: unpacking included, memory
+ * not. */
+struct machine_gemv_rate {
     char type[MACHINE_TYPE_BYTES]; /* "Q4_K" */
     double ops_per_s;
 };
@@ -57,9 +58,9 @@ struct machine {
     /* Reading, by 1..n threads, bytes a second: [i] is of i + 1 threads. */
     double memory_bytes_per_s[MACHINE_THREADS_MAX];
     unsigned memory_points;
-    struct machine_peaks peaks;                           /* of all its cores */
-    struct machine_row_rate row_rates[MACHINE_TYPES_MAX]; /* of all its cores */
-    size_t row_rate_count;
+    struct machine_peaks peaks;                             /* of all its cores */
+    struct machine_gemv_rate gemv_rates[MACHINE_TYPES_MAX]; /* of all its cores */
+    size_t gemv_rate_count;
     double disk_read_bytes_per_s; /* past the page cache, */
     bool disk_is_cached;          /* ... or with its help: the system would not read past it */
     double fsync_s;               /* median time of one */
@@ -73,10 +74,10 @@ struct machine {
     char about[MACHINE_TEXT_BYTES]; /* where published figures are from, and of when */
 };
 
-/* Operations a second of the row rate of that format; 0: nobody measured it. */
-double machine_row_rate(const struct machine *machine, const char *type);
+/* Operations a second of a matrix of that format times a vector; 0: nobody measured it. */
+double machine_gemv_rate(const struct machine *machine, const char *type);
 /* Adds or replaces one; what does not fit into the table is left out. */
-void machine_set_row_rate(struct machine *machine, const char *type, double ops_per_s);
+void machine_set_gemv_rate(struct machine *machine, const char *type, double ops_per_s);
 
 /* Printable UTF-8, cut at a character's end where it is too long. */
 void machine_set_text(char out[MACHINE_TEXT_BYTES], const char *text, size_t len);

@@ -9,7 +9,7 @@
 #include "base/utf8.h"
 #include "ops/machine.h"
 
-#define FORMAT 2 /* 1 had no row rates, without which decoding cannot be predicted */
+#define FORMAT 2 /* 1 had no rates of gemv, without which decoding cannot be predicted */
 #define ARENA_BYTES_MAX (16u << 20)
 #define RATE_MAX 1e18 /* operations or bytes a second */
 #define BYTES_MAX 1e18
@@ -92,25 +92,25 @@ void machine_set_text(char out[MACHINE_TEXT_BYTES], const char *text, size_t len
     out[used] = 0;
 }
 
-static struct machine_row_rate *find_row_rate(const struct machine *machine, const char *type)
+static struct machine_gemv_rate *find_gemv_rate(const struct machine *machine, const char *type)
 {
-    for (size_t i = 0; i < machine->row_rate_count; i++)
-        if (strcmp(machine->row_rates[i].type, type) == 0)
-            return (struct machine_row_rate *)&machine->row_rates[i];
+    for (size_t i = 0; i < machine->gemv_rate_count; i++)
+        if (strcmp(machine->gemv_rates[i].type, type) == 0)
+            return (struct machine_gemv_rate *)&machine->gemv_rates[i];
     return NULL;
 }
 
-double machine_row_rate(const struct machine *machine, const char *type)
+double machine_gemv_rate(const struct machine *machine, const char *type)
 {
-    const struct machine_row_rate *rate = find_row_rate(machine, type);
+    const struct machine_gemv_rate *rate = find_gemv_rate(machine, type);
     return rate ? rate->ops_per_s : 0;
 }
 
-void machine_set_row_rate(struct machine *machine, const char *type, double ops_per_s)
+void machine_set_gemv_rate(struct machine *machine, const char *type, double ops_per_s)
 {
-    struct machine_row_rate *rate = find_row_rate(machine, type);
-    if (!rate && machine->row_rate_count < MACHINE_TYPES_MAX && strlen(type) < MACHINE_TYPE_BYTES) {
-        rate = &machine->row_rates[machine->row_rate_count++];
+    struct machine_gemv_rate *rate = find_gemv_rate(machine, type);
+    if (!rate && machine->gemv_rate_count < MACHINE_TYPES_MAX && strlen(type) < MACHINE_TYPE_BYTES) {
+        rate = &machine->gemv_rates[machine->gemv_rate_count++];
         memcpy(rate->type, type, strlen(type) + 1);
     }
     if (rate)
@@ -185,10 +185,10 @@ void machine_format(struct buf *out, const struct machine *machine)
         buf_puts(out, i ? "," : "");
         json_write_double(out, machine->memory_bytes_per_s[i]);
     }
-    buf_puts(out, "],\"row_products\":{");
+    buf_puts(out, "],\"gemv_ops_per_s\":{");
     is_first = true;
-    for (size_t i = 0; i < machine->row_rate_count; i++)
-        write_number(out, machine->row_rates[i].type, machine->row_rates[i].ops_per_s, &is_first);
+    for (size_t i = 0; i < machine->gemv_rate_count; i++)
+        write_number(out, machine->gemv_rates[i].type, machine->gemv_rates[i].ops_per_s, &is_first);
     is_first = false;
     buf_puts(out, "},\"devices\":[");
     for (size_t i = 0; i < machine->device_count; i++) {
@@ -315,18 +315,18 @@ static enum ph_status read_bandwidths(const struct reader *reader, const struct 
     return PH_OK;
 }
 
-static enum ph_status read_row_rates(const struct reader *reader, const struct json *rates,
-                                     struct machine *out)
+static enum ph_status read_gemv_rates(const struct reader *reader, const struct json *rates,
+                                      struct machine *out)
 {
     static const struct member rate = {.max = RATE_MAX};
-    const char *name = "row_products";
+    const char *name = "gemv_ops_per_s";
     double value;
     if (!json_is_absent(rates) && (!json_is(rates, JSON_OBJECT) || json_count(rates) > MACHINE_TYPES_MAX))
         return refuse(reader, "", name, "an object of at most 32 rates");
     JSON_EACH (item, rates) {
         if (item->key_len >= MACHINE_TYPE_BYTES || !read_number(item, &rate, &value))
             return refuse(reader, "", name, "an object of formats and rates that can be");
-        machine_set_row_rate(out, item->key, value);
+        machine_set_gemv_rate(out, item->key, value);
     }
     return PH_OK;
 }
@@ -340,7 +340,7 @@ static enum ph_status read_root(const struct reader *reader, const struct json *
     if (status == PH_OK)
         status = read_bandwidths(reader, json_get(root, "memory_bytes_per_s"), out);
     if (status == PH_OK)
-        status = read_row_rates(reader, json_get(root, "row_products"), out);
+        status = read_gemv_rates(reader, json_get(root, "gemv_ops_per_s"), out);
     return status == PH_OK ? read_devices(reader, json_get(root, "devices"), out) : status;
 }
 

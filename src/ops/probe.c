@@ -112,16 +112,16 @@ static void see_sensors(struct machine *out, const struct probe_params *params)
 
 /* ---- Measuring */
 
-static const enum tensor_type row_types[] = {
+static const enum tensor_type gemv_types[] = {
     /* of weights: what files are made of */
     TENSOR_F32,  TENSOR_F16,    TENSOR_BF16,   TENSOR_Q8_0,  TENSOR_Q4_0, TENSOR_Q4_1,
     TENSOR_Q5_0, TENSOR_Q5_1,   TENSOR_Q2_K,   TENSOR_Q3_K,  TENSOR_Q4_K, TENSOR_Q5_K,
     TENSOR_Q6_K, TENSOR_IQ4_NL, TENSOR_IQ4_XS, TENSOR_MXFP4,
 };
-#define ROW_TYPES (sizeof row_types / sizeof *row_types)
+#define GEMV_TYPES (sizeof gemv_types / sizeof *gemv_types)
 
 /* What is measured in every round, in this order; behind it the bandwidths of 1..n threads. */
-enum { SERIES_F32, SERIES_BF16, SERIES_INT8, SERIES_ROWS, SERIES_READS = SERIES_ROWS + ROW_TYPES };
+enum { SERIES_F32, SERIES_BF16, SERIES_INT8, SERIES_GEMV, SERIES_READS = SERIES_GEMV + GEMV_TYPES };
 
 struct series {
     double rates[ROUNDS]; /* the quiet ones */
@@ -139,9 +139,9 @@ static double sample(const struct probe *probe, struct pool *pool, size_t what)
     case SERIES_INT8:
         return tensor_measure_peak_int8(pool, probe->seconds);
     default:
-        return what < SERIES_READS ? tensor_measure_row_product(pool, row_types[what - SERIES_ROWS],
-                                                                ROW_SHARE * probe->seconds)
-                                   : tensor_measure_read(pool, probe->buffer, probe->seconds);
+        return what < SERIES_READS
+                   ? tensor_measure_gemv(pool, gemv_types[what - SERIES_GEMV], ROW_SHARE * probe->seconds)
+                   : tensor_measure_read(pool, probe->buffer, probe->seconds);
     }
 }
 
@@ -193,8 +193,8 @@ static void settle_all(struct probe *probe)
     out->peaks = (struct machine_peaks){.f32 = settle(probe, SERIES_F32),
                                         .bf16 = settle(probe, SERIES_BF16),
                                         .int8 = settle(probe, SERIES_INT8)};
-    for (size_t i = 0; i < ROW_TYPES; i++)
-        machine_set_row_rate(out, tensor_format(row_types[i])->name, settle(probe, SERIES_ROWS + i));
+    for (size_t i = 0; i < GEMV_TYPES; i++)
+        machine_set_gemv_rate(out, tensor_format(gemv_types[i])->name, settle(probe, SERIES_GEMV + i));
     for (size_t i = 0; i < out->memory_points; i++)
         out->memory_bytes_per_s[i] = settle(probe, SERIES_READS + i);
 }

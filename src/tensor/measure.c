@@ -136,7 +136,7 @@ double tensor_measure_peak_int8(struct pool *pool, double seconds)
 
 /* ---- Products with one row */
 
-struct row_product {
+struct gemv {
     struct matrix matrix;
     const float *x;
     float *y;
@@ -149,7 +149,7 @@ struct row_product {
 
 static void lane_multiply(struct lane *lane, void *ud)
 {
-    struct row_product *p = ud;
+    struct gemv *p = ud;
     struct act act;
     act_init(&act, p->x, 1, p->matrix.cols, p->workspace);
     while (!atomic_load(&p->is_over)) {
@@ -163,7 +163,7 @@ static void lane_multiply(struct lane *lane, void *ud)
     }
 }
 
-static double time_row_product(struct pool *pool, struct row_product *p, double seconds)
+static double time_gemv(struct pool *pool, struct gemv *p, double seconds)
 {
     p->seconds = 0; /* once, so that caches hold the weights */
     pool_run(pool, lane_multiply, p);
@@ -180,7 +180,7 @@ static double time_row_product(struct pool *pool, struct row_product *p, double 
     return best;
 }
 
-double tensor_measure_row_product(struct pool *pool, enum tensor_type type, double seconds)
+double tensor_measure_gemv(struct pool *pool, enum tensor_type type, double seconds)
 {
     size_t row_bytes = tensor_row_bytes(type, ROW_LEN);
     size_t rows = (CACHED_BYTES_A_LANE * pool_lanes(pool) + row_bytes - 1) / row_bytes;
@@ -194,9 +194,8 @@ double tensor_measure_row_product(struct pool *pool, enum tensor_type type, doub
         tensor_quantize(type, x, weights, ROW_LEN);
         for (size_t i = 1; i < rows; i++) /* one row many times: quantising takes long */
             memcpy(weights + i * row_bytes, weights, row_bytes);
-        struct row_product p = {
-            .matrix = {type, rows, ROW_LEN, weights}, .x = x, .y = y, .workspace = workspace};
-        rate = time_row_product(pool, &p, seconds);
+        struct gemv p = {.matrix = {type, rows, ROW_LEN, weights}, .x = x, .y = y, .workspace = workspace};
+        rate = time_gemv(pool, &p, seconds);
     }
     mem_free(weights);
     mem_free(x);

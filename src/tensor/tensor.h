@@ -322,6 +322,6 @@ double tensor_measure_peak_int8(struct pool *pool, double seconds);
 /* Operations/s of a decode's products with weights of `type` that caches hold: what unpacking and multiplying
  * reach when no memory holds them up (the in-core part of the execution-cache-memory model, Hager et al.
  * 2013). 0: no memory. */
-double tensor_measure_row_product(struct pool *pool, enum tensor_type type, double seconds);
+double tensor_measure_gemv(struct pool *pool, enum tensor_type type, double seconds);
 
 #endif

@@ -405,7 +405,7 @@ static void unpacking_joins_reading(void **state)
     } cases[] = {{100, 0.70, 0.80}, {1, 0.88, 1.01}, {0.25, 2.7, 3.2}};
     for (size_t i = 0; i < 3; i++) {
         b->machine = machine;
-        machine_set_row_rate(&b->machine, "Q8_0", cases[i].share * bandwidth / 34 * 32 * 2);
+        machine_set_gemv_rate(&b->machine, "Q8_0", cases[i].share * bandwidth / 34 * 32 * 2);
         struct estimate *e;
         assert_int_equal(estimate_make(&e, &b->arena, r, &b->err), PH_OK);
         double times = e->decode_s.mid / read_s; /* the prior of a measured row is 0.95, else 0.70 */

@@ -152,8 +152,8 @@ static void it_measures(void **state)
     for (unsigned i = 0; i < m->memory_points; i++)
         assert_true(m->memory_bytes_per_s[i] > 1e6);
     assert_true(m->peaks.f32 > 1e6);
-    assert_true(machine_row_rate(m, "Q4_K") > 1e6 && machine_row_rate(m, "MXFP4") > 1e6);
-    assert_true(machine_row_rate(m, "Q9_9") == 0);
+    assert_true(machine_gemv_rate(m, "Q4_K") > 1e6 && machine_gemv_rate(m, "MXFP4") > 1e6);
+    assert_true(machine_gemv_rate(m, "Q9_9") == 0);
     assert_true(m->disk_read_bytes_per_s > 0 && m->fsync_s > 0 && f->notes.disk[0]);
     assert_int_equal(m->sensors, 0);
     assert_int_equal(m->disturbed, f->notes.cpu_share > 0);
